@@ -1,1 +1,17 @@
-//! (being written)
+//! DWCP v3, the protocol that moves a running virtual machine between two hosts: its pure core.
+//!
+//! **This crate reads no clock, opens no socket or file, spawns no thread and draws no randomness**:
+//! times, seeds, keys and identifiers are arguments, storage is a trait that the caller implements.
+//! It knows nothing of KVM, of TLS or of an operating system. What it decides therefore depends on
+//! its arguments alone, and one seed reproduces any run. `clippy.toml` beside this crate's manifest
+//! turns a violation into an error.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`page`] | frame numbers and runs of pages |
+//! | [`page_set`] | a set of guest pages, as a flat bitmap |
+//! | [`ledger`] | the pages a migration owes, and those in flight under send numbers |
+
+pub mod ledger;
+pub mod page;
+pub mod page_set;
