@@ -10,8 +10,10 @@
 //! |---|---|
 //! | [`page`] | frame numbers and runs of pages |
 //! | [`page_set`] | a set of guest pages, as a flat bitmap |
+//! | [`digest`] | one digest a page, their sum, and the root that both sides must agree on |
 //! | [`ledger`] | the pages a migration owes, and those in flight under send numbers |
 
+pub mod digest;
 pub mod ledger;
 pub mod page;
 pub mod page_set;
