@@ -13,6 +13,9 @@
 //! | [`digest`] | one digest a page, their sum, and the root that both sides must agree on |
 //! | [`ledger`] | the pages a migration owes, and those in flight under send numbers |
 
+// The numbers that tests cast are small, and a lossy one would fail its test.
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
+
 pub mod digest;
 pub mod ledger;
 pub mod page;

@@ -5,6 +5,7 @@ use std::fmt;
 use super::{DigestSum, is_zero};
 use crate::page::{PAGE_SIZE, PageRun};
 
+#[allow(clippy::cast_possible_truncation, reason = "4096 fits every usize")]
 const PAGE_BYTES: usize = PAGE_SIZE as usize;
 
 /// Separates the hash of the machine's state from the hashes of pages under the same key.
