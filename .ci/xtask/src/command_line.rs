@@ -1,0 +1,151 @@
+//! What the caller asked for.
+
+/// Printed for `help`, and after a complaint.
+pub(crate) const USAGE: &str = "\
+cargo demo [ARGUMENT...]      build the executable and run its demonstration with these arguments
+cargo verify [STEP...]        run every check and test, or only the steps named
+  --all                       and the long run: full matrices, long simulations, fuzzing by time
+  --keep-going                go on after a red step
+cargo xtask fuzz [TARGET...]  fuzz every target, or those named
+  --seconds N                 for how long each (60)";
+
+/// How long a fuzz target runs if nobody says otherwise, in seconds.
+const FUZZ_SECONDS: u32 = 60;
+
+/// One of the program's verbs with its arguments.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// Print the usage.
+    Help,
+    /// Build and run the demonstration; the arguments are the executable's.
+    Demo(Vec<String>),
+    /// Run the checks.
+    Verify(VerifyOptions),
+    /// Run fuzz targets.
+    Fuzz(FuzzOptions),
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct VerifyOptions {
+    /// Whether the long run follows.
+    pub(crate) all: bool,
+    /// Whether a red step does not end the run.
+    pub(crate) keep_going: bool,
+    /// Names of the steps to run; empty means every one.
+    pub(crate) only: Vec<String>,
+}
+
+/// Arguments of `fuzz`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct FuzzOptions {
+    /// Names of the targets to run; empty means every one.
+    pub(crate) only: Vec<String>,
+    /// How long each runs.
+    pub(crate) seconds: u32,
+}
+
+impl Verb {
+    /// The verb that these arguments spell.
+    ///
+    /// # Errors
+    /// The complaint to print above the usage.
+    pub(crate) fn parse(arguments: &[String]) -> Result<Self, String> {
+        let Some((verb, rest)) = arguments.split_first() else {
+            return Err("a verb is missing".to_owned());
+        };
+        match verb.as_str() {
+            "demo" => Ok(Self::Demo(rest.to_vec())),
+            "help" | "--help" | "-h" => Ok(Self::Help),
+            "verify" | "fuzz" if rest.iter().any(|word| word == "--help" || word == "-h") => {
+                Ok(Self::Help)
+            }
+            "verify" => verify(rest).map(Self::Verify),
+            "fuzz" => fuzz(rest).map(Self::Fuzz),
+            other => Err(format!("there is no verb `{other}`")),
+        }
+    }
+}
+
+fn verify(arguments: &[String]) -> Result<VerifyOptions, String> {
+    let mut options = VerifyOptions::default();
+    for argument in arguments {
+        match argument.as_str() {
+            "--all" => options.all = true,
+            "--keep-going" => options.keep_going = true,
+            flag if flag.starts_with('-') => return Err(unknown(flag)),
+            step => options.only.push(step.to_owned()),
+        }
+    }
+    Ok(options)
+}
+
+fn fuzz(arguments: &[String]) -> Result<FuzzOptions, String> {
+    let mut options = FuzzOptions { only: Vec::new(), seconds: FUZZ_SECONDS };
+    let mut words = arguments.iter();
+    while let Some(argument) = words.next() {
+        match argument.as_str() {
+            "--seconds" => {
+                let number = words.next().ok_or("--seconds needs a number")?;
+                options.seconds =
+                    number.parse().ok().filter(|seconds| *seconds > 0).ok_or_else(|| {
+                        format!("--seconds needs a number above 0, not `{number}`")
+                    })?;
+            }
+            flag if flag.starts_with('-') => return Err(unknown(flag)),
+            target => options.only.push(target.to_owned()),
+        }
+    }
+    Ok(options)
+}
+
+fn unknown(flag: &str) -> String {
+    format!("there is no option `{flag}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Verb, String> {
+        Verb::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn each_verb_is_understood_with_its_options() {
+        let verify = |all, keep_going, only: &[&str]| {
+            let only = only.iter().map(|&name| name.to_owned()).collect();
+            Verb::Verify(VerifyOptions { all, keep_going, only })
+        };
+        let fuzz = |only: &[&str], seconds| {
+            let only = only.iter().map(|&name| name.to_owned()).collect();
+            Verb::Fuzz(FuzzOptions { only, seconds })
+        };
+        for (line, expected) in [
+            ("help", Verb::Help),
+            ("verify --help", Verb::Help),
+            ("demo --help", Verb::Demo(vec!["--help".to_owned()])),
+            ("verify", verify(false, false, &[])),
+            ("verify --all rules --keep-going", verify(true, true, &["rules"])),
+            ("fuzz", fuzz(&[], 60)),
+            ("fuzz elf --seconds 5", fuzz(&["elf"], 5)),
+        ] {
+            assert_eq!(parse(line), Ok(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (line, word) in [
+            ("", "verb"),
+            ("prove", "prove"),
+            ("verify --al", "--al"),
+            ("fuzz --seconds", "--seconds"),
+            ("fuzz --seconds 0", "`0`"),
+            ("fuzz --seconds ten", "`ten`"),
+        ] {
+            let complaint = parse(line).unwrap_err();
+            assert!(complaint.contains(word), "{line}: {complaint}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Fuzzing by time, guided by coverage, with the stable compiler.
+//!
+//! rustc's own coverage pass writes counters; Debian's libFuzzer reads them and drives the target.
+//! What a run finds worth keeping stays in the target folder, and a finding too: whoever fixes it
+//! adds it to the committed corpus, which ordinary tests replay.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use crate::command_line::FuzzOptions;
+use crate::context::{Context, Outcome, Skip};
+use crate::log::Log;
+use crate::packages::{self, Purpose};
+use crate::process::{self, Red};
+use crate::terminal::{Colours, duration};
+use crate::tree::Tree;
+
+/// Whatever depends on this package is a package of fuzz targets.
+const ENTRY: &str = "fuzzing";
+/// For each target in the long run.
+const LONG_RUN: Duration = Duration::from_secs(600);
+/// Building all targets, on a slow machine; and what a target takes beyond its time.
+const BUILD_LIMIT: Duration = Duration::from_secs(1800);
+
+/// A counter for each edge, the table that maps them to code, and the operands of comparisons: what
+/// libFuzzer steers by. Overflow is a finding.
+const INSTRUMENTATION: [&str; 9] = [
+    "--cfg=fuzzing",
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Cdebug-assertions=on",
+    "-Coverflow-checks=on",
+    // Counters of a function that is in two units would be two.
+    "-Ccodegen-units=1",
+];
+
+/// One input may take a second and the target a gigabyte: more is a finding, too. Without a limit
+/// on length libFuzzer takes that of the longest in the corpus.
+const LIBFUZZER: [&str; 4] =
+    ["-timeout=1", "-rss_limit_mb=1024", "-print_final_stats=1", "-verbosity=1"];
+
+/// An executable to fuzz.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    package: String,
+    name: String,
+    /// Committed inputs.
+    corpus: PathBuf,
+}
+
+/// `cargo xtask fuzz`: the targets asked for, each for so long.
+///
+/// # Errors
+/// There is no such target, or one finds something.
+pub(crate) fn run(tree: &Tree, options: &FuzzOptions) -> Result<ExitCode, Red> {
+    let limit = BUILD_LIMIT;
+    packages::ensure(tree, &[Purpose::Build, Purpose::Long], |command| {
+        process::succeed(command, limit)
+    })?;
+    let targets = chosen(targets(tree), &options.only)?;
+    let each = Duration::from_secs(options.seconds.into());
+    let mut log = Log::create(&folder(tree), "fuzz", limit + all(&targets, each))?;
+    for target in &targets {
+        println!("{}: fuzzing for {}", target.name, duration(each));
+        match fuzz(tree, target, each, &mut log) {
+            Ok(words) => println!("{}: {} {words}", target.name, Colours::of_stdout().green("ok")),
+            Err(red) => {
+                let path = log.path().display();
+                return Err(Red::new(format!("{}\n{}\n(from {path})", log.tail(), red.why)));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The step of the long run: every target.
+///
+/// # Errors
+/// A target finds something.
+pub(crate) fn check(context: &Context, log: &mut Log) -> Result<Outcome, Red> {
+    let targets = targets(context.tree);
+    if targets.is_empty() {
+        let reason = format!("no package depends on `{ENTRY}`");
+        let skip = Skip { name: "fuzzing".to_owned(), reason };
+        return Ok(Outcome { skipped: vec![skip], ..Outcome::default() });
+    }
+    let mut words = Vec::new();
+    for target in &targets {
+        let said = fuzz(context.tree, target, LONG_RUN, log).map_err(|mut red| {
+            red.why = format!("{}: {}", target.name, red.why);
+            red
+        })?;
+        words.push(format!("{}: {said}", target.name));
+    }
+    Ok(Outcome::detail(words.join(", ")))
+}
+
+fn all(targets: &[Target], each: Duration) -> Duration {
+    // A slow last input is waited for.
+    targets.iter().map(|_| each + Duration::from_secs(60)).sum()
+}
+
+fn targets(tree: &Tree) -> Vec<Target> {
+    let packages =
+        tree.packages.iter().filter(|package| package.links.iter().any(|it| it == ENTRY));
+    packages
+        .flat_map(|package| {
+            package.executables.iter().map(|name| Target {
+                package: package.name.clone(),
+                name: name.clone(),
+                corpus: tree.root.join(&package.folder).join("corpus").join(name),
+            })
+        })
+        .collect()
+}
+
+fn chosen(targets: Vec<Target>, only: &[String]) -> Result<Vec<Target>, Red> {
+    let names: Vec<_> = targets.iter().map(|target| target.name.clone()).collect();
+    if let Some(unknown) = only.iter().find(|name| !names.contains(name)) {
+        let names = names.join(", ");
+        return Err(Red::caller_first(format!("there is no target `{unknown}`, but: {names}")));
+    }
+    if targets.is_empty() {
+        return Err(Red::caller_first(format!("there are no fuzz targets: none links `{ENTRY}`")));
+    }
+    Ok(targets.into_iter().filter(|it| only.is_empty() || only.contains(&it.name)).collect())
+}
+
+/// Where everything of fuzzing is: cargo's output apart from the ordinary one, found inputs.
+fn folder(tree: &Tree) -> PathBuf {
+    tree.target.join("fuzz")
+}
+
+/// Builds one target and runs it: a few words on what it did.
+fn fuzz(tree: &Tree, target: &Target, time: Duration, log: &mut Log) -> Result<String, Red> {
+    let libfuzzer = libfuzzer()?;
+    let mut build = process::cargo(&tree.root, &["build", "--package", &target.package, "--bin"]);
+    build.arg(&target.name).arg("--target-dir").arg(folder(tree));
+    log.run(build.env("CARGO_ENCODED_RUSTFLAGS", flags(&libfuzzer)))?;
+
+    let found = folder(tree).join("found").join(&target.name);
+    let kept = folder(tree).join("corpus").join(&target.name);
+    for folder in [&found, &kept] {
+        fs::create_dir_all(folder)
+            .map_err(|error| Red::system(&format!("create {}", folder.display()), &error))?;
+    }
+    let executable = folder(tree).join("x86_64-unknown-linux-gnu/debug").join(&target.name);
+    let mut run = Command::new(&executable);
+    run.args(LIBFUZZER)
+        .arg(format!("-max_total_time={}", time.as_secs()))
+        .arg(format!("-artifact_prefix={}/", found.display()))
+        // What is new goes to the first folder; the committed one is only read.
+        .arg(kept);
+    if target.corpus.is_dir() {
+        run.arg(&target.corpus);
+    }
+    let before = log.text()?.len();
+    let ended = log.run(&mut run);
+    let said = log.text()?;
+    let said = &said[before..];
+    if let Some(path) = after(said, "Test unit written to ") {
+        return Err(Red::new(format!("the input {path} breaks it")));
+    }
+    ended?;
+    match (after(said, "stat::number_of_executed_units: "), counters(said)) {
+        (_, None | Some(0)) => Err(Red::new("it has no coverage counters: it was fuzzed blindly")),
+        (Some(runs), Some(counters)) => Ok(format!("{runs} runs over {counters} edges")),
+        (None, _) => Err(Red::new("libFuzzer did not tell how often it ran")),
+    }
+}
+
+/// rustc's flags, in place of the tree's: libFuzzer is not linked statically.
+fn flags(libfuzzer: &Path) -> String {
+    let library = format!("-Clink-arg={}", libfuzzer.display());
+    let flags = INSTRUMENTATION.into_iter().chain([library.as_str(), "-Clink-arg=-lstdc++"]);
+    flags.collect::<Vec<_>>().join("\x1f")
+}
+
+/// libFuzzer without a `main` of its own, from Debian's package of clang's runtime.
+fn libfuzzer() -> Result<PathBuf, Red> {
+    const NAME: &str = "libclang_rt.fuzzer_no_main-x86_64.a";
+    let below = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<_> = below("/usr/lib".into())
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm-"))
+        .flat_map(|llvm| below(llvm.path().join("lib/clang")))
+        .map(|version| version.path().join("lib/linux").join(NAME))
+        .filter(|path| path.is_file())
+        .collect();
+    found.sort();
+    // The newest, if there are several.
+    found
+        .pop()
+        .ok_or_else(|| Red::caller_first(format!("there is no {NAME} below /usr/lib/llvm-*")))
+}
+
+/// What follows `words` on the line that has them.
+fn after<'a>(text: &'a str, words: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| Some(line.split_once(words)?.1.trim()))
+}
+
+/// `INFO: Loaded 1 modules   (1234 inline 8-bit counters): …`
+fn counters(text: &str) -> Option<u64> {
+    after(text, "INFO: Loaded ")?.split_once('(')?.1.split_once(' ')?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Package;
+
+    fn tree() -> Tree {
+        let package = |name: &str, links: &str| Package {
+            name: name.to_owned(),
+            folder: format!("{name}/fuzz").into(),
+            links: vec![links.to_owned()],
+            executables: vec![format!("{name}-a"), format!("{name}-b")],
+            ..Package::default()
+        };
+        let packages = vec![package("machine", "fuzzing"), package("novacron", "machine")];
+        Tree { root: "/t".into(), target: "/t/target".into(), packages }
+    }
+
+    #[test]
+    fn the_executables_of_what_links_the_entry_are_the_targets() {
+        let found = targets(&tree());
+        let names: Vec<_> = found.iter().map(|target| target.name.as_str()).collect();
+        assert_eq!(names, ["machine-a", "machine-b"]);
+        assert_eq!(found[1].corpus, Path::new("/t/machine/fuzz/corpus/machine-b"));
+    }
+
+    #[test]
+    fn an_unknown_target_is_refused_with_the_names_of_the_known() {
+        let one = chosen(targets(&tree()), &["machine-b".to_owned()]).unwrap();
+        assert_eq!(one.len(), 1);
+        let red = chosen(targets(&tree()), &["elf".to_owned()]).unwrap_err();
+        assert!(red.why.contains("`elf`") && red.why.contains("machine-a"), "{}", red.why);
+        assert!(chosen(Vec::new(), &[]).is_err());
+    }
+
+    #[test]
+    fn libfuzzers_words_are_understood() {
+        let text = "\
+INFO: Loaded 1 modules   (4711 inline 8-bit counters): 4711 [0x5, 0x6),
+INFO: Loaded 1 PC tables (4711 PCs): 4711
+stat::number_of_executed_units: 12345
+artifact_prefix='/t/'; Test unit written to /t/crash-00";
+        assert_eq!(counters(text), Some(4711));
+        assert_eq!(after(text, "stat::number_of_executed_units: "), Some("12345"));
+        assert_eq!(after(text, "Test unit written to "), Some("/t/crash-00"));
+        assert_eq!(counters("INFO: Running with entropic power schedule"), None);
+    }
+}
