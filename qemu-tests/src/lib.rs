@@ -1,1 +1,36 @@
-//! (being written)
+//! Machines inside QEMU's emulation that run our kernel, for tests that need a real one.
+//!
+//! ```text
+//! the test ── Case ──► HostImage: initramfs { /init = test-init, a script, files }
+//!                          │ boot
+//!                          ▼
+//!                      QemuMachine: TCG with nested SVM, so kvm_amd works in it
+//!                       ├─ console   the kernel's messages        ─► <logs>/<test>/console.log
+//!                       └─ ports     test-init's report, and more ─► <logs>/<test>/<port>.log
+//!                          │ power-off
+//!                          ▼
+//!                      HostReport: what each command of the script printed, and how it ended
+//! ```
+//!
+//! Kernel messages and reports take different ways out of the machine: on one serial line the
+//! kernel writes into the middle of other people's lines.
+//!
+//! What it never does: it uses no crate of the product, only its executables; it waits for nothing
+//! without a limit; and no machine outlives its handle, or the process that started it.
+
+mod accelerator;
+mod artifacts;
+mod case;
+mod channel;
+mod host;
+mod initramfs;
+mod machine;
+pub mod script;
+
+pub use accelerator::Accelerator;
+pub use artifacts::{ArtifactError, Kernel, kernel, novacron};
+pub use case::Case;
+pub use channel::{Channel, ChannelError};
+pub use host::{CommandRun, Ending, HostError, HostImage, HostReport, RunningHost};
+pub use initramfs::Initramfs;
+pub use machine::{MachineError, MachineSpec, QemuMachine};

@@ -1,0 +1,57 @@
+//! One test: its name, and what it stands on.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::machine::QEMU;
+
+/// A test that runs machines.
+#[derive(Debug)]
+pub struct Case {
+    /// The test function's name: its logs and its skip line carry it.
+    pub name: String,
+    /// Where its logs are kept when it fails.
+    pub logs: PathBuf,
+}
+
+impl Case {
+    /// Begins the test `name`, with logs in a folder of that name below `folder`; or, where there
+    /// is no QEMU, prints the line that test runners count and returns nothing:
+    /// `SKIPPED <name>: <reason>`.
+    #[must_use]
+    pub fn begin(name: &str, folder: &Path) -> Option<Self> {
+        if let Err(reason) = qemu_starts() {
+            // Past the test harness, which swallows what a passing test prints. Where stderr is
+            // closed nobody counts.
+            let _ = io::stderr().write_all(skip_line(name, &reason).as_bytes());
+            return None;
+        }
+        Some(Self { name: name.to_owned(), logs: folder.join(name) })
+    }
+}
+
+fn skip_line(name: &str, reason: &str) -> String {
+    format!("SKIPPED {name}: {reason}\n")
+}
+
+fn qemu_starts() -> Result<(), String> {
+    let status = Command::new(QEMU)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .map_err(|error| format!("{QEMU} does not start: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{QEMU} --version ended with {status}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skipped_test_is_one_line_that_a_runner_can_count() {
+        assert_eq!(skip_line("a_test", "no QEMU"), "SKIPPED a_test: no QEMU\n");
+    }
+}

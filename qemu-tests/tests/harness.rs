@@ -1,0 +1,95 @@
+//! The harness itself: what the other tests take for granted.
+
+use std::time::{Duration, Instant};
+
+use qemu_tests::script::REPORT_PORT;
+use qemu_tests::{Ending, HostError, MachineError};
+
+use crate::support::{case, host};
+
+#[test]
+fn a_host_runs_its_script_in_order_and_reports_each_ending() {
+    let Some(case) = case("a_host_runs_its_script_in_order_and_reports_each_ending") else {
+        return;
+    };
+    let running = host()
+        .run(["/init", "exit", "0"])
+        .run(["/init", "exit", "7"])
+        .run(["/bin/absent"])
+        .boot(&case)
+        .unwrap();
+    let report = running.finish().unwrap();
+    let endings: Vec<_> =
+        report.runs.iter().map(|run| (run.command.as_str(), run.ending)).collect();
+    assert_eq!(
+        endings,
+        [
+            ("/init exit 0", Ending::Exit(0)),
+            ("/init exit 7", Ending::Exit(7)),
+            ("/bin/absent", Ending::Exit(127)),
+        ]
+    );
+    assert!(!case.logs.exists(), "a good run leaves no logs");
+}
+
+#[test]
+fn a_port_carries_bytes_both_ways_between_a_test_and_a_program_in_its_host() {
+    let Some(case) =
+        case("a_port_carries_bytes_both_ways_between_a_test_and_a_program_in_its_host")
+    else {
+        return;
+    };
+    let mut running = host()
+        .port("org.novacron.test")
+        .run(["/init", "answer", "org.novacron.test"])
+        .boot(&case)
+        .unwrap();
+    let deadline = running.machine().deadline();
+    let port = running.machine().port("org.novacron.test").unwrap();
+    port.send(b"question 4711\n").unwrap();
+    assert_eq!(port.wait_for("answer:", deadline).unwrap(), "answer: question 4711");
+    let report = running.finish().unwrap();
+    assert_eq!(report.runs[0].ending, Ending::Exit(0), "{}", report.runs[0]);
+}
+
+#[test]
+fn a_host_that_never_ends_is_ended_at_its_time_limit_and_leaves_its_logs() {
+    let Some(case) = case("a_host_that_never_ends_is_ended_at_its_time_limit_and_leaves_its_logs")
+    else {
+        return;
+    };
+    let mut running = host().run(["/init", "sleep", "3600"]).boot(&case).unwrap();
+    let deadline = running.machine().deadline();
+    running.machine().port(REPORT_PORT).unwrap().wait_for("host: run", deadline).unwrap();
+    running.machine().end_within(Duration::from_millis(200));
+    let asked = Instant::now();
+    let error = running.finish().unwrap_err();
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert!(
+        matches!(error, HostError::Machine { error: MachineError::StillRunning, .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("host: run /init sleep 3600"), "{error}");
+    let console = std::fs::read_to_string(case.logs.join("console.log")).unwrap();
+    assert!(console.contains("Linux version 6.12"), "{console}");
+    std::fs::remove_dir_all(&case.logs).unwrap();
+}
+
+#[test]
+fn a_host_whose_kernel_panics_ends_at_once_with_the_panic_in_the_failure() {
+    let Some(case) = case("a_host_whose_kernel_panics_ends_at_once_with_the_panic_in_the_failure")
+    else {
+        return;
+    };
+    // An init that needs an interpreter which is not there: the kernel finds no init and panics.
+    let script = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&script, "#!/absent\n").unwrap();
+    let running = host().file("/init", script.path()).unwrap().boot(&case).unwrap();
+    let started = Instant::now();
+    let error = running.finish().unwrap_err();
+    assert!(matches!(error, HostError::Report { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(30));
+    let text = error.to_string();
+    assert!(text.contains("Kernel panic"), "{text}");
+    std::fs::remove_dir_all(&case.logs).unwrap();
+}

@@ -1,0 +1,8 @@
+//! Machines that run our kernel: the hosts that tests stand on, and Linux on our own VMM.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails its test, as a test itself does")]
+
+mod harness;
+mod kernel;
+mod linux_guest;
+mod support;

@@ -1,0 +1,57 @@
+//! What several tests need.
+
+use std::path::Path;
+
+use qemu_tests::{Case, HostImage, Initramfs};
+
+/// The init of hosts and guests, built with this package.
+pub(crate) const TEST_INIT: &str = env!("CARGO_BIN_EXE_test-init");
+
+/// The test `name`, or nothing where there is no QEMU; that is counted as skipped.
+pub(crate) fn case(name: &str) -> Option<Case> {
+    Case::begin(name, Path::new(env!("CARGO_TARGET_TMPDIR")))
+}
+
+/// A host with test-init and nothing else in it.
+pub(crate) fn host() -> HostImage {
+    HostImage::new(Path::new(TEST_INIT)).unwrap()
+}
+
+/// The initramfs of a Linux guest: test-init without a script.
+pub(crate) fn guest_initramfs() -> Vec<u8> {
+    let mut archive = Initramfs::new();
+    archive.add_program("/init", Path::new(TEST_INIT)).unwrap();
+    archive.finish().unwrap()
+}
+
+/// What a guest's init said, from the lines that a console printed.
+#[derive(Debug)]
+pub(crate) struct GuestReport {
+    /// `kernel=… cpus=… memory_kib=… clocksource=…`
+    facts: String,
+    /// The kernel's messages of level warning or worse.
+    pub(crate) warnings: Vec<String>,
+    /// Whether it came to its end.
+    pub(crate) ended: bool,
+}
+
+impl GuestReport {
+    /// Reads the lines of one guest.
+    pub(crate) fn parse(lines: &[String]) -> Self {
+        let told = |prefix: &str| {
+            lines.iter().filter_map(|line| line.strip_prefix(prefix)).map(str::to_owned).collect()
+        };
+        let reached: Vec<String> = told("guest: init reached ");
+        assert_eq!(reached.len(), 1, "init was reached {} times in {lines:#?}", reached.len());
+        let ends: Vec<String> = told("guest: end ");
+        Self { facts: reached[0].clone(), warnings: told("guest: warn "), ended: ends.len() == 1 }
+    }
+
+    /// The value of one of the facts.
+    pub(crate) fn fact(&self, name: &str) -> &str {
+        self.facts
+            .split(' ')
+            .find_map(|fact| fact.strip_prefix(name)?.strip_prefix('='))
+            .unwrap_or_else(|| panic!("no {name} in `{}`", self.facts))
+    }
+}
