@@ -10,7 +10,7 @@ use super::{clock, entry};
 
 /// Page of the real-mode code: its number is the vector of the start-up message. What the loader
 /// put into low memory has been read when the first vCPU is started.
-pub(super) const TRAMPOLINE: usize = 0x8000;
+pub(super) const TRAMPOLINE: u32 = 0x8000;
 
 /// Number of the vCPU being started, which it takes from here.
 pub(super) static STARTING: AtomicU32 = AtomicU32::new(0);
@@ -33,7 +33,7 @@ const SECOND_TRY_MS: u64 = 20;
 /// Puts the real-mode code in its place and turns the local APIC on.
 pub(super) fn prepare() {
     let code = entry::trampoline();
-    let page = core::ptr::without_provenance_mut::<u8>(TRAMPOLINE);
+    let page = core::ptr::without_provenance_mut::<u8>(TRAMPOLINE as usize);
     // SAFETY: the page is RAM on every PC, mapped, and owned by nobody (`start_info::usable` leaves
     // out all low memory); the code is shorter than a page.
     unsafe { page.copy_from_nonoverlapping(code.as_ptr(), code.len()) };
@@ -44,7 +44,7 @@ pub(super) fn prepare() {
 pub(super) fn start(cpu: u32, frequency: Frequency, up: impl Fn() -> bool) -> bool {
     STARTING.store(cpu, Release);
     send(cpu, INIT);
-    let vector = START_UP | (TRAMPOLINE as u32 >> 12);
+    let vector = START_UP | (TRAMPOLINE >> 12);
     send(cpu, vector);
     let start = clock::now();
     let mut tries = 1;

@@ -32,13 +32,14 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, bytes: usize) -> *mut
         // within `from..from + bytes`.
         return unsafe { memcpy(to, from, bytes) };
     }
+    let (to_last, from_last) = (to.wrapping_add(bytes - 1), from.wrapping_add(bytes - 1));
     // SAFETY: the last bytes are at `bytes - 1`, and `bytes` is not 0 here: the distance is smaller.
     // The direction flag is restored within the block.
     unsafe {
         asm!("std", "rep movsb", "cld",
             inout("rcx") bytes => _,
-            inout("rdi") to.wrapping_add(bytes - 1) => _,
-            inout("rsi") from.wrapping_add(bytes - 1) => _,
+            inout("rdi") to_last => _,
+            inout("rsi") from_last => _,
             options(nostack));
     }
     to
@@ -78,9 +79,9 @@ unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, bytes: usize) -> 
         return 0;
     }
     // SAFETY: at least one pair was compared, so the byte before is one of `left`'s.
-    let left = unsafe { after_left.sub(1).read() };
+    let left = unsafe { after_left.wrapping_sub(1).read() };
     // SAFETY: the same for `right`.
-    let right = unsafe { after_right.sub(1).read() };
+    let right = unsafe { after_right.wrapping_sub(1).read() };
     i32::from(left) - i32::from(right)
 }
 

@@ -26,11 +26,14 @@ impl Owned {
         let Some(address) = self.share.address(page) else {
             unreachable!("a vCPU keeps to its share");
         };
-        let mut memory = core::ptr::with_exposed_provenance_mut::<Page>(super::oracle::index(address));
+        let mut memory =
+            core::ptr::with_exposed_provenance_mut::<Page>(super::oracle::index(address));
         // SAFETY: the block is empty. To the compiler it may have changed any memory and may return
         // any pointer: without it, it might take a page to hold what it was last seen to hold, and
         // the oracle would prove the compiler's reasoning instead of the hypervisor's.
-        unsafe { core::arch::asm!("/* {0} */", inout(reg) memory, options(nostack, preserves_flags)) };
+        unsafe {
+            core::arch::asm!("/* {0} */", inout(reg) memory, options(nostack, preserves_flags));
+        };
         // SAFETY: the address is a whole page of RAM that is mapped and belongs to this share alone
         // (contract of `new`; shares are disjoint), `&mut self` keeps it to one reference at a time,
         // and every bit pattern is a `Page`.

@@ -6,7 +6,6 @@ use super::oracle::report::Report;
 use super::oracle::tempo::Watch;
 use super::{clock, port};
 
-
 const DATA: u16 = 0x3f8;
 const LINE_STATUS: u16 = 0x3fd;
 const DATA_READY: u8 = 1 << 0;

@@ -47,9 +47,9 @@ impl Extents {
         let start = start.div_ceil(PAGE_BYTES).saturating_mul(PAGE_BYTES);
         let before = *self;
         // A memory map may name memory twice; it still counts once.
-        self.remove(start, end.saturating_sub(start)).and_then(|()| self.insert(start, end)).inspect_err(
-            |_| *self = before,
-        )
+        self.remove(start, end.saturating_sub(start))
+            .and_then(|()| self.insert(start, end))
+            .inspect_err(|_| *self = before)
     }
 
     /// Removes every page that `bytes` bytes from `start` on touch.

@@ -269,7 +269,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_the_host_composes_the_guest_parses(options in any_options()) {
-            prop_assert_eq!(Options::parse(&options.to_string()), Ok(options));
+            let line = options.to_string();
+            prop_assert_eq!(Options::parse(&line), Ok(options));
         }
 
         #[test]

@@ -24,7 +24,6 @@ const LINE_WORDS: usize = 8;
 const BODY_LINES: u64 = 63;
 const BODY_BYTES: u64 = BODY_LINES * 64;
 
-const CHECKSUM: usize = 7;
 const MAGIC: u64 = u32::from_le_bytes(*b"ORCL") as u64;
 const FORMAT: u64 = 1;
 
@@ -88,43 +87,6 @@ impl Stamp {
         [identity, self.address, self.sequence, self.run, 0, 0, 0, checksum]
     }
 
-    /// Calls `each` with the number and the words of every body line, in order.
-    #[inline(always)]
-    fn for_each_body_line(&self, mut each: impl FnMut(u64, Line)) {
-        let key = mix(self.address ^ self.run.rotate_left(17));
-        match self.write {
-            Write::Page => {
-                for line in 0..BODY_LINES {
-                    each(line, body_line(key, line, self.sequence));
-                }
-            }
-            Write::Line => {
-                let (round, current) = (self.sequence / BODY_LINES, self.sequence % BODY_LINES);
-                let previous = round.checked_sub(1);
-                for line in 0..BODY_LINES {
-                    let written = if line <= current {
-                        round * BODY_LINES + line
-                    } else {
-                        // Not yet in this pass: in the one before, or else by the fill.
-                        previous.map_or(0, |round| round * BODY_LINES + line)
-                    };
-                    each(line, body_line(key, line, written));
-                }
-            }
-            Write::Byte => {
-                let (round, current) = (self.sequence / BODY_BYTES, self.sequence % BODY_BYTES);
-                for line in 0..BODY_LINES {
-                    let overlay = byte_overlay(round, current, line * 64);
-                    let mut words = body_line(key, line, 0);
-                    for (word, overlay) in words.iter_mut().zip(overlay) {
-                        *word ^= overlay;
-                    }
-                    each(line, words);
-                }
-            }
-        }
-    }
-
     /// The body line that the write number `self.sequence` changes.
     const fn changed_line(&self) -> u64 {
         match self.write {
@@ -132,73 +94,121 @@ impl Stamp {
             Write::Line | Write::Page => self.sequence % BODY_LINES,
         }
     }
-
-    fn checksum(&self) -> u64 {
-        let mut sum = Checksum::of_header(self.header(0));
-        self.for_each_body_line(|_, words| sum.add(words));
-        sum.finish()
-    }
 }
 
-/// The words of a body line whose last write was number `sequence`.
-#[inline(always)]
-fn body_line(key: u64, line: u64, sequence: u64) -> Line {
-    // An odd stride makes the words of a line differ, and costs one addition a word.
-    const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
-    let position = line.wrapping_mul(0xd6e8_feb8_6659_fd93);
-    let first = mix(key.wrapping_add(position) ^ sequence.wrapping_mul(STRIDE));
-    let mut words = [first; LINE_WORDS];
-    let mut step = 0u64;
-    for word in &mut words {
-        *word = word.wrapping_add(step);
-        step = step.wrapping_add(STRIDE);
-    }
-    words
+/// The body of a page, line by line: what all lines share is worked out once.
+struct Body {
+    key: u64,
+    /// Last line that was written in the pass under way.
+    current: u64,
+    /// Number of the last write of line 0, and how much later that of each following line was; for
+    /// lines up to `current`, and for those after it.
+    written: [(u64, u64); 2],
+    /// Exclusive-ored with every word of the lines before `changing`, and of those after it.
+    overlays: [u64; 2],
+    /// The line that is half of one and half of the other, and its overlay.
+    changing: u64,
+    changing_overlay: Line,
 }
 
-/// What the byte writes so far have changed in the line that starts at body byte `start`: a byte is
-/// exclusive-ored with the number of its visits, which is `round + 1` up to byte `current` of the
-/// pass under way and `round` after it. The fill counts as the first visit of byte 0.
-#[inline(always)]
-fn byte_overlay(round: u64, current: u64, start: u64) -> Line {
-    const EACH_BYTE: u64 = 0x0101_0101_0101_0101;
-    let visited = ((round + 1) & 0xff) * EACH_BYTE;
-    let pending = (round & 0xff) * EACH_BYTE;
-    let mut overlay = [0; LINE_WORDS];
-    let mut first_byte = start;
-    for word in &mut overlay {
-        *word = if first_byte + 7 <= current {
-            visited
-        } else if first_byte > current {
-            pending
-        } else {
-            let low_bytes = u64::MAX >> (8 * (7 - (current - first_byte)));
-            visited & low_bytes | pending & !low_bytes
+impl Body {
+    fn new(stamp: &Stamp) -> Self {
+        let uniform = Self {
+            key: mix(stamp.address ^ stamp.run.rotate_left(17)),
+            current: 0,
+            written: [(0, 0); 2],
+            overlays: [0; 2],
+            changing: 0,
+            changing_overlay: [0; LINE_WORDS],
         };
-        first_byte += 8;
+        let sequence = stamp.sequence;
+        match stamp.write {
+            Write::Page => Self { written: [(sequence, 0); 2], ..uniform },
+            Write::Line => {
+                let start = sequence / BODY_LINES * BODY_LINES;
+                // What this pass has not written, the one before has, or else the fill.
+                let before = start.checked_sub(BODY_LINES).map_or((0, 0), |before| (before, 1));
+                let current = sequence % BODY_LINES;
+                Self { current, written: [(start, 1), before], ..uniform }
+            }
+            Write::Byte => {
+                // A byte is exclusive-ored with the number of its visits, the fill being the first
+                // one of byte 0.
+                let (pass, current) = (sequence / BODY_BYTES, sequence % BODY_BYTES);
+                let [visited, pending] = [pass + 1, pass].map(repeat_low_byte);
+                let changing = current / 64;
+                let word_overlay = |word: usize| {
+                    let first_byte = changing * 64 + word as u64 * 8;
+                    match current.checked_sub(first_byte) {
+                        None => pending,
+                        Some(7..) => visited,
+                        Some(last) => {
+                            let low_bytes = u64::MAX >> (8 * (7 - last));
+                            visited & low_bytes | pending & !low_bytes
+                        }
+                    }
+                };
+                Self {
+                    overlays: [visited, pending],
+                    changing,
+                    changing_overlay: core::array::from_fn(word_overlay),
+                    ..uniform
+                }
+            }
+        }
     }
-    overlay
+
+    /// The words of a line.
+    #[inline(always)]
+    fn line(&self, line: u64) -> Line {
+        // An odd stride makes the words of a line differ, and costs one addition a word. The first
+        // word is scrambled less than `mix` would: `key` is scrambled already, and this runs 63
+        // times a page.
+        const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
+        let (start, step) = self.written[usize::from(line > self.current)];
+        let position = self.key.wrapping_add(line.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        let first = position ^ (start + line * step).wrapping_mul(STRIDE);
+        let first = (first ^ first >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let first = first ^ first >> 29;
+        let words: Line =
+            core::array::from_fn(|word| first.wrapping_add(STRIDE.wrapping_mul(word as u64)));
+        if line == self.changing {
+            return core::array::from_fn(|word| words[word] ^ self.changing_overlay[word]);
+        }
+        let overlay = self.overlays[usize::from(line > self.changing)];
+        words.map(|word| word ^ overlay)
+    }
 }
+
+/// A word of eight times the low byte of `value`.
+const fn repeat_low_byte(value: u64) -> u64 {
+    (value & 0xff) * 0x0101_0101_0101_0101
+}
+
+/// Words that are summed side by side: four keep all sums in registers of baseline x86-64.
+const LANES: usize = 4;
 
 /// Two running sums a lane, so that both a changed word and a moved word show (after Fletcher).
 struct Checksum {
-    sums: Line,
-    sums_of_sums: Line,
+    sums: [u64; LANES],
+    sums_of_sums: [u64; LANES],
 }
 
 impl Checksum {
     #[inline(always)]
     fn of_header(header: Line) -> Self {
-        let mut sum = Self { sums: [0; LINE_WORDS], sums_of_sums: [0; LINE_WORDS] };
-        sum.add(header);
+        let mut sum = Self { sums: [0; LANES], sums_of_sums: [0; LANES] };
+        sum.add(&header);
         sum
     }
 
     #[inline(always)]
-    fn add(&mut self, words: Line) {
-        for (lane, word) in words.into_iter().enumerate() {
-            self.sums[lane] = self.sums[lane].wrapping_add(word);
-            self.sums_of_sums[lane] = self.sums_of_sums[lane].wrapping_add(self.sums[lane]);
+    fn add(&mut self, words: &Line) {
+        for half in words.as_chunks::<LANES>().0 {
+            for (lane, word) in half.iter().enumerate() {
+                self.sums[lane] = self.sums[lane].wrapping_add(*word);
+                self.sums_of_sums[lane] = self.sums_of_sums[lane].wrapping_add(self.sums[lane]);
+            }
         }
     }
 
@@ -213,16 +223,14 @@ impl Checksum {
 
 /// Writes the whole page.
 pub fn fill(page: &mut Page, stamp: &Stamp) {
+    let body = Body::new(stamp);
     let mut sum = Checksum::of_header(stamp.header(0));
-    let (lines, _) = page.as_chunks_mut::<LINE_WORDS>();
-    let mut body = lines.iter_mut().skip(1);
-    stamp.for_each_body_line(|_, words| {
-        sum.add(words);
-        if let Some(line) = body.next() {
-            *line = words;
-        }
-    });
-    lines[0] = stamp.header(sum.finish());
+    let (header, lines) = split_mut(page);
+    for (number, line) in (0..).zip(lines) {
+        *line = body.line(number);
+        sum.add(line);
+    }
+    *header = stamp.header(sum.finish());
 }
 
 /// Brings a page that holds the write before `stamp` to `stamp`, touching only what that changes.
@@ -230,49 +238,58 @@ pub fn advance(page: &mut Page, stamp: &Stamp) {
     if stamp.write == Write::Page {
         return fill(page, stamp);
     }
-    let changed = stamp.changed_line();
+    let body = Body::new(stamp);
     let mut sum = Checksum::of_header(stamp.header(0));
-    let (lines, _) = page.as_chunks_mut::<LINE_WORDS>();
-    let mut after = [0; LINE_WORDS];
-    stamp.for_each_body_line(|line, words| {
-        sum.add(words);
-        if line == changed {
-            after = words;
-        }
-    });
-    let target = &mut lines[1 + super::index(changed)];
+    // The sum is that of what the page must hold: what it does hold was checked, and is not read
+    // a second time.
+    for number in 0..BODY_LINES {
+        sum.add(&body.line(number));
+    }
+    let (header, lines) = split_mut(page);
+    let changed = stamp.changed_line();
+    let (line, after) = (&mut lines[super::index(changed)], body.line(changed));
     if stamp.write == Write::Byte {
         let byte = super::index(stamp.sequence % BODY_BYTES % 64);
-        let (word, shift) = (byte / 8, byte % 8);
-        let mut bytes = target[word].to_le_bytes();
-        bytes[shift] = after[word].to_le_bytes()[shift];
-        target[word] = u64::from_le_bytes(bytes);
+        let (word, byte) = (byte / 8, byte % 8);
+        let mut bytes = line[word].to_le_bytes();
+        bytes[byte] = after[word].to_le_bytes()[byte];
+        line[word] = u64::from_le_bytes(bytes);
     } else {
-        *target = after;
+        *line = after;
     }
-    lines[0] = stamp.header(sum.finish());
+    *header = stamp.header(sum.finish());
 }
 
 /// Is the page, to the last bit, what `stamp` says?
 #[must_use]
 pub fn matches(page: &Page, stamp: &Stamp) -> bool {
+    let body = Body::new(stamp);
     let mut sum = Checksum::of_header(stamp.header(0));
-    let (lines, _) = page.as_chunks::<LINE_WORDS>();
-    let mut body = lines.iter().skip(1);
+    let (header, lines) = split(page);
     let mut difference = [0; LINE_WORDS];
-    let mut compare = |found: &Line, expected: Line| {
-        for lane in 0..LINE_WORDS {
-            difference[lane] |= found[lane] ^ expected[lane];
-        }
+    let mut compare = |found: &Line, expected: &Line| {
+        difference = core::array::from_fn(|i| difference[i] | (found[i] ^ expected[i]));
     };
-    stamp.for_each_body_line(|_, words| {
-        sum.add(words);
-        if let Some(line) = body.next() {
-            compare(line, words);
-        }
-    });
-    compare(&lines[0], stamp.header(sum.finish()));
-    difference == [0; LINE_WORDS]
+    for (number, found) in (0..).zip(lines) {
+        let expected = body.line(number);
+        sum.add(&expected);
+        compare(found, &expected);
+    }
+    compare(header, &stamp.header(sum.finish()));
+    difference.into_iter().fold(0, |all, word| all | word) == 0
+}
+
+/// Header line and body lines.
+fn split(page: &Page) -> (&Line, &[Line]) {
+    let (lines, _) = page.as_chunks::<LINE_WORDS>();
+    (&lines[0], &lines[1..])
+}
+
+/// Header line and body lines.
+fn split_mut(page: &mut Page) -> (&mut Line, &mut [Line]) {
+    let (lines, _) = page.as_chunks_mut::<LINE_WORDS>();
+    let (header, body) = lines.split_at_mut(1);
+    (&mut header[0], body)
 }
 
 /// The stamp that the page's header names, whether or not the rest of the page agrees; none when

@@ -1,6 +1,9 @@
 use super::*;
 use proptest::prelude::*;
 
+/// Word of the header line that holds the checksum.
+const CHECKSUM: usize = 7;
+
 const WRITES: [Write; 3] = [Write::Byte, Write::Line, Write::Page];
 
 fn stamps() -> impl Strategy<Value = Stamp> {
@@ -163,11 +166,10 @@ fn the_checksum_alone_finds_every_changed_byte() {
         let mut header = lines[0];
         header[CHECKSUM] = 0;
         let mut sum = Checksum::of_header(header);
-        lines[1..].iter().for_each(|line| sum.add(*line));
+        lines[1..].iter().for_each(|line| sum.add(line));
         sum.finish()
     };
-    let stamp =
-        Stamp { address: 0x7000, writer: 0, sequence: 12, run: 1, write: Write::Line };
+    let stamp = Stamp { address: 0x7000, writer: 0, sequence: 12, run: 1, write: Write::Line };
     let intact = filled(&stamp);
     assert_eq!(sum(&intact), intact[CHECKSUM]);
     for word in (0..WORDS).filter(|word| *word != CHECKSUM) {
@@ -200,7 +202,8 @@ fn no_two_lines_of_a_page_or_of_neighbouring_pages_are_alike() {
     let mut lines = std::collections::HashSet::new();
     for number in 0..64 {
         for sequence in [0, 1, 63, 64] {
-            let stamp = Stamp { address: number << 12, writer: 0, sequence, run: 1, write: Write::Page };
+            let stamp =
+                Stamp { address: number << 12, writer: 0, sequence, run: 1, write: Write::Page };
             let page = filled(&stamp);
             assert!(page.as_chunks::<8>().0.iter().all(|line| lines.insert(*line)));
         }

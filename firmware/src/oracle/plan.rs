@@ -11,10 +11,10 @@
 
 use super::PAGE_BYTES;
 use super::extents::Extents;
+use super::mix;
 use super::options::Options;
 use super::page::{Stamp, Write};
 use super::walk::Walk;
-use super::mix;
 
 /// Who does what, for the whole run.
 #[derive(Clone, Copy, Debug)]

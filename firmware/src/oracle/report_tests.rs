@@ -11,14 +11,20 @@ fn reports() -> impl Strategy<Value = Report<'static>> {
     let kinds = prop::sample::select(KINDS.to_vec());
     prop_oneof![
         any::<u32>().prop_map(|version| Report::Hello { version }),
-        (any::<(u32, u32)>(), numbers()).prop_map(|((version, cpus), [pages, fixed, working, ..])| {
-            Report::Ready(Ready { version, cpus, pages, fixed, working })
-        }),
+        (any::<(u32, u32)>(), numbers()).prop_map(
+            |((version, cpus), [pages, fixed, working, ..])| {
+                Report::Ready(Ready { version, cpus, pages, fixed, working })
+            }
+        ),
         numbers().prop_map(|[rounds, writes, checked, rate, gap_us, errors, ..]| {
             Report::Rounds(Rounds { rounds, writes, checked, rate, gap_us, errors })
         }),
         (kinds, any::<(u32, u16, u16)>(), numbers()).prop_map(
-            |((kind, _), (cpu, offset, found_cpu), [address, expected, found, found_address, ..])| {
+            |(
+                (kind, _),
+                (cpu, offset, found_cpu),
+                [address, expected, found, found_address, ..],
+            )| {
                 Report::Error(WrongPage {
                     kind,
                     cpu,
@@ -59,18 +65,19 @@ proptest! {
     fn what_the_guest_prints_the_host_parses(report in reports()) {
         let line = report.to_string();
         prop_assert_eq!(Report::parse(&line), Ok(report));
-        prop_assert_eq!(Report::parse(&format!("{line}\r\n")), Ok(report));
+        let ended = format!("{line}\r\n");
+        prop_assert_eq!(Report::parse(&ended), Ok(report));
     }
 
-    // A character lost on the way must not turn into another value that looks right... except where
-    // a number merely became another number, which no grammar can tell.
+    // No grammar can tell that the last number of a line has lost its last digit.
     #[test]
     fn a_line_cut_short_is_not_a_line_unless_cut_within_its_last_value(
         report in reports(), at: prop::sample::Index,
     ) {
         let line = report.to_string();
         let cut = &line[..at.index(line.len())];
-        let last_value = line.rfind('=').unwrap();
+        let last_word = line.rfind(' ').unwrap();
+        let last_value = last_word + line[last_word..].find('=').unwrap();
         prop_assert!(cut.len() > last_value || Report::parse(cut).is_err(), "{}", cut);
     }
 
@@ -83,7 +90,8 @@ proptest! {
 #[test]
 fn the_examples_in_the_documentation_are_lines() {
     let text = include_str!("report.rs");
-    let examples: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("//! oracle: ")).collect();
+    let examples: Vec<_> =
+        text.lines().filter_map(|line| line.strip_prefix("//! oracle: ")).collect();
     assert_eq!(examples.len(), 8);
     for example in examples {
         let line = format!("oracle: {example}");

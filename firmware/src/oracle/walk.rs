@@ -3,8 +3,8 @@
 //! Both are functions of the round and the position in it. The guest keeps no table of sequence
 //! numbers: a table lies in memory too, and could go stale together with the pages it speaks of.
 
-use super::permutation::Permutation;
 use super::mix;
+use super::permutation::Permutation;
 
 /// In which order the pages of a working set are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +190,9 @@ mod tests {
     fn random_rounds_differ_from_each_other() {
         let walk = Walk::new(Order::Random, 100, 3);
         let order = |round| {
-            (0..100).map(|position| walk.step(Progress { round, position }).page).collect::<Vec<_>>()
+            (0..100)
+                .map(|position| walk.step(Progress { round, position }).page)
+                .collect::<Vec<_>>()
         };
         assert_ne!(order(0), order(1));
     }
