@@ -12,10 +12,12 @@
 //! | [`page_set`] | a set of guest pages, as a flat bitmap |
 //! | [`digest`] | one digest a page, their sum, and the root that both sides must agree on |
 //! | [`ledger`] | the pages a migration owes, and those in flight under send numbers |
+//! | [`acp`] | the permit: which one process, on which one host, may run the machine |
 
 // The numbers that tests cast are small, and a lossy one would fail its test.
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
+pub mod acp;
 pub mod digest;
 pub mod ledger;
 pub mod page;
