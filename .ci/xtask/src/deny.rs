@@ -44,8 +44,7 @@ pub(crate) fn check(context: &Context, log: &mut Log) -> Result<Outcome, Red> {
     fs::write(&path, config)
         .map_err(|error| Red::system(&format!("write {}", path.display()), &error))?;
     let path = path.to_string_lossy();
-    let check = ["--all-features", "check", "--config", &path, "--disable-fetch", "advisories"];
-    log.run(&mut deny(&check))?;
+    log.run(&mut deny(&["--all-features", "--offline", "--config", &path, "check", "advisories"]))?;
     Ok(Outcome::detail("with advisories"))
 }
 

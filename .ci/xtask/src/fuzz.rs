@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use crate::command_line::FuzzOptions;
@@ -39,10 +39,20 @@ const INSTRUMENTATION: [&str; 9] = [
     "-Ccodegen-units=1",
 ];
 
-/// One input may take a second and the target a gigabyte: more is a finding, too. Without a limit
-/// on length libFuzzer takes that of the longest in the corpus.
-const LIBFUZZER: [&str; 4] =
-    ["-timeout=1", "-rss_limit_mb=1024", "-print_final_stats=1", "-verbosity=1"];
+/// Debian's libFuzzer without a `main` of its own, and what it puts in place of `memcmp` and its kin.
+const DRIVER: &str = "libclang_rt.fuzzer_no_main-x86_64.a";
+const MEMCMP: &str = "libclang_rt.fuzzer_interceptors-x86_64.a";
+
+/// One input may take a second and the target a gigabyte: more is a finding, too. Inputs that come
+/// closer to passing a comparison are worth keeping (`use_value_profile`): the optimiser makes one
+/// branch of several conditions, and coverage alone does not see how many of them already hold.
+const LIBFUZZER: [&str; 5] = [
+    "-timeout=1",
+    "-rss_limit_mb=1024",
+    "-use_value_profile=1",
+    "-print_final_stats=1",
+    "-verbosity=1",
+];
 
 /// An executable to fuzz.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,7 +70,7 @@ struct Target {
 pub(crate) fn run(tree: &Tree, options: &FuzzOptions) -> Result<ExitCode, Red> {
     let limit = BUILD_LIMIT;
     packages::ensure(tree, &[Purpose::Build, Purpose::Long], |command| {
-        process::succeed(command, limit)
+        process::succeed(command.stdin(Stdio::null()), limit)
     })?;
     let targets = chosen(targets(tree), &options.only)?;
     let each = Duration::from_secs(options.seconds.into());
@@ -138,10 +148,10 @@ fn folder(tree: &Tree) -> PathBuf {
 
 /// Builds one target and runs it: a few words on what it did.
 fn fuzz(tree: &Tree, target: &Target, time: Duration, log: &mut Log) -> Result<String, Red> {
-    let libfuzzer = libfuzzer()?;
+    let runtime = runtime()?;
     let mut build = process::cargo(&tree.root, &["build", "--package", &target.package, "--bin"]);
     build.arg(&target.name).arg("--target-dir").arg(folder(tree));
-    log.run(build.env("CARGO_ENCODED_RUSTFLAGS", flags(&libfuzzer)))?;
+    log.run(build.env("CARGO_ENCODED_RUSTFLAGS", flags(&runtime)))?;
 
     let found = folder(tree).join("found").join(&target.name);
     let kept = folder(tree).join("corpus").join(&target.name);
@@ -174,28 +184,31 @@ fn fuzz(tree: &Tree, target: &Target, time: Duration, log: &mut Log) -> Result<S
     }
 }
 
-/// rustc's flags, in place of the tree's: libFuzzer is not linked statically.
-fn flags(libfuzzer: &Path) -> String {
-    let library = format!("-Clink-arg={}", libfuzzer.display());
-    let flags = INSTRUMENTATION.into_iter().chain([library.as_str(), "-Clink-arg=-lstdc++"]);
+/// rustc's flags, in place of the tree's: libFuzzer is not linked statically. `runtime` is the
+/// folder of clang's runtime libraries.
+fn flags(runtime: &Path) -> String {
+    let runtime = runtime.display();
+    let link = [
+        format!("-Clink-arg={runtime}/{DRIVER}"),
+        // Its memcmp tells libFuzzer what was compared. The linker has found the C library's before
+        // it gets here: it must take the whole archive, or magic numbers are never guessed.
+        format!("-Clink-arg=-Wl,--whole-archive,{runtime}/{MEMCMP},--no-whole-archive"),
+        "-Clink-arg=-lstdc++".to_owned(),
+    ];
+    let flags = INSTRUMENTATION.into_iter().chain(link.iter().map(String::as_str));
     flags.collect::<Vec<_>>().join("\x1f")
 }
 
-/// libFuzzer without a `main` of its own, from Debian's package of clang's runtime.
-fn libfuzzer() -> Result<PathBuf, Red> {
-    const NAME: &str = "libclang_rt.fuzzer_no_main-x86_64.a";
+/// The folder of clang's runtime libraries, the newest if there are several.
+fn runtime() -> Result<PathBuf, Red> {
     let below = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<_> = below("/usr/lib".into())
+    below("/usr/lib".into())
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm-"))
         .flat_map(|llvm| below(llvm.path().join("lib/clang")))
-        .map(|version| version.path().join("lib/linux").join(NAME))
-        .filter(|path| path.is_file())
-        .collect();
-    found.sort();
-    // The newest, if there are several.
-    found
-        .pop()
-        .ok_or_else(|| Red::caller_first(format!("there is no {NAME} below /usr/lib/llvm-*")))
+        .map(|version| version.path().join("lib/linux"))
+        .filter(|folder| [DRIVER, MEMCMP].iter().all(|name| folder.join(name).is_file()))
+        .max()
+        .ok_or_else(|| Red::caller_first(format!("there is no {DRIVER} below /usr/lib/llvm-*")))
 }
 
 /// What follows `words` on the line that has them.

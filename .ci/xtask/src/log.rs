@@ -66,6 +66,8 @@ impl Log {
         self.say(&format!("$ {}", process::spelled(command)));
         let stderr = self.stream()?;
         let left = self.end.saturating_duration_since(Instant::now());
+        // Some programs colour what they print whether or not anyone sees it.
+        command.env("CARGO_TERM_COLOR", "never").env("TERM", "dumb");
         process::succeed(command.stdin(Stdio::null()).stderr(stderr), left)
     }
 
