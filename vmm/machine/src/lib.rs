@@ -1,1 +1,44 @@
-//! (being written)
+//! One virtual machine: KVM, memory, dirty tracking, vCPUs, devices, boot, saved state, hand-over.
+//!
+//! This crate never speaks HTTP, never runs an async runtime, never parses a command line, and never
+//! starts a machine whose permit it has not taken. Its device loop is rust-vmm's event-manager, its
+//! vCPUs are threads. Nothing in it holds a slice or a pointer into guest memory: reads copy out,
+//! writes go through one door that marks the page.
+//!
+//! ```text
+//! role ─► handover ─► vm ─► {vcpu, devices, boot} ─► {dirty, memory} ─► kvm
+//! ```
+
+mod boot;
+mod devices;
+mod dirty;
+mod fault;
+mod handover;
+mod ipc;
+mod kvm;
+mod memory;
+mod permit;
+mod role;
+mod state;
+mod vcpu;
+mod vm;
+
+pub use boot::{BootError, BootSource, ElfError};
+pub use devices::{CONSOLE_HISTORY_BYTES, Console};
+pub use dirty::{DirtyLog, DirtyLogError, KvmBitmapLog};
+#[cfg(feature = "fault-injection")]
+pub use fault::Plant;
+pub use fault::Step;
+pub use handover::{Blackout, Cause, Form, HandOverError, HandOverReport};
+pub use ipc::{Channel, ChannelError};
+pub use kvm::{Host, HostError};
+pub use memory::{
+    DEFAULT_HOLE_START, GuestRam, HOLE_END, LayoutError, MemoryLayout, RamError, Region,
+};
+pub use permit::{PermitFile, PermitFileError, PermitWatch};
+pub use role::{
+    BootOrder, HandOverOrder, Limits, Order, ReceiveOrder, Report, RoleError, run as run_role,
+};
+pub use state::{MAX_STATE_BYTES, MachineState, StateError};
+pub use vcpu::{GuestExit, VcpuError, VcpuStateError};
+pub use vm::{ConfigError, CpuCount, MachineConfig, Paused, Running, VmError};

@@ -1,2 +1,88 @@
-//! (being written)
-fn main() {}
+//! NovaCron's one executable: the command line, and the roles that its processes play.
+
+mod cli;
+mod demo;
+mod fleet;
+mod quantity;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Verb};
+
+/// The stable exit codes; `novacron help` lists them.
+mod exit_code {
+    /// What was asked for failed.
+    pub(crate) const FAILED: u8 = 1;
+    /// This host cannot run machines: no KVM, no right, too old.
+    pub(crate) const HOST: u8 = 3;
+    /// The guest ended otherwise than a guest may.
+    pub(crate) const GUEST: u8 = 4;
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.log_json);
+    let outcome = match cli.verb {
+        Verb::Run(options) => run::run(&options),
+        Verb::Demo(options) => demo::demo(&options),
+        Verb::Machine => machine_role(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("novacron: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Why a verb failed, in words that a user can act on.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// This host cannot run machines
+    #[error(transparent)]
+    Host(#[from] machine::HostError),
+    /// The guest ended otherwise than a guest may
+    #[error("{0}")]
+    Guest(String),
+    /// Anything else
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Host(_) => exit_code::HOST,
+            Self::Guest(_) => exit_code::GUEST,
+            Self::Other(_) => exit_code::FAILED,
+        }
+    }
+
+    /// Words around an error of any kind.
+    fn other(context: &str) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |error| Self::Other(format!("{context}: {error}"))
+    }
+}
+
+/// `novacron machine`: standard input is the control socket.
+fn machine_role() -> Result<(), Failure> {
+    let control = std::os::fd::AsFd::as_fd(&std::io::stdin())
+        .try_clone_to_owned()
+        .map_err(Failure::other("the control socket on standard input"))?;
+    let is_socket = rustix::net::sockopt::socket_type(&control).is_ok();
+    if !is_socket {
+        let why = "a role that `novacron run` starts; standard input must be its control socket";
+        return Err(Failure::Other(format!("machine is {why}")));
+    }
+    machine::run_role(control).map_err(|error| Failure::Other(error.to_string()))
+}
+
+fn start_logging(as_json: bool) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("NOVACRON_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if as_json { builder.json().init() } else { builder.init() }
+}

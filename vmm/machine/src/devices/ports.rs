@@ -1,0 +1,18 @@
+//! Where the devices answer: the one place that the bus and the ACPI tables take it from.
+
+/// First port of COM1, which has eight.
+pub(crate) const COM1: u16 = 0x3f8;
+/// COM1's interrupt.
+pub(crate) const COM1_GSI: u32 = 4;
+/// The i8042's data port.
+pub(crate) const I8042_DATA: u16 = 0x60;
+/// The i8042's command port.
+pub(crate) const I8042_COMMAND: u16 = 0x64;
+/// The command that pulses the reset line.
+pub(crate) const I8042_RESET: u8 = 0xfe;
+/// ACPI's sleep control register of a hardware-reduced platform (ACPI 6.5, 4.8.3.7).
+pub(crate) const ACPI_SLEEP_CONTROL: u16 = 0x600;
+/// ACPI's sleep status register.
+pub(crate) const ACPI_SLEEP_STATUS: u16 = 0x601;
+/// The sleep type that means "off": `\_S5` names it, and the guest writes it.
+pub(crate) const S5_SLEEP_TYPE: u8 = 5;

@@ -1,0 +1,91 @@
+//! KVM's dirty bitmap with manual protect, merged with the marks of our own writes.
+
+use std::sync::Arc;
+
+use dwcp::ledger::{Ledger, LedgerError};
+use dwcp::page::Gfn;
+use kvm_ioctls::VmFd;
+
+use super::DirtyLog;
+use crate::kvm::{bitmap_words, clear_dirty_log, get_dirty_log};
+use crate::memory::{GuestRam, Region};
+
+/// Pages that one `KVM_CLEAR_DIRTY_LOG` clears: 64 MiB. KVM holds its MMU lock meanwhile, and the
+/// guest's faults wait for it.
+const CLEAR_PAGES: u64 = 16_384;
+
+/// A dirty log could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DirtyLogError {
+    /// An ioctl failed
+    #[error("{call} failed on slot {slot}: {source}")]
+    Ioctl {
+        /// The ioctl's name.
+        call: &'static str,
+        /// The memory slot.
+        slot: u32,
+        /// What KVM said.
+        source: kvm_ioctls::Error,
+    },
+    /// The bitmap names pages outside of guest memory
+    #[error("KVM reported a dirty page outside of guest memory: {0}")]
+    Ledger(#[from] LedgerError),
+}
+
+/// The dirty bitmap of a VM whose slots log (`KVM_MEM_LOG_DIRTY_PAGES`).
+#[derive(Debug)]
+pub struct KvmBitmapLog {
+    vm: Arc<VmFd>,
+    ram: Arc<GuestRam>,
+    /// One slot's bitmap, kept between harvests.
+    words: Vec<u64>,
+}
+
+impl KvmBitmapLog {
+    /// A log over the slots of `vm`, which must have been told to log.
+    pub(crate) fn new(vm: Arc<VmFd>, ram: Arc<GuestRam>) -> Self {
+        Self { vm, ram, words: Vec::new() }
+    }
+
+    fn harvest_region(
+        &mut self,
+        region: &Region,
+        ledger: &mut Ledger,
+    ) -> Result<u64, DirtyLogError> {
+        let slot = region.slot;
+        let ioctl = |call| move |source| DirtyLogError::Ioctl { call, slot, source };
+        self.words.clear();
+        self.words.resize(bitmap_words(region.pages()), 0);
+        get_dirty_log(&self.vm, slot, region.pages(), &mut self.words)
+            .map_err(ioctl("KVM_GET_DIRTY_LOG"))?;
+        #[cfg(feature = "fault-injection")]
+        crate::fault::drop_dirty_bit(&mut self.words);
+
+        let mut found = 0;
+        let chunk_words = bitmap_words(CLEAR_PAGES);
+        for (index, words) in self.words.chunks(chunk_words).enumerate() {
+            if words.iter().all(|word| *word == 0) {
+                continue;
+            }
+            found += words.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
+            let first_page = index as u64 * CLEAR_PAGES;
+            // Into the ledger, then clear, then copy: a bit that is cleared is never only here.
+            ledger.owe_words(Gfn(region.first_frame() + first_page), words)?;
+            let pages = CLEAR_PAGES.min(region.pages() - first_page);
+            let pages = u32::try_from(pages).expect("at most CLEAR_PAGES");
+            clear_dirty_log(&self.vm, slot, first_page, pages, words)
+                .map_err(ioctl("KVM_CLEAR_DIRTY_LOG"))?;
+        }
+        let written = self.ram.take_written(region);
+        found += written.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
+        ledger.owe_words(Gfn(region.first_frame()), &written)?;
+        Ok(found)
+    }
+}
+
+impl DirtyLog for KvmBitmapLog {
+    fn harvest(&mut self, ledger: &mut Ledger) -> Result<u64, DirtyLogError> {
+        let regions: Vec<_> = self.ram.layout().regions().collect();
+        regions.iter().map(|region| self.harvest_region(region, ledger)).sum()
+    }
+}

@@ -1,0 +1,61 @@
+//! Points at which a test kills the process or makes it lose something on purpose.
+//!
+//! Without the feature `fault-injection`, which no release has, every function here is empty.
+
+/// A step of a hand-over. A test kills the process at each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it; the scripts show where")]
+pub enum Step {
+    SourceStart,
+    SourceGreeted,
+    SourceCopied,
+    SourceOffered,
+    SourcePaused,
+    SourceSaved,
+    SourcePermitSent,
+    DestinationStart,
+    DestinationReady,
+    DestinationPermitReceived,
+    DestinationRestored,
+    DestinationTaken,
+    DestinationRunning,
+}
+
+impl Step {
+    /// Every step, the predecessor's before the successor's, each in the order of time.
+    pub const ALL: [Self; 13] = [
+        Self::SourceStart,
+        Self::SourceGreeted,
+        Self::SourceCopied,
+        Self::SourceOffered,
+        Self::SourcePaused,
+        Self::SourceSaved,
+        Self::SourcePermitSent,
+        Self::DestinationStart,
+        Self::DestinationReady,
+        Self::DestinationPermitReceived,
+        Self::DestinationRestored,
+        Self::DestinationTaken,
+        Self::DestinationRunning,
+    ];
+
+    /// The name by which the environment variable `NOVACRON_FAULT` asks for it.
+    #[must_use]
+    pub fn name(self) -> String {
+        format!("{self:?}")
+    }
+}
+
+#[cfg(not(feature = "fault-injection"))]
+pub(crate) fn reached(_step: Step) {}
+
+#[cfg(feature = "fault-injection")]
+pub use injected::Plant;
+#[cfg(feature = "fault-injection")]
+pub(crate) use injected::{
+    compare_with_reference, drop_dirty_bit, drops_acknowledgement, drops_field, drops_page, plant,
+    reached, send_reference,
+};
+
+#[cfg(feature = "fault-injection")]
+mod injected;

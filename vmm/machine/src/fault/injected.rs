@@ -1,0 +1,198 @@
+//! The faults themselves.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dwcp::page::{Gfn, PAGE_SIZE, PageRun};
+use serde::{Deserialize, Serialize};
+
+use super::Step;
+use crate::handover::HandOverError;
+use crate::ipc::Channel;
+use crate::memory::GuestRam;
+use crate::state::MachineState;
+use crate::vm::{Paused, VmError};
+
+/// What `NOVACRON_FAULT` asks for: a comma-separated list of `kill:STEP`, `drop-dirty-bit`,
+/// `drop-page`, `drop-acknowledgement`, `drop-field`, `reference`.
+fn is_asked(fault: &str) -> bool {
+    static ASKED: OnceLock<String> = OnceLock::new();
+    let asked = ASKED.get_or_init(|| std::env::var("NOVACRON_FAULT").unwrap_or_default());
+    asked.split(',').any(|word| word == fault)
+}
+
+/// True the first time in this process, if asked for.
+fn once(fault: &str, done: &AtomicBool) -> bool {
+    is_asked(fault) && !done.swap(true, Ordering::Relaxed)
+}
+
+/// Dies as by `kill -9` if this is the step to die at.
+pub(crate) fn reached(step: Step) {
+    if is_asked(&format!("kill:{}", step.name())) {
+        let itself = rustix::process::getpid();
+        let _ = rustix::process::kill_process(itself, rustix::process::Signal::KILL);
+        std::process::abort();
+    }
+}
+
+/// Forgets the first bit of a bitmap that KVM reported, after the first harvest.
+pub(crate) fn drop_dirty_bit(words: &mut [u64]) {
+    static HARVESTS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    if !is_asked("drop-dirty-bit") {
+        return;
+    }
+    // The first harvest has every bit set: dropping one there loses a page that was never sent.
+    // The others are what the guest wrote.
+    if HARVESTS.fetch_add(1, Ordering::Relaxed) < 4 {
+        return;
+    }
+    if let Some(word) = words.iter_mut().find(|word| **word != 0) {
+        *word &= *word - 1;
+    }
+}
+
+/// Whether to record this run as sent without sending it.
+pub(crate) fn drops_page(run: PageRun) -> bool {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    run.first().0 > 1024 && once("drop-page", &DONE)
+}
+
+/// Whether to apply a run without acknowledging it.
+pub(crate) fn drops_acknowledgement() -> bool {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    once("drop-acknowledgement", &DONE)
+}
+
+/// Whether to leave a field of the first vCPU out of what is restored.
+pub(crate) fn drops_field() -> bool {
+    is_asked("drop-field")
+}
+
+/// Damage to guest memory, for the oracle to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Plant {
+    /// One bit of the byte at this guest physical address is inverted.
+    Flip {
+        /// Guest physical address.
+        address: u64,
+    },
+    /// The page at this guest physical address is zeroed.
+    Zero {
+        /// Guest physical address.
+        address: u64,
+    },
+    /// The pages at these guest physical addresses are exchanged.
+    Swap {
+        /// Guest physical address of one.
+        one: u64,
+        /// Guest physical address of the other.
+        other: u64,
+    },
+    /// The page's content is kept, to be put back by `Restore`.
+    Keep {
+        /// Guest physical address.
+        address: u64,
+    },
+    /// The content that was kept is put back.
+    Restore {
+        /// Guest physical address.
+        address: u64,
+    },
+}
+
+/// Carries out the damage on a paused guest.
+pub(crate) fn plant(
+    ram: &GuestRam,
+    plant: Plant,
+    kept: &mut Option<Vec<u8>>,
+) -> Result<(), VmError> {
+    let run = |address: u64| PageRun::new(Gfn(address / PAGE_SIZE), 1).expect("one page");
+    let read = |address: u64| {
+        let mut page = vec![0; 4096];
+        ram.read_run(run(address), &mut page).map(|()| page)
+    };
+    match plant {
+        Plant::Flip { address } => {
+            let mut page = read(address)?;
+            page[usize::try_from(address % PAGE_SIZE).expect("below a page")] ^= 0x10;
+            ram.write_run(run(address), &page)?;
+        }
+        Plant::Zero { address } => ram.write_run(run(address), &[0; 4096])?,
+        Plant::Swap { one, other } => {
+            let (first, second) = (read(one)?, read(other)?);
+            ram.write_run(run(one), &second)?;
+            ram.write_run(run(other), &first)?;
+        }
+        Plant::Keep { address } => *kept = Some(read(address)?),
+        Plant::Restore { address } => {
+            if let Some(page) = kept.take() {
+                ram.write_run(run(address), &page)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A copy of the guest's memory as it is at the pause, if asked for.
+pub(crate) fn send_reference(channel: &Channel, ram: &GuestRam) -> Result<(), HandOverError> {
+    if !is_asked("reference") {
+        return Ok(());
+    }
+    let copy = GuestRam::new(ram.layout()).map_err(VmError::from)?;
+    for_each_run(ram, |run, bytes| {
+        ram.read_run(run, bytes)?;
+        if bytes.iter().any(|byte| *byte != 0) { copy.write_run(run, bytes) } else { Ok(()) }
+    })
+    .map_err(VmError::from)?;
+    channel.send(&crate::handover::reference_message(), &[copy.file().as_fd()])?;
+    Ok(())
+}
+
+/// Compares memory with the reference, and the state that KVM gives back with the one restored.
+pub(crate) fn compare_with_reference(
+    reference: Option<OwnedFd>,
+    paused: &Paused,
+    saved: &MachineState,
+) -> Result<(), HandOverError> {
+    let Some(reference) = reference else { return Ok(()) };
+    let ram = paused.ram();
+    let reference = GuestRam::from_file(ram.layout(), reference).map_err(VmError::from)?;
+    let mut expected = vec![0; 256 * 4096];
+    let mut differs = false;
+    for_each_run(ram, |run, bytes| {
+        let expected = &mut expected[..bytes.len()];
+        ram.read_run(run, bytes)?;
+        reference.read_run(run, expected)?;
+        differs |= bytes != expected;
+        Ok(())
+    })
+    .map_err(VmError::from)?;
+    if differs {
+        return Err(HandOverError::Differs { what: "memory, compared byte for byte," });
+    }
+    let encode = |state: MachineState| state.without_time().encode().map_err(VmError::from);
+    if encode(paused.save()?)? != encode(saved.clone())? {
+        return Err(HandOverError::Differs { what: "the state, as KVM gives it back," });
+    }
+    Ok(())
+}
+
+fn for_each_run(
+    ram: &GuestRam,
+    mut what: impl FnMut(PageRun, &mut [u8]) -> Result<(), crate::memory::RamError>,
+) -> Result<(), crate::memory::RamError> {
+    let mut buffer = vec![0; 256 * 4096];
+    for region in ram.layout().regions() {
+        let mut done = 0;
+        while done < region.pages() {
+            let pages = (region.pages() - done).min(256);
+            let first = Gfn(region.first_frame() + done);
+            let run = PageRun::new(first, pages).expect("within a region");
+            let bytes = &mut buffer[..usize::try_from(pages * PAGE_SIZE).expect("at most a MiB")];
+            what(run, bytes)?;
+            done += pages;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! The successor's script.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dwcp::acp::{Nonce, SessionId, VmId};
+use dwcp::digest::{DigestKey, DigestSum, Root};
+
+use super::HandOverError;
+use super::blackout::Cause;
+use super::copy::Applier;
+use super::message::{Form, Hello, PermitFrame, ToPredecessor, ToSuccessor, VERSION};
+use super::source::Resident;
+use crate::fault::{Step, reached};
+use crate::ipc::{Channel, exactly};
+use crate::kvm::Host;
+use crate::memory::GuestRam;
+use crate::permit::PermitFile;
+use crate::role::ConsoleLink;
+use crate::state::MachineState;
+use crate::vcpu::TimeBase;
+use crate::vm::{Paused, Running, VmError};
+
+/// A predecessor that copies says something all the time; one that has died closes the socket.
+const PEER_TIME_LIMIT: Duration = Duration::from_secs(30);
+
+/// A guest that runs here now, and what came with it.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) running: Running,
+    pub(crate) resident: Resident,
+}
+
+/// Receives a guest: the phases in their order. Whatever fails before the record says `Taken` is told
+/// to the predecessor, which goes on with the guest.
+pub(crate) fn receive(channel: &Channel, successor: Nonce) -> Result<Arrived, HandOverError> {
+    channel.set_time_limit(Some(PEER_TIME_LIMIT)).map_err(VmError::from)?;
+    reached(Step::DestinationStart);
+    let outcome = Arrival::prepare(channel, successor).and_then(Arrival::complete);
+    if let Err(why) = &outcome {
+        // It may have gone already; the record tells it the same.
+        let _ = channel.send(&ToPredecessor::Refused { why: why.to_string() }, &[]);
+    }
+    outcome
+}
+
+/// A machine that is built and waits for its guest.
+struct Arrival<'a> {
+    channel: &'a Channel,
+    session: SessionId,
+    hello: Hello,
+    paused: Paused,
+    permit: PermitFile,
+    console: Arc<ConsoleLink>,
+    #[cfg(feature = "fault-injection")]
+    reference: Option<std::os::fd::OwnedFd>,
+}
+
+impl<'a> Arrival<'a> {
+    /// Builds the whole machine while the guest still runs in its old process.
+    fn prepare(channel: &'a Channel, successor: Nonce) -> Result<Self, HandOverError> {
+        let (message, mut descriptors) = channel.receive::<ToSuccessor>()?;
+        let ToSuccessor::Hello(hello) = message else { return Err(out_of_turn(&message, "hello")) };
+        if hello.version != VERSION {
+            let why =
+                format!("it speaks hand-over version {}, this executable {VERSION}", hello.version);
+            return Err(HandOverError::Refused(why));
+        }
+        let layout = hello.config.memory;
+        let ram = match hello.form {
+            Form::Shared => {
+                let file = descriptors
+                    .pop()
+                    .ok_or(HandOverError::Differs { what: "the number of descriptors" })?;
+                GuestRam::from_file(layout, file).map_err(VmError::from)?
+            }
+            Form::Copying => GuestRam::new(layout).map_err(VmError::from)?,
+        };
+        let [record, console] = exactly(descriptors)?;
+        let vm = VmId::new(hello.vm).ok_or(HandOverError::NoId)?;
+        let session = SessionId::new(hello.session).ok_or(HandOverError::NoId)?;
+        let permit = PermitFile::from_descriptor(record, vm, successor)?;
+        let console = ConsoleLink::new(console).map_err(VmError::from)?;
+        let host = Host::open().map_err(VmError::from)?;
+        let paused = Paused::around(&host, hello.config, hello.cpuid.clone(), Arc::new(ram))?;
+        channel.send(&ToPredecessor::Ready { successor: successor.bytes() }, &[])?;
+        reached(Step::DestinationReady);
+        Ok(Self {
+            channel,
+            session,
+            hello,
+            paused,
+            permit,
+            console,
+            #[cfg(feature = "fault-injection")]
+            reference: None,
+        })
+    }
+
+    /// Takes pages until the permit frame, then the guest.
+    fn complete(mut self) -> Result<Arrived, HandOverError> {
+        let ram = Arc::clone(self.paused.ram());
+        let key = DigestKey::new(self.hello.digest_key);
+        let mut applier = Applier::new(&ram, &key);
+        let frame = loop {
+            #[allow(unused_mut, reason = "only tests take a descriptor here")]
+            let (message, mut _descriptors) = self.channel.receive::<ToSuccessor>()?;
+            match message {
+                ToSuccessor::Pages(pages) if self.hello.form == Form::Copying => {
+                    applier.apply(self.channel, &pages)?;
+                }
+                ToSuccessor::Permit(frame) => break *frame,
+                #[cfg(feature = "fault-injection")]
+                ToSuccessor::Reference => self.reference = _descriptors.pop(),
+                other => return Err(out_of_turn(&other, "pages or the permit frame")),
+            }
+        };
+        // In the shared form nothing was applied: the sum is zero at both ends.
+        let sum = applier.sum();
+        self.take_over(frame, key, sum)
+    }
+
+    /// Inside the blackout: check, restore, take the permit, start.
+    fn take_over(
+        mut self,
+        frame: PermitFrame,
+        key: DigestKey,
+        sum: DigestSum,
+    ) -> Result<Arrived, HandOverError> {
+        let PermitFrame { state, root, mut blackout } = frame;
+        blackout.mark(Cause::Wire);
+        reached(Step::DestinationPermitReceived);
+        if Root::new(&key, sum, &state) != root {
+            return Err(HandOverError::Differs { what: "the root over memory and state" });
+        }
+        blackout.mark(Cause::Digest);
+        let cpus = self.hello.config.cpus.get();
+        let saved = MachineState::decode(&state, cpus).map_err(VmError::from)?;
+        self.paused.restore(&saved, TimeBase::SameHost)?;
+        blackout.mark(Cause::Restore);
+        #[cfg(feature = "fault-injection")]
+        crate::fault::compare_with_reference(self.reference.take(), &self.paused, &saved)?;
+        reached(Step::DestinationRestored);
+        self.permit.take(self.session)?;
+        blackout.mark(Cause::Record);
+        reached(Step::DestinationTaken);
+        let running = self.paused.resume();
+        blackout.mark(Cause::Resume);
+        reached(Step::DestinationRunning);
+        // From here on nothing may fail: the guest runs, and the record says that it runs here.
+        if let Err(error) = self.channel.send(&ToPredecessor::Running { blackout }, &[]) {
+            tracing::warn!(%error, "the predecessor does not hear that its guest runs here");
+        }
+        if let Err(error) = self.permit.settle(self.session) {
+            tracing::error!(%error, "the record stays at Taken");
+        }
+        let resident = Resident { permit: self.permit, console: self.console, digest_key: key };
+        Ok(Arrived { running, resident })
+    }
+}
+
+fn out_of_turn(found: &ToSuccessor, expected: &'static str) -> HandOverError {
+    HandOverError::OutOfTurn { found: found.name().to_owned(), expected }
+}

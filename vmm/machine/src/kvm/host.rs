@@ -1,0 +1,124 @@
+//! `/dev/kvm`, and the question whether it can do what a machine needs.
+
+use std::io;
+
+use kvm_ioctls::{Cap, Kvm, VmFd};
+
+/// The KVM API version that has not changed since Linux 2.6.22.
+const API_VERSION: i32 = 12;
+
+/// `KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2` (Documentation/virt/kvm/api.rst, 7.18).
+pub(crate) const CAP_MANUAL_DIRTY_LOG_PROTECT2: u32 = 168;
+/// `KVM_GET_DIRTY_LOG` copies, `KVM_CLEAR_DIRTY_LOG` destroys.
+pub(crate) const DIRTY_LOG_MANUAL_PROTECT_ENABLE: u64 = 1 << 0;
+/// A log that is switched on starts with every page dirty, and write-protects nothing until the
+/// first clear.
+pub(crate) const DIRTY_LOG_INITIALLY_SET: u64 = 1 << 1;
+
+/// Why this host cannot run machines.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// /dev/kvm does not exist: load kvm_intel or kvm_amd, or switch virtualization on in the firmware setup
+    #[error(
+        "/dev/kvm does not exist; load the module kvm_intel or kvm_amd, and switch virtualization on in the firmware setup"
+    )]
+    NoDevice,
+    /// No right to open /dev/kvm
+    #[error(
+        "no right to open /dev/kvm; run as root, or add this user to the device's group: sudo usermod -aG kvm $USER (then log in again)"
+    )]
+    NoRight,
+    /// Opening /dev/kvm failed for another reason
+    #[error("cannot open /dev/kvm: {0}")]
+    Open(#[source] io::Error),
+    /// Another API than version 12
+    #[error("this kernel's KVM speaks API version {0}; version 12 is needed")]
+    ApiVersion(i32),
+    /// A capability is missing
+    #[error(
+        "this kernel's KVM lacks {0}, which a machine needs; Linux 5.4 or newer with KVM for x86-64 has it"
+    )]
+    MissingCapability(&'static str),
+    /// A VM could not be created
+    #[error("KVM_CREATE_VM failed: {0}")]
+    CreateVm(#[source] kvm_ioctls::Error),
+}
+
+/// An open `/dev/kvm` that has every capability a machine needs.
+#[derive(Debug)]
+pub struct Host {
+    kvm: Kvm,
+    has_tsc_deadline_timer: bool,
+}
+
+impl Host {
+    /// Opens `/dev/kvm` and checks it.
+    ///
+    /// # Errors
+    /// Says which of device, right, version or capability is missing, and what to do.
+    pub fn open() -> Result<Self, HostError> {
+        let kvm = Kvm::new().map_err(|error| match error.errno() {
+            libc::ENOENT | libc::ENXIO | libc::ENODEV => HostError::NoDevice,
+            libc::EACCES | libc::EPERM => HostError::NoRight,
+            errno => HostError::Open(io::Error::from_raw_os_error(errno)),
+        })?;
+        let version = kvm.get_api_version();
+        if version != API_VERSION {
+            return Err(HostError::ApiVersion(version));
+        }
+        for (capability, name) in NEEDED {
+            if !kvm.check_extension(*capability) {
+                return Err(HostError::MissingCapability(name));
+            }
+        }
+        let modes = kvm.check_extension_raw(CAP_MANUAL_DIRTY_LOG_PROTECT2.into());
+        let needed = DIRTY_LOG_MANUAL_PROTECT_ENABLE | DIRTY_LOG_INITIALLY_SET;
+        if u64::from(modes.unsigned_abs()) & needed != needed {
+            return Err(HostError::MissingCapability("KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2"));
+        }
+        let has_tsc_deadline_timer = kvm.check_extension(Cap::TscDeadlineTimer);
+        Ok(Self { kvm, has_tsc_deadline_timer })
+    }
+
+    /// Largest number of vCPUs that one VM may have here.
+    #[must_use]
+    pub fn max_vcpus(&self) -> usize {
+        self.kvm.get_max_vcpus()
+    }
+
+    /// Whether a guest may be offered the LAPIC's TSC-deadline mode
+    /// (`KVM_GET_SUPPORTED_CPUID` never reports that bit itself).
+    pub(crate) fn has_tsc_deadline_timer(&self) -> bool {
+        self.has_tsc_deadline_timer
+    }
+
+    pub(crate) fn kvm(&self) -> &Kvm {
+        &self.kvm
+    }
+
+    pub(crate) fn create_vm(&self) -> Result<VmFd, HostError> {
+        // KVM_CREATE_VM is interrupted by any signal while it starts its worker thread.
+        for _ in 0..16 {
+            match self.kvm.create_vm() {
+                Err(error) if error.errno() == libc::EINTR => {}
+                outcome => return outcome.map_err(HostError::CreateVm),
+            }
+        }
+        Err(HostError::CreateVm(kvm_ioctls::Error::new(libc::EINTR)))
+    }
+}
+
+/// What every machine uses. Xsave2 and the like are used where they exist and are not listed.
+const NEEDED: &[(Cap, &str)] = &[
+    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+    (Cap::MpState, "KVM_CAP_MP_STATE"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+    (Cap::VcpuEvents, "KVM_CAP_VCPU_EVENTS"),
+    (Cap::Debugregs, "KVM_CAP_DEBUGREGS"),
+    (Cap::Xsave, "KVM_CAP_XSAVE"),
+    (Cap::Xcrs, "KVM_CAP_XCRS"),
+    (Cap::AdjustClock, "KVM_CAP_ADJUST_CLOCK"),
+];

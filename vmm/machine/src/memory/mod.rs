@@ -1,0 +1,7 @@
+//! Guest memory: where it lies, and the one way in and out.
+
+mod layout;
+mod ram;
+
+pub use layout::{DEFAULT_HOLE_START, HOLE_END, LayoutError, MemoryLayout, Region};
+pub use ram::{GuestRam, RamError};

@@ -1,0 +1,235 @@
+//! Guest RAM: one memory file, mapped shared, and the one door for our writes into it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use dwcp::page::PageRun;
+use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
+use vm_memory::bitmap::AtomicBitmap;
+use vm_memory::{
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+};
+
+use super::layout::{MemoryLayout, Region};
+
+/// What can go wrong with guest RAM.
+#[derive(Debug, thiserror::Error)]
+pub enum RamError {
+    /// The memory file cannot be made
+    #[error("cannot create a memory file of {size} bytes: {source}")]
+    Create {
+        /// Its size in bytes.
+        size: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// More memory was asked for than this host can give
+    #[error(
+        "the guest needs {needed} MiB, this host has {available} MiB available; give it less with --memory"
+    )]
+    TooLarge {
+        /// MiB asked for.
+        needed: u64,
+        /// MiB that /proc/meminfo calls available.
+        available: u64,
+    },
+    /// A memory file from another process does not have the layout's size or seals
+    #[error(
+        "the memory file received has {found} bytes (sealed: {sealed}); {expected} are needed, sealed"
+    )]
+    Foreign {
+        /// Size found, in bytes.
+        found: u64,
+        /// Size needed, in bytes.
+        expected: u64,
+        /// Whether its size is sealed, so that nobody can shrink it under us.
+        sealed: bool,
+    },
+    /// The memory file cannot be mapped
+    #[error("cannot map guest memory: {0}")]
+    Map(String),
+    /// An access outside of guest RAM
+    #[error("guest address {address:#x} + {length:#x} is not RAM")]
+    OutOfRange {
+        /// First guest physical address.
+        address: u64,
+        /// Length in bytes.
+        length: u64,
+    },
+    /// Populating or asking for holes failed
+    #[error("memory file: {0}")]
+    File(#[from] io::Error),
+}
+
+type Mapping = GuestMemoryMmap<AtomicBitmap>;
+
+/// The RAM of one guest.
+///
+/// Every write of ours goes through vm-memory, whose bitmap backend marks the page: that is the one
+/// door. Nobody in this crate holds a pointer or a slice into guest RAM; reads copy out.
+#[derive(Debug)]
+pub struct GuestRam {
+    mapping: Mapping,
+    layout: MemoryLayout,
+    file: File,
+}
+
+impl GuestRam {
+    /// New, all-zero RAM in a memory file of its own.
+    ///
+    /// # Errors
+    /// When the host has too little memory, or refuses the file or its mapping.
+    pub fn new(layout: MemoryLayout) -> Result<Self, RamError> {
+        check_available(layout.size())?;
+        let create = |size: u64| -> rustix::io::Result<OwnedFd> {
+            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+            let file = rustix::fs::memfd_create("novacron-guest-ram", flags)?;
+            rustix::fs::ftruncate(&file, size)?;
+            // Whoever receives this file maps it too: its size must never change under them.
+            rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW)?;
+            Ok(file)
+        };
+        let size = layout.size();
+        let file = create(size).map_err(|e| RamError::Create { size, source: e.into() })?;
+        Self::map(layout, file.into())
+    }
+
+    /// The RAM of a guest that another process runs, to be shared with it (a hand-over).
+    ///
+    /// # Errors
+    /// When the file's size is not the layout's, or could still change.
+    pub fn from_file(layout: MemoryLayout, file: OwnedFd) -> Result<Self, RamError> {
+        let found = File::from(file);
+        let size = found.metadata()?.len();
+        let sealed = rustix::fs::fcntl_get_seals(&found)
+            .is_ok_and(|seals| seals.contains(SealFlags::SHRINK | SealFlags::GROW));
+        if size != layout.size() || !sealed {
+            return Err(RamError::Foreign { found: size, expected: layout.size(), sealed });
+        }
+        Self::map(layout, found)
+    }
+
+    fn map(layout: MemoryLayout, file: File) -> Result<Self, RamError> {
+        let mut ranges = Vec::new();
+        for region in layout.regions() {
+            let offset = FileOffset::new(file.try_clone()?, region.file_offset);
+            let size = usize::try_from(region.size).map_err(|e| RamError::Map(e.to_string()))?;
+            ranges.push((GuestAddress(region.start), size, Some(offset)));
+        }
+        let mapping = Mapping::from_ranges_with_files(ranges)
+            .map_err(|error| RamError::Map(error.to_string()))?;
+        Ok(Self { mapping, layout, file })
+    }
+
+    /// Where the RAM lies.
+    #[must_use]
+    pub fn layout(&self) -> MemoryLayout {
+        self.layout
+    }
+
+    /// The memory file, to be passed to another process.
+    #[must_use]
+    pub fn file(&self) -> impl AsFd + '_ {
+        &self.file
+    }
+
+    /// The mapping, for code that writes through vm-memory's traits (loaders, virtio queues): those
+    /// writes are marked as all others.
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    /// Each region with the address at which this process maps it, for `KVM_SET_USER_MEMORY_REGION`.
+    pub(crate) fn host_regions(&self) -> impl Iterator<Item = (Region, u64)> + '_ {
+        self.layout.regions().zip(self.mapping.iter()).map(|(region, mapped)| {
+            debug_assert_eq!(mapped.start_addr().0, region.start);
+            (region, mapped.get_mmap().as_ptr() as u64)
+        })
+    }
+
+    /// Copies a run of pages out of guest RAM. The guest may be writing them meanwhile: a torn copy
+    /// is harmless, since the page is dirty again.
+    ///
+    /// # Errors
+    /// When the run is not RAM.
+    ///
+    /// # Panics
+    /// When `into` is not exactly as long as the run.
+    pub fn read_run(&self, run: PageRun, into: &mut [u8]) -> Result<(), RamError> {
+        let (address, length) = byte_range(run);
+        assert_eq!(into.len() as u64, length, "one buffer byte for each byte of the run");
+        self.mapping
+            .read_slice(into, GuestAddress(address))
+            .map_err(|_| RamError::OutOfRange { address, length })
+    }
+
+    /// Writes a run of pages into guest RAM, and marks them.
+    ///
+    /// # Errors
+    /// When the run is not RAM.
+    ///
+    /// # Panics
+    /// When `from` is not exactly as long as the run.
+    pub fn write_run(&self, run: PageRun, from: &[u8]) -> Result<(), RamError> {
+        let (address, length) = byte_range(run);
+        assert_eq!(from.len() as u64, length, "one buffer byte for each byte of the run");
+        self.write(address, from)
+    }
+
+    /// Writes bytes at a guest physical address, and marks the pages.
+    ///
+    /// # Errors
+    /// When the range is not RAM.
+    pub fn write(&self, address: u64, from: &[u8]) -> Result<(), RamError> {
+        self.mapping
+            .write_slice(from, GuestAddress(address))
+            .map_err(|_| RamError::OutOfRange { address, length: from.len() as u64 })
+    }
+
+    /// Takes the marks of our own writes in one region: one bit a page, cleared as they are read.
+    /// Only `DirtyLog::harvest` calls this.
+    pub(crate) fn take_written(&self, region: &Region) -> Vec<u64> {
+        let mapped = self.mapping.find_region(GuestAddress(region.start));
+        mapped.map_or_else(Vec::new, |mapped| mapped.get_mmap().bitmap().get_and_reset())
+    }
+
+    /// Whether the memory file has nothing at all for these pages: they read as zeros, and are not
+    /// even read, since reading would fill the hole.
+    ///
+    /// # Errors
+    /// When the kernel cannot tell, or the run is not RAM.
+    pub fn is_hole(&self, run: PageRun) -> Result<bool, RamError> {
+        let (address, length) = byte_range(run);
+        let region =
+            self.layout.regions().find(|r| r.start <= address && address + length <= r.end());
+        let region = region.ok_or(RamError::OutOfRange { address, length })?;
+        let offset = region.file_offset + (address - region.start);
+        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(data) => Ok(data >= offset + length),
+            Err(rustix::io::Errno::NXIO) => Ok(true),
+            Err(error) => Err(io::Error::from(error).into()),
+        }
+    }
+}
+
+fn byte_range(run: PageRun) -> (u64, u64) {
+    (run.address(), run.bytes())
+}
+
+/// Refuses at once what could only end in the kernel killing somebody later.
+fn check_available(size: u64) -> Result<(), RamError> {
+    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return Ok(()) };
+    let Some(available_kib) = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB"))
+        .and_then(|number| number.trim().parse::<u64>().ok())
+    else {
+        return Ok(());
+    };
+    if size / 1024 > available_kib {
+        return Err(RamError::TooLarge { needed: size >> 20, available: available_kib >> 10 });
+    }
+    Ok(())
+}

@@ -1,0 +1,322 @@
+//! The permit record as a file: who may run a machine, on this host.
+//!
+//! Two locks, which do not see each other:
+//! - the **life lock** (`flock`) belongs to an open file description. Whoever starts a machine takes
+//!   it and passes the descriptor on; a machine passes it to its successor. It is held as long as any
+//!   of them lives, and only as long.
+//! - the **step lock** (`fcntl`) belongs to a process, and is held from a read to the write that
+//!   follows from it, so that each step is a compare-and-swap between processes that share the
+//!   descriptor. It dies with its holder.
+//!
+//! The file lies on a local file system: over NFS the two kinds of lock are one.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use dwcp::acp::{
+    Actor, Event, LockedSlots, Nonce, PermitRecord, PermitState, Record, RecordError,
+    RecordStorage, SLOT_BYTES, SessionId, Slot, Successor, VmId,
+};
+use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_lock};
+
+/// A permit record could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PermitFileError {
+    /// The file system
+    #[error("the permit record: {0}")]
+    Io(#[from] io::Error),
+    /// The record
+    #[error(transparent)]
+    Record(#[from] RecordError<io::Error>),
+    /// Another process has the life lock
+    #[error("the machine is alive in another process")]
+    Alive,
+    /// The record does not allow this process to run the machine
+    #[error("this process may not run the machine: the permit record says {0}")]
+    NotHeld(String),
+    /// There is no record
+    #[error("there is no permit record; nothing says who may run the machine")]
+    Missing,
+}
+
+/// The record of one machine, in the hands of one of its processes.
+#[derive(Debug)]
+pub struct PermitFile {
+    file: File,
+    vm: VmId,
+    me: Nonce,
+    record: PermitRecord<FileStorage>,
+}
+
+impl PermitFile {
+    /// A new record without a name, for a machine that lives no longer than the processes that share
+    /// its descriptor; `runner` may run it. The life lock is taken.
+    ///
+    /// `directory` decides which storage the record is written to.
+    ///
+    /// # Errors
+    /// When the file cannot be made or written.
+    pub fn create_nameless(
+        directory: &Path,
+        vm: VmId,
+        runner: Nonce,
+    ) -> Result<Self, PermitFileError> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::DSYNC | OFlags::CLOEXEC;
+        let file = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| describe(error.into(), directory))?;
+        // Allocated once: a later write changes bytes in place, and no full disk can stop it.
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&file, flags, 0, 2 * SLOT_BYTES as u64)
+            .map_err(|error| describe(error.into(), directory))?;
+        let file = File::from(file);
+        file.try_lock().map_err(|_| PermitFileError::Alive)?;
+        let mut permit = Self::new(file, vm, runner)?;
+        permit.record.apply(Actor::Keeper, &Event::Create)?;
+        permit.record.apply(Actor::Keeper, &Event::Start { runner })?;
+        Ok(permit)
+    }
+
+    /// A record whose descriptor, and with it the life lock, was passed to this process.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn from_descriptor(
+        descriptor: OwnedFd,
+        vm: VmId,
+        me: Nonce,
+    ) -> Result<Self, PermitFileError> {
+        Self::new(File::from(descriptor), vm, me)
+    }
+
+    fn new(file: File, vm: VmId, me: Nonce) -> Result<Self, PermitFileError> {
+        let record = PermitRecord::open(FileStorage { file: file.try_clone()? }, vm)?;
+        Ok(Self { file, vm, me, record })
+    }
+
+    /// The machine's id.
+    #[must_use]
+    pub fn vm(&self) -> VmId {
+        self.vm
+    }
+
+    /// Checks that this process may run the machine.
+    ///
+    /// # Errors
+    /// Says what the record says instead.
+    pub fn check_held(&mut self) -> Result<(), PermitFileError> {
+        let loaded = self.record.load()?.ok_or(PermitFileError::Missing)?;
+        match loaded.record.state() {
+            PermitState::Held { runner: Some(runner) } if *runner == self.me => Ok(()),
+            other => Err(PermitFileError::NotHeld(other.name().to_owned())),
+        }
+    }
+
+    /// `Held` → `Offered` to another process of this host.
+    ///
+    /// # Errors
+    /// When the record says otherwise, or cannot be written.
+    pub fn offer(&mut self, session: SessionId, to: Nonce) -> Result<(), PermitFileError> {
+        self.apply(&Event::Offer { session, to: Successor::Process(to) })
+    }
+
+    /// `Offered` → `Held`, unless the successor has taken it.
+    ///
+    /// # Errors
+    /// When the successor has, or the record cannot be written: then it must not run here.
+    pub fn withdraw(&mut self, session: SessionId) -> Result<(), PermitFileError> {
+        self.apply(&Event::Withdraw { session })
+    }
+
+    /// `Offered` to this process → `Taken` by it, unless the predecessor has withdrawn.
+    ///
+    /// # Errors
+    /// When it has, or the record cannot be written: then it must not run here.
+    pub fn take(&mut self, session: SessionId) -> Result<(), PermitFileError> {
+        self.apply(&Event::Take { session })
+    }
+
+    /// `Taken` → `Held`.
+    ///
+    /// # Errors
+    /// When the record says otherwise, or cannot be written.
+    pub fn settle(&mut self, session: SessionId) -> Result<(), PermitFileError> {
+        self.apply(&Event::Settle { session })
+    }
+
+    fn apply(&mut self, event: &Event) -> Result<(), PermitFileError> {
+        self.record.apply(Actor::Process(self.me), event)?;
+        Ok(())
+    }
+
+    /// A second description of the file: to look at the record, never to hold its life lock.
+    ///
+    /// # Errors
+    /// When it cannot be opened again.
+    pub fn watch(&self) -> Result<PermitWatch, PermitFileError> {
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let file = File::options().read(true).write(true).open(path)?;
+        let record = PermitRecord::open(FileStorage { file: file.try_clone()? }, self.vm)?;
+        Ok(PermitWatch { file, record })
+    }
+}
+
+impl AsFd for PermitFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Looks at a record from outside.
+#[derive(Debug)]
+pub struct PermitWatch {
+    file: File,
+    record: PermitRecord<FileStorage>,
+}
+
+impl PermitWatch {
+    /// What the record says now. A step under way is waited for.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn record(&mut self) -> Result<Record, PermitFileError> {
+        Ok(self.record.load()?.ok_or(PermitFileError::Missing)?.record)
+    }
+
+    /// Whether any process holds the life lock.
+    ///
+    /// # Errors
+    /// When the file system cannot tell.
+    pub fn is_alive(&self) -> Result<bool, PermitFileError> {
+        match self.file.try_lock_shared() {
+            Ok(()) => {
+                self.file.unlock()?;
+                Ok(false)
+            }
+            Err(std::fs::TryLockError::WouldBlock) => Ok(true),
+            Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+        }
+    }
+}
+
+fn describe(error: io::Error, directory: &Path) -> PermitFileError {
+    let kind = error.kind();
+    io::Error::new(kind, format!("a file in {}: {error}", directory.display())).into()
+}
+
+/// The two slots in a file that is written synchronously.
+#[derive(Debug)]
+struct FileStorage {
+    file: File,
+}
+
+impl RecordStorage for FileStorage {
+    type Error = io::Error;
+    type Locked<'a> = LockedFile<'a>;
+
+    fn lock(&mut self) -> io::Result<LockedFile<'_>> {
+        loop {
+            match fcntl_lock(&self.file, FlockOperation::LockExclusive) {
+                Err(rustix::io::Errno::INTR) => {}
+                outcome => break outcome?,
+            }
+        }
+        Ok(LockedFile(&self.file))
+    }
+}
+
+/// The step lock; released when dropped.
+struct LockedFile<'a>(&'a File);
+
+impl LockedSlots for LockedFile<'_> {
+    type Error = io::Error;
+
+    fn read(&mut self, slots: &mut [Slot; 2]) -> io::Result<()> {
+        for (slot, offset) in slots.iter_mut().zip([0, SLOT_BYTES as u64]) {
+            self.0.read_exact_at(slot, offset)?;
+        }
+        Ok(())
+    }
+
+    /// The file was opened with `O_DSYNC`: the write returns when the bytes are on storage.
+    fn write(&mut self, slot: usize, bytes: &Slot) -> io::Result<()> {
+        self.0.write_all_at(bytes, (slot * SLOT_BYTES) as u64)
+    }
+}
+
+impl Drop for LockedFile<'_> {
+    fn drop(&mut self) {
+        // Fails only for a descriptor that is none; the lock would die with the process.
+        let _ = fcntl_lock(self.0, FlockOperation::Unlock);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nonce(byte: u8) -> Nonce {
+        Nonce::new([byte; 16]).unwrap()
+    }
+
+    fn vm() -> VmId {
+        VmId::new([1; 16]).unwrap()
+    }
+
+    fn session() -> SessionId {
+        SessionId::new([2; 16]).unwrap()
+    }
+
+    /// A record held by `a`, and the same descriptor in the hands of `b`.
+    fn pair() -> (PermitFile, PermitFile) {
+        let held = PermitFile::create_nameless(&std::env::temp_dir(), vm(), nonce(0xa)).unwrap();
+        let passed = held.as_fd().try_clone_to_owned().unwrap();
+        let successor = PermitFile::from_descriptor(passed, vm(), nonce(0xb)).unwrap();
+        (held, successor)
+    }
+
+    #[test]
+    fn either_the_predecessor_withdraws_or_the_successor_takes() {
+        for takes_first in [true, false] {
+            let (mut held, mut successor) = pair();
+            held.offer(session(), nonce(0xb)).unwrap();
+            let outcomes = if takes_first {
+                [successor.take(session()).is_ok(), held.withdraw(session()).is_ok()]
+            } else {
+                [held.withdraw(session()).is_ok(), successor.take(session()).is_ok()]
+            };
+            assert_eq!(outcomes, [true, false]);
+            assert_eq!(held.check_held().is_ok(), !takes_first);
+        }
+    }
+
+    #[test]
+    fn a_settled_successor_may_hand_over_in_its_turn() {
+        let (mut held, mut successor) = pair();
+        held.offer(session(), nonce(0xb)).unwrap();
+        successor.take(session()).unwrap();
+        successor.settle(session()).unwrap();
+        successor.check_held().unwrap();
+        assert!(held.check_held().is_err());
+        successor.offer(SessionId::new([3; 16]).unwrap(), nonce(0xc)).unwrap();
+    }
+
+    #[test]
+    fn a_machine_is_alive_as_long_as_anyone_holds_its_descriptor() {
+        let (held, successor) = pair();
+        let watch = held.watch().unwrap();
+        assert!(watch.is_alive().unwrap());
+        drop(held);
+        assert!(watch.is_alive().unwrap());
+        drop(successor);
+        assert!(!watch.is_alive().unwrap());
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_named() {
+        let refused = PermitFile::create_nameless(Path::new("/nowhere"), vm(), nonce(1));
+        assert!(refused.unwrap_err().to_string().contains("/nowhere"));
+    }
+}

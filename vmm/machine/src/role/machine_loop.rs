@@ -1,0 +1,432 @@
+//! The process: its loop, and what each order does.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use dwcp::acp::{Nonce, SessionId, VmId};
+use dwcp::digest::DigestKey;
+use event_manager::{
+    EventManager, EventOps, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
+};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::console_pump::{ConsoleLink, ConsolePump};
+use super::order::{BootOrder, HandOverOrder, Order, ReceiveOrder, Report};
+use crate::boot::{BootError, BootSource};
+use crate::devices::Console;
+use crate::handover::{self, Departure, HandOverError, Outcome, Resident};
+use crate::ipc::{Channel, ChannelError};
+use crate::kvm::Host;
+use crate::permit::{PermitFile, PermitFileError};
+use crate::vm::{Paused, Running, VmError, VmParts};
+
+/// Largest kernel or initrd that is read into memory.
+const MAX_IMAGE_BYTES: u64 = 1 << 30;
+
+/// The process cannot even report.
+#[derive(Debug, thiserror::Error)]
+pub enum RoleError {
+    /// The control socket
+    #[error("control socket: {0}")]
+    Control(#[from] ChannelError),
+    /// The event loop
+    #[error("event loop: {0}")]
+    Loop(#[from] event_manager::Error),
+    /// The system
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// An order that could not be carried out.
+#[derive(Debug, thiserror::Error)]
+enum OrderError {
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    #[error(transparent)]
+    Permit(#[from] PermitFileError),
+    #[error(transparent)]
+    HandOver(#[from] HandOverError),
+    #[error("an image of more than {MAX_IMAGE_BYTES} bytes; is it really a kernel or an initrd?")]
+    ImageTooLarge,
+    #[error("the order came with {0} descriptors, which is not what it needs")]
+    Descriptors(usize),
+    #[error("the order names a machine or a process by an id of zeros")]
+    NoId,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// The machine, in the one of its states that it is in.
+///
+/// ```text
+///   Absent ── boot, receive ──► Running ◄─ pause, resume ─► Paused
+///                                │    ▲
+///                      hand over ▼    │ failed
+///                               Moving ─── handed over, departed ───► (end)
+/// ```
+#[derive(Debug)]
+enum Guest {
+    Absent,
+    Running(Running),
+    Paused(Paused),
+    /// The hand-over's thread owns it.
+    Moving,
+}
+
+/// Runs a machine process until its guest has ended or has gone elsewhere.
+///
+/// `control` is the socket to whoever started the process: orders come from there. When that end
+/// closes, the guest is stopped: no machine outlives the one who can still reach it.
+///
+/// # Errors
+/// When the process cannot even report; everything else is reported.
+pub fn run(control: OwnedFd) -> Result<(), RoleError> {
+    let mut process = MachineProcess::new(Channel::from(control))?;
+    while !process.is_done {
+        process.turn()?;
+    }
+    Ok(())
+}
+
+/// What the hand-over's thread gives back.
+type Returned = (Outcome, Resident);
+
+struct MachineProcess {
+    events: EventManager<Box<dyn MutEventSubscriber>>,
+    control: Channel,
+    control_ready: Rc<Cell<bool>>,
+    guest: Guest,
+    /// The permit, the console and the secret; the hand-over's thread has them while it runs.
+    resident: Option<Resident>,
+    guest_stopped: Rc<Cell<bool>>,
+    guest_watchers: Vec<SubscriberId>,
+    returned: Receiver<Returned>,
+    give_back: Sender<Returned>,
+    returned_event: EventFd,
+    returned_ready: Rc<Cell<bool>>,
+    #[cfg(feature = "fault-injection")]
+    kept_page: Option<Vec<u8>>,
+    is_done: bool,
+}
+
+impl MachineProcess {
+    fn new(control: Channel) -> Result<Self, RoleError> {
+        let mut events = EventManager::<Box<dyn MutEventSubscriber>>::new()?;
+        let returned_event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+        let (give_back, returned) = channel();
+        let control_ready = watch(&mut events, control.as_fd().as_raw_fd()).1;
+        let returned_ready = watch(&mut events, returned_event.as_raw_fd()).1;
+        Ok(Self {
+            events,
+            control,
+            control_ready,
+            guest: Guest::Absent,
+            resident: None,
+            guest_stopped: Rc::default(),
+            guest_watchers: Vec::new(),
+            returned,
+            give_back,
+            returned_event,
+            returned_ready,
+            #[cfg(feature = "fault-injection")]
+            kept_page: None,
+            is_done: false,
+        })
+    }
+
+    /// Waits for something to happen, and does what follows from it.
+    fn turn(&mut self) -> Result<(), RoleError> {
+        self.events.run()?;
+        if self.returned_ready.take() {
+            let _ = self.returned_event.read();
+            while let Ok((outcome, resident)) = self.returned.try_recv() {
+                self.hand_over_returned(outcome, resident)?;
+            }
+        }
+        if self.guest_stopped.take() {
+            self.end_if_exited()?;
+        }
+        if self.control_ready.take() {
+            match self.control.receive::<Order>() {
+                Ok((order, descriptors)) => self.obey(order, descriptors)?,
+                Err(ChannelError::Closed) => self.is_done = true,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, order: Order, descriptors: Vec<OwnedFd>) -> Result<(), RoleError> {
+        match (order, std::mem::replace(&mut self.guest, Guest::Absent)) {
+            (Order::Boot(order), Guest::Absent) => {
+                let outcome = self.boot(&order, descriptors);
+                self.report_start(outcome)
+            }
+            (Order::Receive(order), Guest::Absent) => {
+                let outcome = self.receive(order, descriptors);
+                self.report_start(outcome)
+            }
+            (Order::Pause, Guest::Running(running)) => {
+                self.guest = Guest::Paused(running.pause());
+                self.report(&Report::Paused)?;
+                self.end_if_exited()
+            }
+            (Order::Resume, Guest::Paused(paused)) => {
+                self.guest = Guest::Running(paused.resume());
+                self.report(&Report::Running)
+            }
+            (Order::HandOver(order), Guest::Running(running)) => {
+                self.start_hand_over(order, descriptors, running)
+            }
+            (Order::Stop, guest @ (Guest::Running(_) | Guest::Paused(_))) => {
+                drop(guest);
+                self.end("it was stopped", true)
+            }
+            #[cfg(feature = "fault-injection")]
+            (Order::Plant(plant), Guest::Paused(paused)) => {
+                let outcome = crate::fault::plant(paused.ram(), plant, &mut self.kept_page);
+                self.guest = Guest::Paused(paused);
+                match outcome {
+                    Ok(()) => self.report(&Report::Paused),
+                    Err(error) => self.report(&Report::Declined { why: error.to_string() }),
+                }
+            }
+            (order, guest) => {
+                let why = format!("{} while the guest is {}", order.name(), guest.name());
+                self.guest = guest;
+                self.report(&Report::Declined { why })
+            }
+        }
+    }
+
+    /// Boots a guest, if the record says that this process may run it.
+    fn boot(&mut self, order: &BootOrder, descriptors: Vec<OwnedFd>) -> Result<(), OrderError> {
+        let count = descriptors.len();
+        let mut descriptors = descriptors.into_iter();
+        let (Some(record), Some(console), Some(kernel)) =
+            (descriptors.next(), descriptors.next(), descriptors.next())
+        else {
+            return Err(OrderError::Descriptors(count));
+        };
+        let initrd = descriptors.next();
+        if initrd.is_some() != order.has_initrd {
+            return Err(OrderError::Descriptors(count));
+        }
+        let vm = VmId::new(order.vm).ok_or(OrderError::NoId)?;
+        let runner = Nonce::new(order.runner).ok_or(OrderError::NoId)?;
+        let mut permit = PermitFile::from_descriptor(record, vm, runner)?;
+        permit.check_held()?;
+        let host = Host::open().map_err(VmError::from)?;
+        let mut paused = Paused::new(&host, order.config)?;
+        let kernel = read_image(kernel)?;
+        let initrd = initrd.map(read_image).transpose()?;
+        let tsc_khz = paused.tsc_khz().to_string();
+        let command_line = order.command_line.replace("{tsc_khz}", &tsc_khz);
+        paused.boot(&BootSource {
+            kernel: &kernel,
+            initrd: initrd.as_deref(),
+            command_line: &command_line,
+        })?;
+        let console = ConsoleLink::new(console)?;
+        let resident = Resident { permit, console, digest_key: DigestKey::new(order.digest_key) };
+        self.watch_guest(&resident, paused.parts());
+        self.resident = Some(resident);
+        self.guest = Guest::Running(paused.resume());
+        Ok(())
+    }
+
+    /// Becomes the successor in a hand-over.
+    fn receive(
+        &mut self,
+        order: ReceiveOrder,
+        mut descriptors: Vec<OwnedFd>,
+    ) -> Result<(), OrderError> {
+        let socket = descriptors.pop().ok_or(OrderError::Descriptors(0))?;
+        let successor = Nonce::new(order.successor).ok_or(OrderError::NoId)?;
+        let arrived = handover::receive(&Channel::from(socket), successor)?;
+        self.watch_guest(&arrived.resident, arrived.running.parts());
+        self.resident = Some(arrived.resident);
+        self.guest = Guest::Running(arrived.running);
+        Ok(())
+    }
+
+    fn report_start(&mut self, outcome: Result<(), OrderError>) -> Result<(), RoleError> {
+        match outcome {
+            Ok(()) => self.report(&Report::Running),
+            Err(error) => {
+                self.is_done = true;
+                self.report(&Report::Failed { why: error.to_string() })
+            }
+        }
+    }
+
+    fn start_hand_over(
+        &mut self,
+        order: HandOverOrder,
+        mut descriptors: Vec<OwnedFd>,
+        running: Running,
+    ) -> Result<(), RoleError> {
+        let session = SessionId::new(order.session);
+        let (Some(socket), Some(session)) = (descriptors.pop(), session) else {
+            self.guest = Guest::Running(running);
+            return self.report(&Report::Declined { why: "no socket, or no session's id".into() });
+        };
+        let mut resident = self.resident.take().expect("a running guest has a resident");
+        self.guest = Guest::Moving;
+        let give_back = self.give_back.clone();
+        let returned_event = self.returned_event.try_clone()?;
+        let body = move || {
+            let channel = Channel::from(socket);
+            let departure =
+                Departure { channel: &channel, resident: &mut resident, session, order };
+            let outcome = departure.run(running);
+            // The loop ends only when it has nothing to wait for.
+            let _ = give_back.send((outcome, resident));
+            let _ = returned_event.write(1);
+        };
+        std::thread::Builder::new().name("hand-over".into()).spawn(body)?;
+        Ok(())
+    }
+
+    fn hand_over_returned(
+        &mut self,
+        outcome: Outcome,
+        resident: Resident,
+    ) -> Result<(), RoleError> {
+        self.resident = Some(resident);
+        match outcome {
+            Outcome::HandedOver(report) => {
+                self.is_done = true;
+                self.report(&Report::HandedOver(report))
+            }
+            Outcome::Stayed { running, why } => {
+                self.guest = Guest::Running(running);
+                self.report(&Report::HandOverFailed { why: why.to_string() })
+            }
+            Outcome::Ended { paused } => {
+                self.guest = Guest::Paused(paused);
+                self.end_if_exited()
+            }
+            Outcome::Departed { frozen, why } => {
+                self.guest = Guest::Paused(frozen);
+                self.report(&Report::Departed { why: why.to_string() })
+            }
+        }
+    }
+
+    /// A vCPU has stopped by itself: says why, and ends.
+    fn end_if_exited(&mut self) -> Result<(), RoleError> {
+        let paused = match std::mem::replace(&mut self.guest, Guest::Absent) {
+            Guest::Running(running) => running.pause(),
+            Guest::Paused(paused) => paused,
+            // The hand-over's thread finds out for itself when it pauses the machine.
+            guest => {
+                self.guest = guest;
+                return Ok(());
+            }
+        };
+        match paused.exit().cloned() {
+            Some(exit) => {
+                self.flush(paused.console());
+                drop(paused);
+                self.end(&exit.to_string(), exit.is_orderly())
+            }
+            None => {
+                self.guest = Guest::Paused(paused);
+                Ok(())
+            }
+        }
+    }
+
+    fn end(&mut self, how: &str, is_orderly: bool) -> Result<(), RoleError> {
+        self.is_done = true;
+        self.report(&Report::Exited { how: how.to_owned(), is_orderly })
+    }
+
+    /// The guest's last words, as far as somebody reads them.
+    fn flush(&self, console: &Console) {
+        if let Some(resident) = &self.resident {
+            resident.console.flush(console);
+        }
+    }
+
+    fn report(&self, report: &Report) -> Result<(), RoleError> {
+        match self.control.send(report, &[]) {
+            // Nobody is left to hear it; the loop sees the closed socket next.
+            Err(ChannelError::Closed) => Ok(()),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// Watches a guest's console and its vCPUs.
+    fn watch_guest(&mut self, resident: &Resident, guest: &VmParts) {
+        for id in self.guest_watchers.drain(..) {
+            let _ = self.events.remove_subscriber(id);
+        }
+        let pump = ConsolePump::new(
+            Arc::clone(&resident.console),
+            Arc::clone(&guest.console),
+            Arc::clone(&guest.bus),
+        );
+        self.guest_watchers.push(self.events.add_subscriber(Box::new(pump)));
+        let (id, ready) = watch(&mut self.events, guest.stopped.as_raw_fd());
+        self.guest_watchers.push(id);
+        self.guest_stopped = ready;
+    }
+}
+
+impl Guest {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Running(_) => "running",
+            Self::Paused(_) => "paused",
+            Self::Moving => "moving",
+        }
+    }
+}
+
+/// Notes that a descriptor became readable. The turn that follows reads it: only there is the whole
+/// process at hand.
+struct Watch {
+    descriptor: RawFd,
+    ready: Rc<Cell<bool>>,
+}
+
+impl MutEventSubscriber for Watch {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        if let Err(error) = ops.add(Events::new_raw(self.descriptor, EventSet::IN)) {
+            tracing::error!(%error, "a descriptor is not watched");
+        }
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+        self.ready.set(true);
+    }
+}
+
+fn watch(
+    events: &mut EventManager<Box<dyn MutEventSubscriber>>,
+    descriptor: RawFd,
+) -> (SubscriberId, Rc<Cell<bool>>) {
+    let ready = Rc::new(Cell::new(false));
+    let watch = Watch { descriptor, ready: Rc::clone(&ready) };
+    (events.add_subscriber(Box::new(watch)), ready)
+}
+
+fn read_image(file: OwnedFd) -> Result<Vec<u8>, OrderError> {
+    let mut image = Vec::new();
+    File::from(file).take(MAX_IMAGE_BYTES + 1).read_to_end(&mut image)?;
+    if image.len() as u64 > MAX_IMAGE_BYTES {
+        return Err(OrderError::ImageTooLarge);
+    }
+    Ok(image)
+}

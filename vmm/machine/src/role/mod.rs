@@ -1,0 +1,12 @@
+//! A machine process: one VM, told what to do over a control socket.
+//!
+//! The main thread is the device loop (event-manager). A hand-over runs on a thread of its own, which
+//! owns the machine while it does; the loop goes on with the console meanwhile.
+
+mod console_pump;
+mod machine_loop;
+mod order;
+
+pub(crate) use console_pump::ConsoleLink;
+pub use machine_loop::{RoleError, run};
+pub use order::{BootOrder, HandOverOrder, Limits, Order, ReceiveOrder, Report};

@@ -1,0 +1,131 @@
+//! What a machine process is told, and what it reports.
+
+use serde::{Deserialize, Serialize};
+
+use crate::handover::{Form, HandOverReport};
+use crate::vm::MachineConfig;
+
+/// How long and how far a copying hand-over goes before it gives up or pauses the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// The guest is paused when at most this many pages are owed.
+    pub pages_at_pause: u64,
+    /// Rounds after which a guest that still dirties more is left where it is.
+    pub rounds: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // 256 pages are 1 MiB: read, hashed and written in about a millisecond.
+        Self { pages_at_pause: 256, rounds: 60 }
+    }
+}
+
+/// Boot a guest. Descriptors: record, console, kernel, and the initrd if there is one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BootOrder {
+    /// What the machine is made of.
+    pub config: MachineConfig,
+    /// The guest's command line. `{tsc_khz}` in it is replaced by the guest's TSC rate.
+    pub command_line: String,
+    /// Whether a fourth descriptor holds an initrd.
+    pub has_initrd: bool,
+    /// The VM's id.
+    pub vm: [u8; 16],
+    /// The nonce under which the record names this process as the one that runs the VM.
+    pub runner: [u8; 16],
+    /// The VM's secret for page digests.
+    pub digest_key: [u8; 32],
+}
+
+/// Become the successor in a hand-over. Descriptor: the socket to the predecessor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReceiveOrder {
+    /// The nonce under which the record shall name this process.
+    pub successor: [u8; 16],
+}
+
+/// Hand the guest over. Descriptor: the socket to the successor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HandOverOrder {
+    /// How memory travels.
+    pub form: Form,
+    /// This attempt's id.
+    pub session: [u8; 16],
+    /// When to pause, when to give up.
+    pub limits: Limits,
+}
+
+/// From whoever started the process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Boot a guest, and run it.
+    Boot(BootOrder),
+    /// Become the successor in a hand-over.
+    Receive(ReceiveOrder),
+    /// Stop the guest's vCPUs.
+    Pause,
+    /// Let them run again.
+    Resume,
+    /// Hand the guest over.
+    HandOver(HandOverOrder),
+    /// End the guest and the process.
+    Stop,
+    /// Damage guest memory, so that a test sees the oracle find it.
+    #[cfg(feature = "fault-injection")]
+    Plant(crate::fault::Plant),
+}
+
+impl Order {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Boot(_) => "boot",
+            Self::Receive(_) => "receive",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::HandOver(_) => "hand-over",
+            Self::Stop => "stop",
+            #[cfg(feature = "fault-injection")]
+            Self::Plant(_) => "plant",
+        }
+    }
+}
+
+/// From a machine process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Report {
+    /// The guest runs here.
+    Running,
+    /// The guest is paused.
+    Paused,
+    /// The guest runs in its new process; this one ends.
+    HandedOver(HandOverReport),
+    /// The hand-over failed; the guest runs on here.
+    HandOverFailed {
+        /// Why.
+        why: String,
+    },
+    /// The successor took the permit, and was not heard of again. The guest ran there, or may have;
+    /// it never runs here again.
+    Departed {
+        /// What happened.
+        why: String,
+    },
+    /// The guest ended.
+    Exited {
+        /// In words.
+        how: String,
+        /// Whether as a guest may.
+        is_orderly: bool,
+    },
+    /// The order could not be carried out; the process ends.
+    Failed {
+        /// Why.
+        why: String,
+    },
+    /// The order makes no sense now; nothing has changed.
+    Declined {
+        /// Why.
+        why: String,
+    },
+}

@@ -1,0 +1,14 @@
+//! Virtual CPUs: what they look like, how they run, what is saved of them.
+
+mod cpuid;
+mod exit;
+mod registers;
+mod saved;
+mod thread;
+
+pub(crate) use cpuid::CpuidTemplate;
+pub use exit::{GuestExit, VcpuError};
+pub(crate) use registers::{EntryPoint, Registers};
+pub(crate) use saved::TimeBase;
+pub use saved::{VcpuStateError, VcpuStateV1};
+pub(crate) use thread::{Vcpu, VcpuThread};

@@ -1,0 +1,169 @@
+//! A vCPU and the thread that runs it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::signal::{Killable, SIGRTMIN, block_signal, clear_signal};
+
+use super::exit::{GuestExit, VcpuError, internal_error};
+use crate::devices::{BusRequest, PortBus};
+use crate::kvm::set_signal_mask;
+
+/// The signal that takes a vCPU out of `KVM_RUN`.
+///
+/// It is blocked in the thread and unblocked by KVM only while the vCPU runs
+/// (`KVM_SET_SIGNAL_MASK`). So a kick that arrives a moment before `KVM_RUN` stays pending and ends
+/// that very `KVM_RUN`: there is no window in which it is lost, and no signal handler.
+fn kick_signal() -> i32 {
+    SIGRTMIN()
+}
+
+/// One virtual CPU. Whoever owns this value may look into it; while the vCPU runs, its thread does.
+#[derive(Debug)]
+pub(crate) struct Vcpu {
+    pub(crate) fd: VcpuFd,
+    /// Index and APIC id.
+    pub(crate) id: u8,
+    bus: Arc<PortBus>,
+}
+
+/// Why `Vcpu::run` gave the vCPU back.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// It was asked to.
+    Kicked,
+    /// The guest ended, or KVM gave up.
+    Exit(GuestExit),
+}
+
+impl Vcpu {
+    pub(crate) fn new(fd: VcpuFd, id: u8, bus: Arc<PortBus>) -> Result<Self, VcpuError> {
+        let kick_bit = 1_u64 << (kick_signal() - 1);
+        set_signal_mask(&fd, !kick_bit).map_err(VcpuError::ioctl("KVM_SET_SIGNAL_MASK"))?;
+        Ok(Self { fd, id, bus })
+    }
+
+    /// Runs until a kick with `pause` set, or until the guest ends.
+    ///
+    /// A kick is obeyed only when `KVM_RUN` itself returns EINTR. KVM completes a pending port or
+    /// MMIO access before it looks at signals (api.rst, `KVM_RUN`), so the registers never show an
+    /// instruction that is half done.
+    fn run(&mut self, pause: &AtomicBool) -> Stop {
+        loop {
+            let vcpu = self.id;
+            match self.fd.run() {
+                Ok(VcpuExit::IoOut(port, data)) => match self.bus.write(port, data) {
+                    None => {}
+                    Some(BusRequest::Reset) => return Stop::Exit(GuestExit::Reset),
+                    Some(BusRequest::PowerOff) => return Stop::Exit(GuestExit::PowerOff),
+                },
+                Ok(VcpuExit::IoIn(port, data)) => self.bus.read(port, data),
+                // No device lives in memory yet: what is not RAM reads as ones, as an empty bus does.
+                Ok(VcpuExit::MmioRead(_, data)) => data.fill(0xff),
+                Ok(VcpuExit::MmioWrite(..)) => {}
+                Ok(VcpuExit::Intr) => {}
+                Ok(VcpuExit::Shutdown) => {
+                    let rip = self.fd.get_regs().map_or(0, |regs| regs.rip);
+                    return Stop::Exit(GuestExit::TripleFault { vcpu, rip });
+                }
+                Ok(VcpuExit::InternalError) => {
+                    return Stop::Exit(internal_error(&mut self.fd, vcpu));
+                }
+                Ok(VcpuExit::FailEntry(reason, _)) => {
+                    return Stop::Exit(GuestExit::EntryRefused { vcpu, reason });
+                }
+                Ok(other) => {
+                    let what = format!("unexpected exit {other:?}");
+                    return Stop::Exit(GuestExit::Unexpected { vcpu, what });
+                }
+                Err(error) if error.errno() == libc::EINTR => {
+                    // Taken from the queue first, looked at second: a kick that comes in between
+                    // stays pending.
+                    let _ = clear_signal(kick_signal());
+                    if pause.load(Ordering::Acquire) {
+                        return Stop::Kicked;
+                    }
+                }
+                // A vCPU that waits for INIT/SIPI, woken without one.
+                Err(error) if error.errno() == libc::EAGAIN => {}
+                Err(error) => {
+                    let what = format!("KVM_RUN failed: {error}");
+                    return Stop::Exit(GuestExit::Unexpected { vcpu, what });
+                }
+            }
+        }
+    }
+}
+
+/// The thread that runs one vCPU, and to which the vCPU is lent.
+#[derive(Debug)]
+pub(crate) struct VcpuThread {
+    pause: Arc<AtomicBool>,
+    lend: Option<Sender<Vcpu>>,
+    back: Receiver<(Vcpu, Option<GuestExit>)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl VcpuThread {
+    /// Starts an idle thread. `stopped` is written when a vCPU stops by itself.
+    pub(crate) fn start(id: u8, stopped: EventFd) -> Result<Self, VcpuError> {
+        let pause = Arc::new(AtomicBool::new(false));
+        let (lend, lent) = channel::<Vcpu>();
+        let (give_back, back) = channel();
+        let paused = Arc::clone(&pause);
+        let body = move || {
+            block_signal(kick_signal()).expect("a real-time signal can be blocked");
+            for mut vcpu in lent {
+                let exit = match vcpu.run(&paused) {
+                    Stop::Kicked => None,
+                    Stop::Exit(exit) => Some(exit),
+                };
+                let stopped_by_itself = exit.is_some();
+                if give_back.send((vcpu, exit)).is_err() {
+                    return;
+                }
+                if stopped_by_itself {
+                    let _ = stopped.write(1);
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("vcpu{id}")).spawn(body)?;
+        Ok(Self { pause, lend: Some(lend), back, thread: Some(thread) })
+    }
+
+    /// Lends the vCPU to the thread, which runs it at once.
+    pub(crate) fn run(&self, vcpu: Vcpu) {
+        self.pause.store(false, Ordering::Release);
+        let lend = self.lend.as_ref().expect("the channel lives as long as the thread");
+        lend.send(vcpu).expect("a vCPU thread ends only when its channel does");
+    }
+
+    /// Asks for the vCPU; it comes with `take_back`.
+    pub(crate) fn kick(&self) {
+        self.pause.store(true, Ordering::Release);
+        if let Some(thread) = &self.thread {
+            // Fails only for a thread that has ended, which has already given its vCPU back.
+            let _ = thread.kill(kick_signal());
+        }
+    }
+
+    /// Waits for the vCPU, and says whether it had stopped by itself.
+    pub(crate) fn take_back(&self) -> (Vcpu, Option<GuestExit>) {
+        self.back.recv().expect("a vCPU thread gives its vCPU back before it ends")
+    }
+}
+
+impl Drop for VcpuThread {
+    fn drop(&mut self) {
+        self.kick();
+        self.lend = None;
+        if let Some(thread) = self.thread.take() {
+            // It may hold a vCPU that nobody takes back any more: that vCPU is dropped with it.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Creating a VM: the order is the fast one.
+#![allow(unsafe_code, reason = "KVM_SET_USER_MEMORY_REGION takes the address of a mapping of ours")]
+
+use std::sync::Arc;
+
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_enable_cap, kvm_userspace_memory_region};
+use kvm_ioctls::{Cap, VmFd};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::config::MachineConfig;
+use crate::devices::{Console, PortBus, SerialPort};
+use crate::dirty::{DirtyLogError, KvmBitmapLog};
+use crate::kvm::{
+    CAP_MANUAL_DIRTY_LOG_PROTECT2, DIRTY_LOG_INITIALLY_SET, DIRTY_LOG_MANUAL_PROTECT_ENABLE, Host,
+    HostError,
+};
+use crate::memory::{GuestRam, RamError};
+use crate::state::StateError;
+use crate::vcpu::{CpuidTemplate, Registers, Vcpu, VcpuError, VcpuStateError, VcpuThread};
+
+/// Where KVM may put a task state segment and an identity-mapped page table for real mode on Intel:
+/// four pages below the local APIC's end of the hole, which no layout of ours uses.
+const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
+const TSS_ADDRESS: usize = 0xfffb_d000;
+
+/// A machine could not be created, saved or restored.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// KVM is missing or too old
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Guest memory
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// A vCPU
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// A vCPU's saved state
+    #[error("vCPU {index}: {source}")]
+    VcpuState {
+        /// Which vCPU.
+        index: u8,
+        /// What is wrong with it.
+        source: VcpuStateError,
+    },
+    /// A saved state
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The dirty log
+    #[error(transparent)]
+    DirtyLog(#[from] DirtyLogError),
+    /// An ioctl on the VM failed
+    #[error("{call} failed: {source}")]
+    Ioctl {
+        /// The ioctl's name.
+        call: &'static str,
+        /// What KVM said.
+        source: kvm_ioctls::Error,
+    },
+    /// More vCPUs than this host's KVM takes
+    #[error("this host's KVM runs at most {0} vCPUs in one VM; give the machine fewer with --cpus")]
+    TooManyCpus(usize),
+    /// The process ran out of descriptors or the like
+    #[error("cannot set up a device: {0}")]
+    Device(#[from] std::io::Error),
+    /// A saved device state that the device refuses
+    #[error("the saved state of the {device} is refused: {why}")]
+    DeviceState {
+        /// Which device.
+        device: &'static str,
+        /// What it said.
+        why: String,
+    },
+}
+
+impl VmError {
+    /// Names the ioctl whose error is being mapped.
+    pub(crate) fn ioctl(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
+        move |source| Self::Ioctl { call, source }
+    }
+}
+
+/// Everything of a VM but its vCPUs, which run, or lie in a `Paused`.
+#[derive(Debug)]
+pub(crate) struct VmParts {
+    /// First, so that it is dropped first: no vCPU runs any more when memory is unmapped.
+    pub(crate) threads: Vec<VcpuThread>,
+    pub(crate) config: MachineConfig,
+    pub(crate) vm: Arc<VmFd>,
+    pub(crate) ram: Arc<GuestRam>,
+    pub(crate) bus: Arc<PortBus>,
+    pub(crate) console: Arc<Console>,
+    pub(crate) cpuid: CpuidTemplate,
+    /// Readable when a vCPU stopped by itself.
+    pub(crate) stopped: EventFd,
+    pub(crate) msr_indices: Vec<u32>,
+    pub(crate) xsave_bytes: usize,
+    /// kHz of the guest's TSC.
+    pub(crate) tsc_khz: u32,
+}
+
+impl VmParts {
+    /// Creates the VM around `ram`, with vCPUs as KVM makes them.
+    ///
+    /// Slots before the irqchip and the vCPUs: KVM then has no one to synchronise with, and the
+    /// whole takes about 1 ms where it else takes 6.
+    pub(crate) fn create(
+        host: &Host,
+        config: MachineConfig,
+        ram: Arc<GuestRam>,
+        cpuid: CpuidTemplate,
+    ) -> Result<(Self, Vec<Vcpu>), VmError> {
+        let cpus = config.cpus.get();
+        if usize::from(cpus) > host.max_vcpus() {
+            return Err(VmError::TooManyCpus(host.max_vcpus()));
+        }
+        let vm = Arc::new(host.create_vm()?);
+        set_slots(&vm, &ram, false)?;
+        enable_manual_protect(&vm)?;
+        vm.set_identity_map_address(IDENTITY_MAP_ADDRESS)
+            .map_err(VmError::ioctl("KVM_SET_IDENTITY_MAP_ADDR"))?;
+        vm.set_tss_address(TSS_ADDRESS).map_err(VmError::ioctl("KVM_SET_TSS_ADDR"))?;
+        vm.create_irq_chip().map_err(VmError::ioctl("KVM_CREATE_IRQCHIP"))?;
+
+        let console = Console::new()?;
+        let serial = SerialPort::new(Arc::clone(&vm), Arc::clone(&console))?;
+        let bus = Arc::new(PortBus::new(serial));
+        let stopped = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+        let mut vcpus = Vec::new();
+        let mut threads = Vec::new();
+        for id in 0..cpus {
+            vcpus.push(create_vcpu(&vm, id, &cpuid, &bus)?);
+            threads.push(VcpuThread::start(id, stopped.try_clone()?)?);
+        }
+        let msr_indices = host
+            .kvm()
+            .get_msr_index_list()
+            .map_err(VmError::ioctl("KVM_GET_MSR_INDEX_LIST"))?
+            .as_slice()
+            .to_vec();
+        let xsave_bytes = usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0);
+        let tsc_khz = vcpus[0].fd.get_tsc_khz().map_err(VmError::ioctl("KVM_GET_TSC_KHZ"))?;
+        let parts = Self {
+            threads,
+            config,
+            vm,
+            ram,
+            bus,
+            console,
+            cpuid,
+            stopped,
+            msr_indices,
+            xsave_bytes,
+            tsc_khz,
+        };
+        Ok((parts, vcpus))
+    }
+
+    /// Makes KVM log written pages, every page written at first; returns the log.
+    ///
+    /// Takes milliseconds: never inside a blackout.
+    pub(crate) fn start_dirty_log(&self) -> Result<KvmBitmapLog, VmError> {
+        set_slots(&self.vm, &self.ram, true)?;
+        Ok(KvmBitmapLog::new(Arc::clone(&self.vm), Arc::clone(&self.ram)))
+    }
+
+    /// Ends the logging: writes run at full speed again.
+    pub(crate) fn stop_dirty_log(&self) -> Result<(), VmError> {
+        set_slots(&self.vm, &self.ram, false)
+    }
+}
+
+fn set_slots(vm: &VmFd, ram: &GuestRam, logs_dirty_pages: bool) -> Result<(), VmError> {
+    for (region, host_address) in ram.host_regions() {
+        let slot = kvm_userspace_memory_region {
+            slot: region.slot,
+            flags: if logs_dirty_pages { KVM_MEM_LOG_DIRTY_PAGES } else { 0 },
+            guest_phys_addr: region.start,
+            memory_size: region.size,
+            userspace_addr: host_address,
+        };
+        // SAFETY: set_user_memory_region asks that the range be a mapping that outlives the slot.
+        // `host_regions` gives exactly the mappings of `ram`; every owner of this VM (VmParts, the
+        // dirty log) also holds an Arc of that `ram`, and no slot is ever changed to another range.
+        unsafe { vm.set_user_memory_region(slot) }
+            .map_err(VmError::ioctl("KVM_SET_USER_MEMORY_REGION"))?;
+    }
+    Ok(())
+}
+
+fn enable_manual_protect(vm: &VmFd) -> Result<(), VmError> {
+    let mut cap = kvm_enable_cap { cap: CAP_MANUAL_DIRTY_LOG_PROTECT2, ..Default::default() };
+    cap.args[0] = DIRTY_LOG_MANUAL_PROTECT_ENABLE | DIRTY_LOG_INITIALLY_SET;
+    vm.enable_cap(&cap).map_err(VmError::ioctl("KVM_ENABLE_CAP(MANUAL_DIRTY_LOG_PROTECT2)"))
+}
+
+fn create_vcpu(
+    vm: &VmFd,
+    id: u8,
+    cpuid: &CpuidTemplate,
+    bus: &Arc<PortBus>,
+) -> Result<Vcpu, VmError> {
+    let fd = vm.create_vcpu(id.into()).map_err(VmError::ioctl("KVM_CREATE_VCPU"))?;
+    let entries = cpuid.for_vcpu(id).map_err(|_| VcpuError::CpuidTooLong)?;
+    // Before any register: KVM_SET_SREGS checks CR4 and EFER against the CPUID.
+    fd.set_cpuid2(&entries).map_err(VmError::ioctl("KVM_SET_CPUID2"))?;
+    Registers::after_firmware(&fd)?;
+    Ok(Vcpu::new(fd, id, Arc::clone(bus))?)
+}

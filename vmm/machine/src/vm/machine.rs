@@ -1,0 +1,239 @@
+//! A machine: running, or paused. Only a paused one can be looked into.
+
+use std::sync::Arc;
+
+use vmm_sys_util::eventfd::EventFd;
+
+use super::config::MachineConfig;
+use super::create::{VmError, VmParts};
+use super::saved::VmStateV1;
+use crate::boot::{BootError, BootSource};
+use crate::devices::Console;
+use crate::dirty::KvmBitmapLog;
+use crate::kvm::Host;
+use crate::memory::GuestRam;
+use crate::state::MachineState;
+use crate::vcpu::{CpuidTemplate, GuestExit, Registers, TimeBase, Vcpu, VcpuStateV1};
+
+/// A machine whose vCPUs stand still.
+///
+/// ```text
+///            resume()                    pause()
+///   Paused ───────────► Running ───────────────────► Paused
+///     │  ▲                                              │ exit(): why a vCPU had stopped
+///     │  └── boot(), restore()                          ▼
+///     └───── save()                                   (end)
+/// ```
+#[derive(Debug)]
+pub struct Paused {
+    parts: VmParts,
+    vcpus: Vec<Vcpu>,
+    exit: Option<GuestExit>,
+}
+
+/// A machine whose vCPUs run, each on a thread of its own.
+#[derive(Debug)]
+pub struct Running {
+    parts: VmParts,
+}
+
+impl Paused {
+    /// A machine of this host's CPU model, as after power-on, with nothing in its memory.
+    ///
+    /// # Errors
+    /// When the host has too little memory, or KVM refuses a part.
+    pub fn new(host: &Host, config: MachineConfig) -> Result<Self, VmError> {
+        let ram = Arc::new(GuestRam::new(config.memory)?);
+        let cpuid = CpuidTemplate::of_host(host, config.cpus.get())
+            .map_err(VmError::ioctl("KVM_GET_SUPPORTED_CPUID"))?;
+        Self::around(host, config, cpuid, ram)
+    }
+
+    /// The same, with a CPUID and around memory that exist already.
+    pub(crate) fn around(
+        host: &Host,
+        config: MachineConfig,
+        cpuid: CpuidTemplate,
+        ram: Arc<GuestRam>,
+    ) -> Result<Self, VmError> {
+        let (parts, vcpus) = VmParts::create(host, config, ram, cpuid)?;
+        Ok(Self { parts, vcpus, exit: None })
+    }
+
+    /// Loads a guest, and puts the first vCPU at its first instruction. The others wait for INIT and
+    /// SIPI, as KVM makes them.
+    ///
+    /// # Errors
+    /// Says what is wrong with the image, or that it does not fit.
+    pub fn boot(&mut self, source: &BootSource<'_>) -> Result<(), BootError> {
+        let config = self.parts.config;
+        let entry = crate::boot::load(&self.parts.ram, config.cpus.get(), source)?;
+        Registers::enter(&self.vcpus[0].fd, entry).map_err(BootError::Registers)
+    }
+
+    /// Starts or resumes every vCPU.
+    #[must_use]
+    pub fn resume(self) -> Running {
+        let Self { parts, vcpus, .. } = self;
+        for (vcpu, thread) in vcpus.into_iter().zip(&parts.threads) {
+            thread.run(vcpu);
+        }
+        Running { parts }
+    }
+
+    /// Why a vCPU had stopped by itself, if one had. Such a machine cannot go on.
+    #[must_use]
+    pub fn exit(&self) -> Option<&GuestExit> {
+        self.exit.as_ref()
+    }
+
+    /// Everything but memory and configuration.
+    ///
+    /// kvmclock's pages and the like are written by KVM itself meanwhile, and marked: the last
+    /// harvest comes after this.
+    ///
+    /// # Errors
+    /// When KVM refuses to tell.
+    pub fn save(&self) -> Result<MachineState, VmError> {
+        let parts = &self.parts;
+        // The clock first: it goes on ticking while the rest is read.
+        let vm = VmStateV1::of(&parts.vm)?;
+        let vcpus = self
+            .vcpus
+            .iter()
+            .map(|vcpu| VcpuStateV1::of(&vcpu.fd, &parts.msr_indices, parts.xsave_bytes))
+            .collect::<Result<_, _>>()?;
+        let serial = parts.bus.serial().save();
+        Ok(MachineState { vm, vcpus, serial, console: parts.console.save() })
+    }
+
+    /// Takes over a saved state, in the one order that works:
+    ///
+    /// | step | why there |
+    /// |---|---|
+    /// | console, serial port | the port raises its pending interrupt as it is restored |
+    /// | interrupt controllers | so that they overwrite that interrupt with what was really pending |
+    /// | vCPUs | their LAPICs are set after the IOAPIC that refers to them |
+    /// | clock | last, as it runs from here on |
+    ///
+    /// # Errors
+    /// When the state is not one of this machine, or KVM refuses a part of it.
+    pub(crate) fn restore(&mut self, state: &MachineState, time: TimeBase) -> Result<(), VmError> {
+        let parts = &self.parts;
+        parts.console.restore(&state.console);
+        parts
+            .bus
+            .serial()
+            .restore(state.serial.clone())
+            .map_err(|why| VmError::DeviceState { device: "serial port", why })?;
+        state.vm.restore_irqchips(&parts.vm)?;
+        for (vcpu, saved) in self.vcpus.iter().zip(&state.vcpus) {
+            let index = vcpu.id;
+            let report = saved
+                .restore(&vcpu.fd, parts.xsave_bytes, time)
+                .map_err(|source| VmError::VcpuState { index, source })?;
+            if !report.refused_msrs.is_empty() {
+                tracing::info!(vcpu = index, msrs = ?report.refused_msrs, "KVM refused MSRs");
+            }
+        }
+        state.vm.restore_clock(&parts.vm)
+    }
+
+    /// Starts logging written pages.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn start_dirty_log(&self) -> Result<KvmBitmapLog, VmError> {
+        self.parts.start_dirty_log()
+    }
+}
+
+impl Running {
+    /// Stops every vCPU at an instruction boundary.
+    #[must_use]
+    pub fn pause(self) -> Paused {
+        let Self { parts } = self;
+        // All are asked before any is waited for: they stop at the same time, not one by one.
+        for thread in &parts.threads {
+            thread.kick();
+        }
+        let mut vcpus = Vec::with_capacity(parts.threads.len());
+        let mut exit = None;
+        for thread in &parts.threads {
+            let (vcpu, why) = thread.take_back();
+            // The first that is not an orderly end says most.
+            exit = match (exit, why) {
+                (Some(first), Some(second)) if GuestExit::is_orderly(&first) => Some(second),
+                (first, second) => first.or(second),
+            };
+            // Tells a guest's watchdog that it was us; refused where the guest has no kvmclock.
+            let _ = vcpu.fd.kvmclock_ctrl();
+            vcpus.push(vcpu);
+        }
+        let _ = parts.stopped.read();
+        Paused { parts, vcpus, exit }
+    }
+
+    /// Starts logging written pages, without stopping the guest.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn start_dirty_log(&self) -> Result<KvmBitmapLog, VmError> {
+        self.parts.start_dirty_log()
+    }
+
+    /// Stops logging written pages.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn stop_dirty_log(&self) -> Result<(), VmError> {
+        self.parts.stop_dirty_log()
+    }
+}
+
+macro_rules! accessors {
+    ($($state:ty),*) => {$(
+        impl $state {
+            /// What the machine is made of.
+            #[must_use]
+            pub fn config(&self) -> MachineConfig {
+                self.parts.config
+            }
+
+            /// Its RAM.
+            #[must_use]
+            pub fn ram(&self) -> &Arc<GuestRam> {
+                &self.parts.ram
+            }
+
+            /// What `CPUID` tells its guest.
+            pub(crate) fn cpuid(&self) -> &CpuidTemplate {
+                &self.parts.cpuid
+            }
+
+            /// kHz of its first vCPU's TSC.
+            pub(crate) fn tsc_khz(&self) -> u32 {
+                self.parts.tsc_khz
+            }
+
+            /// Its console.
+            #[must_use]
+            pub fn console(&self) -> &Arc<Console> {
+                &self.parts.console
+            }
+
+            /// Everything but the vCPUs.
+            pub(crate) fn parts(&self) -> &VmParts {
+                &self.parts
+            }
+
+            /// Readable when a vCPU has stopped by itself: pause the machine, and ask `exit()`.
+            #[must_use]
+            pub fn stopped(&self) -> &EventFd {
+                &self.parts.stopped
+            }
+        }
+    )*};
+}
+
+accessors!(Paused, Running);

@@ -1,0 +1,93 @@
+//! The command line's grammar.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::quantity::Size;
+
+/// Runs virtual machines, and moves them while they run.
+#[derive(Debug, Parser)]
+#[command(name = "novacron", version, propagate_version = true)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 misused, 3 this host cannot run machines, \
+                        4 the guest failed.\nLogs: NOVACRON_LOG=debug (or info, warn, error) on standard error."
+)]
+pub(crate) struct Cli {
+    /// Write log lines as JSON
+    #[arg(long, global = true)]
+    pub(crate) log_json: bool,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run a machine in the foreground, its console on this terminal
+    Run(RunOptions),
+    /// Run a guest that checks its own memory, and hand it to new processes while it writes
+    Demo(DemoOptions),
+    /// The process of one machine; started by other verbs, not by people
+    #[command(hide = true)]
+    Machine,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    novacron run oracle --memory 512M --cpus 2\n  \
+    novacron run linux --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --memory 1G\n\n\
+    On a terminal, Ctrl-] ends the machine.")]
+pub(crate) struct RunOptions {
+    /// The machine's name
+    pub(crate) name: String,
+    /// The kernel: a vmlinux (ELF) or bzImage; without it the oracle guest runs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// The initial RAM disk
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// The guest's command line
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) cmdline: String,
+    #[command(flatten)]
+    pub(crate) shape: Shape,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoOptions {
+    /// Plain lines, even on a terminal
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// How often the guest is handed over in each form
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) times: u32,
+    /// vCPUs, 1 to 64
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) cpus: u32,
+    /// Memory
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    pub(crate) memory: Size,
+    /// Where the hole below 4 GiB starts: memory beyond it lies above 4 GiB
+    #[arg(long, value_name = "ADDRESS", default_value = "256M")]
+    pub(crate) hole_start: Size,
+    /// Pages that each vCPU writes a second; 0 is as many as it can
+    #[arg(long, value_name = "PAGES", default_value_t = 10_000)]
+    pub(crate) rate: u64,
+    /// Memory that is written again and again
+    #[arg(long, value_name = "SIZE", default_value = "64M")]
+    pub(crate) working_set: Size,
+}
+
+/// What a machine is made of.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Shape {
+    /// vCPUs, 1 to 64
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) cpus: u32,
+    /// Memory
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    pub(crate) memory: Size,
+    /// Where the hole below 4 GiB starts: memory beyond it lies above 4 GiB
+    #[arg(long, value_name = "ADDRESS", default_value = "3G")]
+    pub(crate) hole_start: Size,
+}

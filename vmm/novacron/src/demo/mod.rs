@@ -1,0 +1,83 @@
+//! `novacron demo`: a guest that checks its own memory is handed to new processes while it writes.
+
+mod guest_lines;
+mod view;
+
+use std::time::{Duration, Instant};
+
+use firmware::oracle::report::Rounds;
+use machine::{Form, Host, Limits};
+
+use crate::Failure;
+use crate::cli::{DemoOptions, Shape};
+use crate::fleet::Machine;
+use crate::quantity::Size;
+use guest_lines::{GuestLines, Line};
+use view::View;
+
+/// How long the guest may take to fill its memory, and to check it at the end. Under emulation it
+/// takes a minute; where ring 3 is native, a second.
+const GUEST_PATIENCE: Duration = Duration::from_secs(300);
+/// How long the guest's own rate is watched before the first hand-over.
+const WARM_UP: Duration = Duration::from_millis(1500);
+/// Reports of the guest after a hand-over: the first may have been written before it.
+const REPORTS_AFTER: usize = 2;
+
+pub(crate) fn demo(options: &DemoOptions) -> Result<(), Failure> {
+    let shape =
+        Shape { cpus: options.cpus, memory: options.memory, hole_start: options.hole_start };
+    let config = crate::run::config(shape)?;
+    drop(Host::open()?);
+    let view = View::new(options.plain);
+    view.title(shape, config.memory.regions().count());
+
+    let working_set = Size(options.working_set.0.min(options.memory.0 / 4));
+    let words =
+        format!("pattern=random rate={} working_set={} report=100", options.rate, working_set.0);
+    let images = crate::run::oracle_images(options.cpus, &words)?;
+    let started = Instant::now();
+    let (mut machine, console) = Machine::boot(config, &images)?;
+    let mut guest = GuestLines::new(console)?;
+    let ready = guest.wait_for(GUEST_PATIENCE, Line::ready)?;
+    view.ready(&ready, started.elapsed());
+    view.rate(&watch(&mut guest, WARM_UP)?);
+
+    for form in [Form::Shared, Form::Copying] {
+        for nth in 1..=options.times {
+            let report = machine.hand_over(form, Limits::default())?;
+            let gap = gap_seen_by_guest(&mut guest)?;
+            view.hand_over(&report, nth, options.times, gap, machine.process().id());
+        }
+    }
+
+    guest.say(b"v")?;
+    let verdict = guest.wait_for(GUEST_PATIENCE, Line::verdict)?;
+    machine.stop()?;
+    view.verdict(&verdict);
+    if !verdict.ok {
+        return Err(Failure::Guest("the guest found pages that are not as it left them".into()));
+    }
+    println!("demo: ok");
+    Ok(())
+}
+
+/// The guest's last report within a time.
+fn watch(guest: &mut GuestLines, time: Duration) -> Result<Rounds, Failure> {
+    let end = Instant::now() + time;
+    loop {
+        let rounds = guest.wait_for(GUEST_PATIENCE, Line::rounds)?;
+        if Instant::now() >= end {
+            return Ok(rounds);
+        }
+    }
+}
+
+/// The longest time that the guest's own clock jumped, in the reports around a hand-over.
+fn gap_seen_by_guest(guest: &mut GuestLines) -> Result<Duration, Failure> {
+    let mut gap_us = guest.pending()?.into_iter().filter_map(Line::rounds).map(|r| r.gap_us).max();
+    for _ in 0..REPORTS_AFTER {
+        let rounds = guest.wait_for(GUEST_PATIENCE, Line::rounds)?;
+        gap_us = gap_us.max(Some(rounds.gap_us));
+    }
+    Ok(Duration::from_micros(gap_us.unwrap_or(0)))
+}

@@ -1,0 +1,169 @@
+//! What the demonstration shows: coloured on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use firmware::oracle::report::{Ready, Rounds, Verdict};
+use machine::{Blackout, Cause, Form, HandOverReport};
+
+use crate::cli::Shape;
+use crate::quantity::Size;
+
+/// Columns of the bar that shows a blackout's causes.
+const BAR_COLUMNS: u64 = 40;
+
+pub(super) struct View {
+    is_coloured: bool,
+}
+
+impl View {
+    pub(super) fn new(plain: bool) -> Self {
+        let is_terminal = std::io::stdout().is_terminal();
+        Self { is_coloured: is_terminal && !plain && std::env::var_os("NO_COLOR").is_none() }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.is_coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub(super) fn title(&self, shape: Shape, slots: usize) {
+        let memory = shape.memory;
+        let title = format!(
+            "The oracle guest: {} vCPUs, {memory} in {slots} memory slot{}, on /dev/kvm",
+            shape.cpus,
+            if slots == 1 { "" } else { "s" }
+        );
+        println!("{}", self.paint("1", &title));
+        println!("It checks every page before it writes it again, and says what it finds.");
+    }
+
+    pub(super) fn ready(&self, ready: &Ready, took: Duration) {
+        println!(
+            "  filled    {} pages stamped in {:.2} s; {} of them are written again and again",
+            thousands(ready.pages),
+            took.as_secs_f64(),
+            thousands(ready.working)
+        );
+    }
+
+    pub(super) fn rate(&self, rounds: &Rounds) {
+        let bytes = Size(rounds.rate * 4096);
+        println!(
+            "  running   round {}, dirtying {} pages/s ({} MiB/s), {} pages checked",
+            rounds.rounds,
+            thousands(rounds.rate),
+            bytes.0 >> 20,
+            thousands(rounds.checked)
+        );
+    }
+
+    pub(super) fn hand_over(
+        &self,
+        report: &HandOverReport,
+        nth: u32,
+        times: u32,
+        gap: Duration,
+        process: u32,
+    ) {
+        let form = match report.form {
+            Form::Shared => "shared ",
+            Form::Copying => "copying",
+        };
+        let blackout = format!("blackout {}", milliseconds(report.blackout.total_ns()));
+        println!(
+            "  {form} {nth}/{times}  {}  the guest saw {}  now process {process}",
+            self.paint("1;32", &blackout),
+            milliseconds(u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX)),
+        );
+        println!("      {}", self.bar(&report.blackout));
+        println!("      {}", causes(&report.blackout));
+        if report.form == Form::Copying {
+            println!(
+                "      {} pages in {} rounds and {:.2} s, {} of them while the guest stood still",
+                thousands(report.pages_sent),
+                report.rounds,
+                Duration::from_nanos(report.total_ns).as_secs_f64(),
+                thousands(report.pages_sent_paused)
+            );
+        }
+    }
+
+    /// One column a fortieth of the blackout, each cause in its own letter and colour.
+    fn bar(&self, blackout: &Blackout) -> String {
+        let total = blackout.total_ns().max(1);
+        let mut bar = String::new();
+        let (mut so_far, mut columns) = (0, 0);
+        for (cause, ns) in blackout.parts() {
+            so_far += ns;
+            let end = (so_far * BAR_COLUMNS + total / 2) / total;
+            let letter = cause.name()[..1].to_ascii_uppercase();
+            let width = usize::try_from(end - columns).unwrap_or(0);
+            bar.push_str(&self.paint(colour(cause), &letter.repeat(width)));
+            columns = end;
+        }
+        format!("[{bar}]")
+    }
+
+    pub(super) fn verdict(&self, verdict: &Verdict) {
+        let word = if verdict.ok { self.paint("1;32", "ok") } else { self.paint("1;31", "failed") };
+        println!(
+            "  verdict   {word}: {} pages swept, {} checks and {} writes in {} rounds, {} wrong \
+             pages, clock backwards {} times",
+            thousands(verdict.pages),
+            thousands(verdict.checked),
+            thousands(verdict.writes),
+            verdict.rounds,
+            verdict.errors,
+            verdict.tsc_backwards
+        );
+    }
+}
+
+fn causes(blackout: &Blackout) -> String {
+    let part = |(cause, ns): (Cause, u64)| format!("{} {}", cause.name(), milliseconds(ns));
+    blackout.parts().map(part).collect::<Vec<_>>().join(", ")
+}
+
+fn colour(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Pause | Cause::Resume => "44",
+        Cause::Drain | Cause::Record => "45",
+        Cause::State | Cause::Restore => "46",
+        Cause::Harvest | Cause::Digest => "43",
+        Cause::Copy | Cause::Wire => "42",
+    }
+}
+
+fn milliseconds(ns: u64) -> String {
+    format!("{}.{:02} ms", ns / 1_000_000, ns % 1_000_000 / 10_000)
+}
+
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        for (number, shown) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(thousands(number), shown);
+        }
+    }
+
+    #[test]
+    fn times_are_shown_in_milliseconds() {
+        assert_eq!(milliseconds(1_234_567), "1.23 ms");
+        assert_eq!(milliseconds(999), "0.00 ms");
+    }
+}
