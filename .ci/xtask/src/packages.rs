@@ -70,14 +70,18 @@ pub(crate) fn ensure(
         return Ok(Presence::Complete);
     }
     if !is_root()? {
-        return Err(Red::caller_first(format!(
-            "Debian packages are missing; run:\n  sudo apt-get install --no-install-recommends {}",
-            missing.join(" ")
-        )));
+        return Err(ask_for(&missing));
     }
     run(&mut apt_get(&["update"]))?;
     run(apt_get(&["install", "--yes", "--no-install-recommends"]).args(&missing))?;
     Ok(Presence::Installed(missing))
+}
+
+fn ask_for(missing: &[String]) -> Red {
+    Red::caller_first(format!(
+        "Debian packages are missing; run:\n  sudo apt-get install --no-install-recommends {}",
+        missing.join(" ")
+    ))
 }
 
 fn parse(list: &str) -> Result<Vec<Package>, String> {
@@ -171,6 +175,14 @@ mod tests {
         ] {
             assert!(parse(list).unwrap_err().contains(complaint), "{list}");
         }
+    }
+
+    #[test]
+    fn whoever_is_not_root_gets_one_command_and_a_code_of_its_own() {
+        let red = ask_for(&["bc".to_owned(), "flex".to_owned()]);
+        let command = red.why.lines().last().unwrap().trim();
+        assert_eq!(command, "sudo apt-get install --no-install-recommends bc flex");
+        assert_eq!(red.code, 2);
     }
 
     #[test]

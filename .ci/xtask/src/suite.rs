@@ -8,6 +8,7 @@ use crate::context::{Context, Outcome};
 use crate::libtest;
 use crate::log::Log;
 use crate::process::{self, Red};
+use crate::release;
 use crate::tree::Tree;
 
 /// Tests named so take long, and run in the long run only: they skip themselves without
@@ -26,6 +27,8 @@ pub(crate) struct Suite {
     harness: &'static [&'static str],
     /// Whether these are tests of the long run.
     is_long: bool,
+    /// Whether they run the executable as it ships, which the step before them has built.
+    run_release: bool,
 }
 
 /// Unit, property and integration tests, with the points where faults are injected.
@@ -41,15 +44,20 @@ pub(crate) const ORDINARY: Suite = Suite {
     ],
     harness: &[],
     is_long: false,
+    run_release: false,
 };
 
 /// Examples in the documentation.
 pub(crate) const EXAMPLES: Suite =
-    Suite { packages: &["--workspace", "--all-features", "--doc"], harness: &[], is_long: false };
+    Suite { packages: &["--workspace", "--all-features", "--doc"], ..ORDINARY };
 
 /// Linux guests inside QEMU.
-pub(crate) const QEMU: Suite =
-    Suite { packages: &["--package", QEMU_TESTS], harness: &["--test-threads=1"], is_long: false };
+pub(crate) const QEMU: Suite = Suite {
+    packages: &["--package", QEMU_TESTS],
+    harness: &["--test-threads=1"],
+    is_long: false,
+    run_release: true,
+};
 
 /// Full matrices and long simulations: they use every processor themselves.
 pub(crate) const LONG: Suite =
@@ -80,7 +88,9 @@ impl Suite {
                 command.args(["--skip", LONG_PREFIX]);
             }
         }
-        command.env("NOVACRON_EXE", crate::release::executable(context.tree));
+        if self.run_release {
+            command.env("NOVACRON_EXE", release::executable(context.tree));
+        }
         let ended = log.run(&mut command);
         let binaries = libtest::parse(&log.text()?[before..], &names);
         if let Some(lost) = binaries.iter().find(|binary| !binary.is_whole) {

@@ -35,8 +35,8 @@ pub(crate) fn run(tree: &Tree, options: &VerifyOptions) -> Result<ExitCode, Red>
     let chosen = steps::chosen(options)?;
     let folder = tree.target.join(FOLDER);
     let inputs = inputs(tree)?;
-    let long = options.all || !options.only.is_empty();
-    let context = Context { tree, cache: cache::folder()?, long, fresh: RefCell::default() };
+    let fresh = RefCell::default();
+    let context = Context { tree, cache: cache::folder()?, long: options.all, fresh };
     if fs::read_to_string(folder.join(NOTE)).ok().as_ref() != Some(&inputs) {
         context.made("the target folder was not built by a green run with these dependencies");
     }
