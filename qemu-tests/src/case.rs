@@ -1,5 +1,6 @@
 //! One test: its name, and what it stands on.
 
+use std::env;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,14 +22,28 @@ impl Case {
     /// `SKIPPED <name>: <reason>`.
     #[must_use]
     pub fn begin(name: &str, folder: &Path) -> Option<Self> {
-        if let Err(reason) = qemu_starts() {
-            // Past the test harness, which swallows what a passing test prints. Where stderr is
-            // closed nobody counts.
-            let _ = io::stderr().write_all(skip_line(name, &reason).as_bytes());
-            return None;
+        match qemu_starts() {
+            Ok(()) => Some(Self { name: name.to_owned(), logs: folder.join(name) }),
+            Err(reason) => skip(name, &reason),
         }
-        Some(Self { name: name.to_owned(), logs: folder.join(name) })
     }
+
+    /// As [`Self::begin`], for a test of the long run: it is skipped unless `NOVACRON_LONG` is 1.
+    #[must_use]
+    pub fn begin_long(name: &str, folder: &Path) -> Option<Self> {
+        if env::var_os("NOVACRON_LONG").is_some_and(|value| value == "1") {
+            Self::begin(name, folder)
+        } else {
+            skip(name, "long run")
+        }
+    }
+}
+
+fn skip(name: &str, reason: &str) -> Option<Case> {
+    // Past the test harness, which swallows what a passing test prints. Where stderr is closed
+    // nobody counts.
+    let _ = io::stderr().write_all(skip_line(name, reason).as_bytes());
+    None
 }
 
 fn skip_line(name: &str, reason: &str) -> String {

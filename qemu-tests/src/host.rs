@@ -135,10 +135,11 @@ impl HostImage {
         Ok(self)
     }
 
-    /// Appends a command to the script.
+    /// Appends a command to the script: a list of arguments, the program's path first.
     #[must_use]
-    pub fn run<const N: usize>(mut self, command: [&str; N]) -> Self {
-        self.script.commands.push(command.map(str::to_owned).to_vec());
+    pub fn run(mut self, command: &[impl AsRef<str>]) -> Self {
+        let arguments = command.iter().map(|argument| argument.as_ref().to_owned());
+        self.script.commands.push(arguments.collect());
         self
     }
 

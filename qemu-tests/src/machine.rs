@@ -141,6 +141,12 @@ impl QemuMachine {
         })
     }
 
+    /// QEMU's process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// When the machine's time is up.
     #[must_use]
     pub fn deadline(&self) -> Instant {

@@ -13,9 +13,9 @@ fn a_host_runs_its_script_in_order_and_reports_each_ending() {
         return;
     };
     let running = host()
-        .run(["/init", "exit", "0"])
-        .run(["/init", "exit", "7"])
-        .run(["/bin/absent"])
+        .run(&["/init", "exit", "0"])
+        .run(&["/init", "exit", "7"])
+        .run(&["/bin/absent"])
         .boot(&case)
         .unwrap();
     let report = running.finish().unwrap();
@@ -41,7 +41,7 @@ fn a_port_carries_bytes_both_ways_between_a_test_and_a_program_in_its_host() {
     };
     let mut running = host()
         .port("org.novacron.test")
-        .run(["/init", "answer", "org.novacron.test"])
+        .run(&["/init", "answer", "org.novacron.test"])
         .boot(&case)
         .unwrap();
     let deadline = running.machine().deadline();
@@ -58,7 +58,7 @@ fn a_host_that_never_ends_is_ended_at_its_time_limit_and_leaves_its_logs() {
     else {
         return;
     };
-    let mut running = host().run(["/init", "sleep", "3600"]).boot(&case).unwrap();
+    let mut running = host().run(&["/init", "sleep", "3600"]).boot(&case).unwrap();
     let deadline = running.machine().deadline();
     running.machine().port(REPORT_PORT).unwrap().wait_for("host: run", deadline).unwrap();
     running.machine().end_within(Duration::from_millis(200));
@@ -72,6 +72,39 @@ fn a_host_that_never_ends_is_ended_at_its_time_limit_and_leaves_its_logs() {
     assert!(error.to_string().contains("host: run /init sleep 3600"), "{error}");
     let console = std::fs::read_to_string(case.logs.join("console.log")).unwrap();
     assert!(console.contains("Linux version 6.12"), "{console}");
+    std::fs::remove_dir_all(&case.logs).unwrap();
+}
+
+#[test]
+fn a_machine_is_gone_with_its_handle_and_a_lost_one_with_its_thread() {
+    let name = "a_machine_is_gone_with_its_handle_and_a_lost_one_with_its_thread";
+    let Some(case) = case(name) else { return };
+    let runs = |id: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        // The state follows the name in brackets; Z is a process that is dead and not waited for.
+        status.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+    };
+
+    let mut running = host().run(&["/init", "sleep", "3600"]).boot(&case).unwrap();
+    let id = running.machine().id();
+    assert!(runs(id));
+    drop(running);
+    assert!(!runs(id));
+
+    // What a test process that is killed does: its machine's handle is never dropped.
+    let lose = || {
+        let mut running = host().run(&["/init", "sleep", "3600"]).boot(&case).unwrap();
+        let id = running.machine().id();
+        assert!(runs(id));
+        std::mem::forget(running);
+        id
+    };
+    let id = std::thread::scope(|scope| scope.spawn(lose).join().unwrap());
+    let limit = Instant::now() + Duration::from_secs(10);
+    while runs(id) {
+        assert!(Instant::now() < limit, "QEMU {id} outlives its thread");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     std::fs::remove_dir_all(&case.logs).unwrap();
 }
 

@@ -9,7 +9,7 @@ use crate::support::{GuestReport, case, guest_initramfs, host};
 #[test]
 fn host_kernel_reaches_init_with_kvm_amd() {
     let Some(case) = case("host_kernel_reaches_init_with_kvm_amd") else { return };
-    let report = host().run(["/init", "kvm"]).boot(&case).unwrap().finish().unwrap();
+    let report = host().run(&["/init", "kvm"]).boot(&case).unwrap().finish().unwrap();
     assert!(report.reached.contains("kernel=6.12.") && report.reached.contains(" cpus=2 "));
     let run = &report.runs[0];
     assert_eq!(run.ending, Ending::Exit(0), "{run}");

@@ -12,6 +12,11 @@ pub(crate) fn case(name: &str) -> Option<Case> {
     Case::begin(name, Path::new(env!("CARGO_TARGET_TMPDIR")))
 }
 
+/// The same for a test of the long run; elsewhere it counts as skipped.
+pub(crate) fn long_case(name: &str) -> Option<Case> {
+    Case::begin_long(name, Path::new(env!("CARGO_TARGET_TMPDIR")))
+}
+
 /// A host with test-init and nothing else in it.
 pub(crate) fn host() -> HostImage {
     HostImage::new(Path::new(TEST_INIT)).unwrap()
