@@ -11,6 +11,8 @@
 
 mod event;
 mod ids;
+#[cfg(test)]
+mod model;
 mod record;
 mod slot;
 mod state;

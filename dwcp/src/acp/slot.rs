@@ -51,6 +51,7 @@ const GONE: u8 = 6;
 const OUTCOME_TAKEN: u8 = 1;
 const OUTCOME_REFUSED: u8 = 2;
 const OUTCOME_WITHDRAWN: u8 = 3;
+const OUTCOME_OVERRULED: u8 = 4;
 
 /// Why a slot holds no record of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,6 +110,7 @@ impl Record {
                 Outcome::Taken => OUTCOME_TAKEN,
                 Outcome::Refused => OUTCOME_REFUSED,
                 Outcome::Withdrawn => OUTCOME_WITHDRAWN,
+                Outcome::Overruled => OUTCOME_OVERRULED,
             };
         }
         let checksum = checksum(&slot);
@@ -168,6 +170,7 @@ fn read_outcomes(slot: &Slot) -> Result<VecDeque<(SessionId, Outcome)>, SlotFaul
             OUTCOME_TAKEN => Outcome::Taken,
             OUTCOME_REFUSED => Outcome::Refused,
             OUTCOME_WITHDRAWN => Outcome::Withdrawn,
+            OUTCOME_OVERRULED => Outcome::Overruled,
             _ => return Err(fault),
         };
         Ok((session, outcome))

@@ -117,6 +117,8 @@ pub enum Outcome {
     Refused,
     /// The source took the offer back before it parted with the permit.
     Withdrawn,
+    /// How it ended is not known here: a person's statement or a newer generation came first.
+    Overruled,
 }
 
 /// What the destination of an attempt has to say about it.

@@ -195,6 +195,8 @@ impl Record {
         peer: &HostName,
     ) -> Result<Change, Refusal> {
         process_or_keeper(actor, runner)?;
+        // The attempt must not be offered again under its name: answers about it may be on their way.
+        let overruled = |change| Change { outcome: Some((session, Outcome::Overruled)), ..change };
         match event {
             Event::PeerRefused { session: named } => {
                 same(session, *named)?;
@@ -207,8 +209,10 @@ impl Record {
                 change.generation = raised(self.generation, Generation::after_move)?;
                 Ok(change)
             }
-            Event::Resolve { runner, above } => resolved(*runner, self.generation.max(*above)),
-            Event::Supersede { .. } => self.supersede(actor, Some(runner), event),
+            Event::Resolve { runner, above } => {
+                resolved(*runner, self.generation.max(*above)).map(overruled)
+            }
+            Event::Supersede { .. } => self.supersede(actor, Some(runner), event).map(overruled),
             _ => Err(self.not_possible(event)),
         }
     }

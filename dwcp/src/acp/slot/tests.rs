@@ -42,8 +42,12 @@ fn state() -> impl Strategy<Value = PermitState> {
 }
 
 fn record() -> impl Strategy<Value = Record> {
-    let outcome =
-        prop_oneof![Just(Outcome::Taken), Just(Outcome::Refused), Just(Outcome::Withdrawn)];
+    let outcome = prop_oneof![
+        Just(Outcome::Taken),
+        Just(Outcome::Refused),
+        Just(Outcome::Withdrawn),
+        Just(Outcome::Overruled),
+    ];
     let outcomes = prop::collection::vec_deque((session(), outcome), 0..=OUTCOMES_MAX);
     (bytes(), any::<u64>(), any::<u32>(), any::<u32>(), state(), outcomes).prop_map(
         |(vm, sequence, resolutions, moves, state, outcomes)| Record {

@@ -210,6 +210,20 @@ fn every_end_of_a_session_is_remembered_and_an_ended_session_never_begins_again(
             Outcome::Withdrawn,
             Answer::Unknown,
         ),
+        (
+            offered_to_host(),
+            A,
+            Event::Supersede { by: generation(2, 0), peer: peer() },
+            Outcome::Overruled,
+            Answer::Unknown,
+        ),
+        (
+            offered_to_host(),
+            A,
+            Event::Resolve { runner: Some(A), above: generation(0, 0) },
+            Outcome::Overruled,
+            Answer::Unknown,
+        ),
         (offered_to_process(), B, Event::Take { session: SESSION }, Outcome::Taken, Answer::Ran),
     ] {
         let ended = follow(Some(record(start)), &[(Actor::Process(actor), event.clone())]);
