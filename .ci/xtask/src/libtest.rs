@@ -9,7 +9,7 @@ use crate::context::Skip;
 const SKIPPED: &str = "SKIPPED ";
 
 /// One test binary's results, or those of one crate's documentation examples.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(crate) struct Binary {
     /// For people.
     pub(crate) name: String,
@@ -23,6 +23,20 @@ pub(crate) struct Binary {
     pub(crate) seconds: f64,
     /// Whether it told its results: one that was killed did not.
     pub(crate) is_whole: bool,
+    /// Everything that it printed.
+    pub(crate) output: String,
+}
+
+impl Binary {
+    /// What a person must see of its output: the harness's account of the failures, all of it if
+    /// there is no such account, nothing if nothing failed.
+    pub(crate) fn account(&self) -> &str {
+        match self.output.find("\nfailures:\n") {
+            _ if self.failed.is_empty() => "",
+            Some(at) if self.is_whole => &self.output[at..],
+            _ => &self.output,
+        }
+    }
 }
 
 /// The binaries that a log of `cargo test` tells about. `names` gives an executable's path its name
@@ -33,8 +47,13 @@ pub(crate) fn parse(log: &str, names: &HashMap<String, String>) -> Vec<Binary> {
         if let Some(name) = begins_binary(line, names) {
             binaries.push(Binary { name, ..Binary::default() });
         } else if let Some(binary) = binaries.last_mut() {
+            binary.output += line;
+            binary.output.push('\n');
             read_line(line, binary);
         }
+    }
+    for lost in binaries.iter_mut().filter(|binary| !binary.is_whole) {
+        lost.failed.push(format!("{}, which ended without telling its results", lost.name));
     }
     binaries
 }
@@ -116,6 +135,13 @@ successes:
 ---- needs_kvm stdout ----
 SKIPPED needs_kvm: /dev/kvm: does not open
 
+failures:
+---- a::fails stdout ----
+assertion failed
+
+failures:
+    a::fails
+
 test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; finished in 1.25s
 
      Running tests/main.rs (target/debug/deps/main-02)
@@ -131,43 +157,50 @@ test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
 test dwcp/src/lib.rs - f (line 3) ... ok
 test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.50s
      Running unittests src/lib.rs (target/debug/deps/machine-03)
+
 running 1 test
+thread panicked
 ";
 
     #[test]
     fn results_are_read_a_binary_at_a_time() {
         let names = [("target/debug/deps/dwcp-01", "dwcp"), ("target/debug/deps/main-02", "vmm")];
         let names = names.map(|(path, name)| (path.to_owned(), name.to_owned())).into();
-        let skip = |name: &str, reason: &str| Skip { name: name.into(), reason: reason.into() };
-        let expected = [
-            Binary {
-                name: "dwcp".into(),
-                passed: 2,
-                failed: vec!["a::fails".into()],
-                skipped: vec![skip("needs_kvm", "/dev/kvm: does not open")],
-                seconds: 1.25,
-                is_whole: true,
-            },
-            Binary {
-                name: "vmm".into(),
-                passed: 1,
-                skipped: vec![skip("long_run", "long run")],
-                seconds: 61.0,
-                is_whole: true,
-                ..Binary::default()
-            },
-            Binary {
-                name: "dwcp examples".into(),
-                passed: 1,
-                skipped: vec![skip("1 of dwcp examples", "ignored by attribute")],
-                seconds: 0.5,
-                is_whole: true,
-                ..Binary::default()
-            },
-            // Killed before it could tell.
-            Binary { name: "unittests src/lib.rs".into(), ..Binary::default() },
-        ];
-        assert_eq!(parse(LOG, &names), expected);
+        let binaries = parse(LOG, &names);
+        let found: Vec<_> = binaries
+            .iter()
+            .map(|it| (it.name.as_str(), it.passed, it.failed.join(";"), it.seconds, it.is_whole))
+            .collect();
+        let killed = "unittests src/lib.rs, which ended without telling its results".to_owned();
+        assert_eq!(
+            found,
+            [
+                ("dwcp", 2, "a::fails".to_owned(), 1.25, true),
+                ("vmm", 1, String::new(), 61.0, true),
+                ("dwcp examples", 1, String::new(), 0.5, true),
+                ("unittests src/lib.rs", 0, killed, 0.0, false),
+            ]
+        );
+        let skipped: Vec<_> = binaries
+            .iter()
+            .flat_map(|it| &it.skipped)
+            .map(|skip| (skip.name.as_str(), skip.reason.as_str()))
+            .collect();
+        assert_eq!(
+            skipped,
+            [
+                ("needs_kvm", "/dev/kvm: does not open"),
+                ("long_run", "long run"),
+                ("1 of dwcp examples", "ignored by attribute"),
+            ]
+        );
+    }
+
+    #[test]
+    fn of_a_failure_its_account_is_shown_and_of_a_killed_binary_everything() {
+        let binaries = parse(LOG, &HashMap::new());
+        let shown: Vec<_> = binaries.iter().map(|it| it.account().lines().nth(2)).collect();
+        assert_eq!(shown, [Some("---- a::fails stdout ----"), None, None, Some("thread panicked")]);
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl Log {
 
     /// Its last lines, for a person.
     pub(crate) fn tail(&self) -> String {
-        self.text().map_or_else(|red| red.why, |text| last_lines(&text, LINES_SHOWN).to_owned())
+        self.text().map_or_else(|red| red.why, |text| last_lines(&text).to_owned())
     }
 
     fn stream(&self) -> Result<Stdio, Red> {
@@ -103,9 +103,11 @@ impl Log {
     }
 }
 
-fn last_lines(text: &str, count: usize) -> &str {
+/// As much of the end of a text as is shown to a person.
+pub(crate) fn last_lines(text: &str) -> &str {
     let text = text.trim_end_matches('\n');
-    let start = text.rmatch_indices('\n').nth(count - 1).map_or(0, |(newline, _)| newline + 1);
+    let newlines = text.rmatch_indices('\n');
+    let start = newlines.map(|(newline, _)| newline + 1).nth(LINES_SHOWN - 1).unwrap_or(0);
     &text[start..]
 }
 
@@ -115,10 +117,12 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_whole_lines() {
-        for (text, count, expected) in
-            [("a\nb\nc\n", 2, "b\nc"), ("a\nb", 5, "a\nb"), ("", 3, ""), ("a\n", 1, "a")]
+        let full = "line\n".repeat(LINES_SHOWN);
+        let shown = full.trim_end();
+        for (text, expected) in
+            [("a\nb\n", "a\nb"), ("", ""), (&full, shown), (&format!("more\n{full}"), shown)]
         {
-            assert_eq!(last_lines(text, count), expected);
+            assert_eq!(last_lines(text), expected);
         }
     }
 

@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::context::{Outcome, Skip};
+use crate::libtest::Binary;
+use crate::log::{self, Log};
 use crate::process::Red;
 use crate::terminal::{Colours, duration};
 
@@ -61,10 +63,17 @@ impl Finished {
                 if failed.is_empty() {
                     format!("{passed} tests")
                 } else {
-                    format!("{} tests failed: {}", failed.len(), failed.join(", "))
+                    format!("{} failed: {}", failed.len(), failed.join(", "))
                 }
             }
         }
+    }
+
+    /// What a person must see to understand why it is red: what its tests say, else its log's end.
+    pub(crate) fn account(&self, log: &Log) -> String {
+        let binaries = self.result.as_ref().map_or(&[][..], |outcome| &outcome.binaries);
+        let accounts: String = binaries.iter().map(Binary::account).collect();
+        if accounts.is_empty() { log.tail() } else { log::last_lines(&accounts).to_owned() }
     }
 
     fn failures(&self) -> usize {
@@ -162,7 +171,6 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::libtest::Binary;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -174,6 +182,7 @@ mod tests {
             skipped: vec![Skip { name: "vm".to_owned(), reason: "no KVM".to_owned() }],
             seconds: 2.0,
             is_whole: true,
+            output: "\nfailures:\nits account\n".to_owned(),
         };
         let result = Ok(Outcome { binaries: vec![binary], ..Outcome::default() });
         Finished { name: "tests", took: 5 * SECOND, result }
@@ -208,6 +217,15 @@ mod tests {
             let text = report.render(Colours::none());
             assert_eq!((report.code(), text.lines().last()), (code, Some(last)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_red_step_shows_what_its_tests_say_or_else_the_end_of_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::create(folder.path(), "any", SECOND).unwrap();
+        log.say("the end");
+        assert_eq!(tests(0, &["a"]).account(&log), "\nfailures:\nits account");
+        assert_eq!(step("clippy", Err(Red::new("no"))).account(&log), "the end");
     }
 
     #[test]

@@ -88,7 +88,7 @@ fn run_step(step: &Step, progress: &str, context: &Context, logs: &Path) -> Resu
     let took = duration(finished.took);
     if finished.is_red() {
         println!("{} {took:>11}  {}", colours.red("red  "), finished.words());
-        println!("{}\n      the last lines of {}", indented(&log.tail()), log.path().display());
+        println!("{}\n      from {}", indented(&finished.account(&log)), log.path().display());
     } else {
         println!("{} {took:>11}  {}", colours.green("green"), finished.words());
     }

@@ -81,7 +81,7 @@ pub(crate) fn check(context: &Context, log: &mut Log) -> Result<Outcome, Red> {
     let rules = OF_A_FILE.len() + OF_THE_TREE.len();
     match violations.len() {
         0 => Ok(Outcome::detail(format!("{rules} rules, {} files", files.len()))),
-        count => Err(Red::new(format!("the tree's rules are broken in {count} places"))),
+        count => Err(Red::new(format!("places where a rule of the tree is broken: {count}"))),
     }
 }
 
