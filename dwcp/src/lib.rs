@@ -13,6 +13,7 @@
 //! | [`digest`] | one digest a page, their sum, and the root that both sides must agree on |
 //! | [`ledger`] | the pages a migration owes, and those in flight under send numbers |
 //! | [`acp`] | the permit: which one process, on which one host, may run the machine |
+//! | [`wire`] | the headers of frames, and the limits on what a peer may send |
 
 // The numbers that tests cast are small, and a lossy one would fail its test.
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
@@ -22,3 +23,4 @@ pub mod digest;
 pub mod ledger;
 pub mod page;
 pub mod page_set;
+pub mod wire;

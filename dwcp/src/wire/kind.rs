@@ -1,0 +1,87 @@
+//! [`Kind`]: what a frame is, and what that allows.
+
+use std::ops::RangeInclusive;
+
+use super::limits::{ANNOUNCE_MAX, CONTROL_MAX, NUMBERS_MAX, PAGES_MAX, STATE_MAX};
+
+/// What a frame is. The numbers are fixed; one that is not here is an error, never skipped: a peer
+/// of the same version has no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// The first frame of a stream: it joins a session.
+    Hello = 1,
+    /// Ranges of memory that are not zero, for the destination to populate.
+    Announce = 2,
+    /// Encoded page runs with their send numbers and arrival checks.
+    Pages = 3,
+    /// Send numbers whose pages are written and checked.
+    Acknowledge = 4,
+    /// Pages that are wanted in full, since the base of a delta was not there.
+    Want = 5,
+    /// A part of the machine's state, or of a difference to it.
+    State = 6,
+    /// The root of memory and state.
+    Root = 7,
+    /// The permit frame: the last of a switch.
+    Permit = 8,
+    /// The source asks what became of the session.
+    Ask = 9,
+    /// The destination answers.
+    Answer = 10,
+    /// Limits that are changed under way.
+    Limits = 11,
+    /// The attempt is given up.
+    Abort = 12,
+    /// Nothing: the stream is measured, and kept alive.
+    Ping = 13,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        Self::Hello,
+        Self::Announce,
+        Self::Pages,
+        Self::Acknowledge,
+        Self::Want,
+        Self::State,
+        Self::Root,
+        Self::Permit,
+        Self::Ask,
+        Self::Answer,
+        Self::Limits,
+        Self::Abort,
+        Self::Ping,
+    ];
+
+    /// The kind of this number, if there is one.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+
+    /// How many bytes of payload a frame of this kind may have.
+    #[must_use]
+    pub fn payload_bytes(self) -> RangeInclusive<u32> {
+        match self {
+            Self::Announce => 1..=ANNOUNCE_MAX,
+            Self::Pages => 1..=PAGES_MAX,
+            Self::Acknowledge | Self::Want => 1..=NUMBERS_MAX,
+            Self::State => 1..=STATE_MAX,
+            Self::Root => 64..=64,
+            Self::Ask => 0..=0,
+            Self::Hello | Self::Permit | Self::Answer | Self::Limits | Self::Abort => {
+                1..=CONTROL_MAX
+            }
+            Self::Ping => 0..=CONTROL_MAX,
+        }
+    }
+
+    /// Whether it belongs on the control stream only. What decides the session has one order, and
+    /// nothing of it can overtake or be overtaken.
+    #[must_use]
+    pub fn is_control_only(self) -> bool {
+        !matches!(self, Self::Hello | Self::Pages | Self::Acknowledge | Self::Want | Self::Ping)
+    }
+}
