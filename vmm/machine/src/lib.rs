@@ -20,6 +20,7 @@ mod memory;
 mod permit;
 mod role;
 mod state;
+mod supervise;
 mod vcpu;
 mod vm;
 
@@ -40,5 +41,6 @@ pub use role::{
     BootOrder, HandOverOrder, Limits, Order, ReceiveOrder, Report, RoleError, run as run_role,
 };
 pub use state::{MAX_STATE_BYTES, MachineState, StateError};
+pub use supervise::{Ender, Executable, Images, MachineProcess, SuperviseError, Supervised};
 pub use vcpu::{GuestExit, VcpuError, VcpuStateError};
 pub use vm::{ConfigError, CpuCount, MachineConfig, Paused, Running, VmError};

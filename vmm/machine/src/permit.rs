@@ -66,11 +66,11 @@ impl PermitFile {
     ) -> Result<Self, PermitFileError> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::DSYNC | OFlags::CLOEXEC;
         let file = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|error| describe(error.into(), directory))?;
+            .map_err(|error| describe(&error.into(), directory))?;
         // Allocated once: a later write changes bytes in place, and no full disk can stop it.
         let flags = rustix::fs::FallocateFlags::empty();
         rustix::fs::fallocate(&file, flags, 0, 2 * SLOT_BYTES as u64)
-            .map_err(|error| describe(error.into(), directory))?;
+            .map_err(|error| describe(&error.into(), directory))?;
         let file = File::from(file);
         file.try_lock().map_err(|_| PermitFileError::Alive)?;
         let mut permit = Self::new(file, vm, runner)?;
@@ -201,7 +201,7 @@ impl PermitWatch {
     }
 }
 
-fn describe(error: io::Error, directory: &Path) -> PermitFileError {
+fn describe(error: &io::Error, directory: &Path) -> PermitFileError {
     let kind = error.kind();
     io::Error::new(kind, format!("a file in {}: {error}", directory.display())).into()
 }

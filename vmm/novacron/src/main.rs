@@ -2,7 +2,6 @@
 
 mod cli;
 mod demo;
-mod fleet;
 mod quantity;
 mod run;
 
@@ -10,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cli::{Cli, Verb};
+use machine::SuperviseError;
 
 /// The stable exit codes; `novacron help` lists them.
 mod exit_code {
@@ -44,7 +44,10 @@ enum Failure {
     /// This host cannot run machines
     #[error(transparent)]
     Host(#[from] machine::HostError),
-    /// The guest ended otherwise than a guest may
+    /// The guest, or its process
+    #[error(transparent)]
+    Machine(#[from] SuperviseError),
+    /// What the guest itself says is wrong
     #[error("{0}")]
     Guest(String),
     /// Anything else
@@ -56,8 +59,11 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Host(_) => exit_code::HOST,
-            Self::Guest(_) => exit_code::GUEST,
-            Self::Other(_) => exit_code::FAILED,
+            Self::Guest(_)
+            | Self::Machine(SuperviseError::GuestEnded { .. } | SuperviseError::Lost { .. }) => {
+                exit_code::GUEST
+            }
+            Self::Machine(_) | Self::Other(_) => exit_code::FAILED,
         }
     }
 

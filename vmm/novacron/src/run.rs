@@ -5,12 +5,11 @@ use std::io::{self, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use machine::{CpuCount, Host, MachineConfig, MemoryLayout};
+use machine::{CpuCount, Ender, Executable, Host, Images, MachineConfig, MemoryLayout, Supervised};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::Failure;
 use crate::cli::{RunOptions, Shape};
-use crate::fleet::{Images, Machine};
 
 /// Ctrl-], as with telnet and virsh.
 const ESCAPE: u8 = 0x1d;
@@ -28,7 +27,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
         None => oracle_images(options.shape.cpus, &options.cmdline)?,
     };
     tracing::info!(name = options.name, "boot");
-    let (machine, console) = Machine::boot(config, &images)?;
+    let (machine, console) = boot(config, &images)?;
     let terminal = RawTerminal::enter();
     let input = console.try_clone().map_err(Failure::other("the console"))?;
     let control = machine.process().ender().map_err(Failure::other("the control socket"))?;
@@ -38,7 +37,17 @@ pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
     // The machine process has closed its end: what it wrote is read to the last byte.
     let _ = output.join();
     drop(terminal);
-    outcome
+    Ok(outcome?)
+}
+
+/// Boots a machine whose process is this very executable in another role.
+pub(crate) fn boot(
+    config: MachineConfig,
+    images: &Images,
+) -> Result<(Supervised, UnixStream), Failure> {
+    let path = std::env::current_exe().map_err(Failure::other("the path of this executable"))?;
+    let executable = Executable { path: &path, environment: &[] };
+    Ok(Supervised::boot(executable, &std::env::temp_dir(), config, images)?)
 }
 
 /// A machine's configuration from the command line.
@@ -84,7 +93,7 @@ fn forward_output(mut console: UnixStream) {
     }
 }
 
-fn forward_input(mut console: UnixStream, control: &crate::fleet::Ender) {
+fn forward_input(mut console: UnixStream, control: &Ender) {
     let mut input = io::stdin().lock();
     let is_terminal = input.is_terminal();
     let mut bytes = [0; 4096];

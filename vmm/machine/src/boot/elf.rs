@@ -138,8 +138,8 @@ mod tests {
     #[test]
     fn segments_must_lie_between_one_mib_and_the_hole() {
         let layout = MemoryLayout::new(64 << 20, 32 << 20).unwrap();
-        let check = |start, memory_size, is_fine: bool| {
-            let outcome = super::check(&elf(start, 4096, memory_size), layout);
+        let expect = |start, memory_size, is_fine: bool| {
+            let outcome = check(&elf(start, 4096, memory_size), layout);
             let expected = if is_fine {
                 matches!(outcome, Ok(()))
             } else {
@@ -147,13 +147,13 @@ mod tests {
             };
             assert!(expected, "{start:#x} + {memory_size:#x}: {outcome:?}");
         };
-        check(1 << 20, 4096, true);
-        check((32 << 20) - 4096, 4096, true);
-        check((32 << 20) - 4096, 8192, false);
-        check(32 << 20, 4096, false);
-        check(4 << 30, 4096, false);
-        check(0x8000, 4096, false);
-        check(u64::MAX - 100, 4096, false);
+        expect(1 << 20, 4096, true);
+        expect((32 << 20) - 4096, 4096, true);
+        expect((32 << 20) - 4096, 8192, false);
+        expect(32 << 20, 4096, false);
+        expect(4 << 30, 4096, false);
+        expect(0x8000, 4096, false);
+        expect(u64::MAX - 100, 4096, false);
     }
 
     #[test]

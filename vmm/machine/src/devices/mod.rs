@@ -8,6 +8,7 @@ pub(crate) mod ports;
 mod serial;
 
 pub(crate) use bus::{BusRequest, PortBus};
-pub use console::{CONSOLE_HISTORY_BYTES, Console, ConsoleStateV1};
+pub(crate) use console::ConsoleStateV1;
+pub use console::{CONSOLE_HISTORY_BYTES, Console};
 pub(crate) use serial::SerialPort;
-pub use serial::SerialStateV1;
+pub(crate) use serial::SerialStateV1;

@@ -14,7 +14,7 @@ use super::ports::COM1_GSI;
 
 /// The saved form of a 16550: its registers, by their names in the data sheet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SerialStateV1 {
+pub(crate) struct SerialStateV1 {
     baud_divisor_low: u8,
     baud_divisor_high: u8,
     interrupt_enable: u8,

@@ -51,8 +51,10 @@ pub(crate) struct Departure<'a> {
     pub(crate) order: HandOverOrder,
 }
 
-/// The machine and where it stands, when something fails before the permit frame.
-enum Failed {
+/// The machine and where it stands when something failed. Boxed: the way that succeeds pays nothing.
+type Failed = Box<Failure>;
+
+enum Failure {
     Running(Running, HandOverError),
     Paused(Paused, HandOverError),
 }
@@ -78,7 +80,7 @@ impl Departure<'_> {
         let ram = Arc::clone(running.ram());
         let mut copier = match self.prepare(&running, &ram) {
             Ok(copier) => copier,
-            Err(why) => return Err(Failed::Running(running, why)),
+            Err(why) => return Err(Box::new(Failure::Running(running, why))),
         };
         let mut blackout = Blackout::begin();
         let paused = running.pause();
@@ -92,7 +94,7 @@ impl Departure<'_> {
                     .as_ref()
                     .map_or(0, |copier| copier.pages_sent_in_last_round),
             }),
-            Err(why) => Err(Failed::Paused(paused, why)),
+            Err(why) => Err(Box::new(Failure::Paused(paused, why))),
         }
     }
 
@@ -132,7 +134,7 @@ impl Departure<'_> {
             vm: self.resident.permit.vm().bytes(),
             session: self.session.bytes(),
             config: running.config(),
-            cpuid: running.cpuid().clone(),
+            cpuid: running.parts().cpuid.clone(),
             digest_key: *self.resident.digest_key.secret_bytes(),
         };
         let ram = running.ram().file();
@@ -185,29 +187,28 @@ impl Departure<'_> {
 
     /// The permit frame is out. The record decides who may run, and it alone.
     fn after_permit_frame(&self, sent: Sent, started_ns: u64) -> Result<Outcome, Failed> {
-        match self.channel.receive().map_err(HandOverError::from) {
+        let why = match self.channel.receive().map_err(HandOverError::from) {
             Ok((ToPredecessor::Running { blackout }, _)) => {
-                Ok(Outcome::HandedOver(sent.report(self.order.form, blackout, started_ns)))
+                let report = sent.report(self.order.form, blackout, started_ns);
+                return Ok(Outcome::HandedOver(report));
             }
-            Ok((ToPredecessor::Refused { why }, _)) => {
-                Err(Failed::Paused(sent.paused, HandOverError::Refused(why)))
-            }
-            Ok((other, _)) => Err(Failed::Paused(sent.paused, out_of_turn(other, "running"))),
-            Err(error) => Err(Failed::Paused(sent.paused, error)),
-        }
+            Ok((other, _)) => out_of_turn(other, "running"),
+            Err(error) => error,
+        };
+        Err(Box::new(Failure::Paused(sent.paused, why)))
     }
 
     /// The one failure path: take the permit back, and let the guest go on here; or, if the record
     /// says that the successor has it, never again.
     fn go_on(&mut self, failed: Failed, logs: bool) -> Outcome {
-        match failed {
-            Failed::Running(running, why) => {
+        match *failed {
+            Failure::Running(running, why) => {
                 // If the offer stood in the record already, it is worthless without a permit frame.
                 // If it did not, there is nothing to withdraw, and the table says so.
                 let _ = self.resident.permit.withdraw(self.session);
                 self.stay(running, why, logs)
             }
-            Failed::Paused(frozen, why) => match self.resident.permit.withdraw(self.session) {
+            Failure::Paused(frozen, why) => match self.resident.permit.withdraw(self.session) {
                 Ok(()) if frozen.exit().is_some() => Outcome::Ended { paused: frozen },
                 Ok(()) => self.stay(frozen.resume(), why, logs),
                 Err(refusal) => {

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::state::MAX_STATE_BYTES;
 
 /// Longest message: a saved state and a little around it.
-pub const MAX_MESSAGE_BYTES: usize = MAX_STATE_BYTES + (1 << 20);
+const MAX_MESSAGE_BYTES: usize = MAX_STATE_BYTES + (1 << 20);
 
 /// Most descriptors with one message: record, console, memory, kernel, initrd, peer.
 const MAX_DESCRIPTORS: usize = 6;

@@ -70,7 +70,8 @@ enum OrderError {
 ///   Absent ── boot, receive ──► Running ◄─ pause, resume ─► Paused
 ///                                │    ▲
 ///                      hand over ▼    │ failed
-///                               Moving ─── handed over, departed ───► (end)
+///                               Moving ── handed over ──► (end)
+///                                  └── departed ──► Departed ── stop ──► (end)
 /// ```
 #[derive(Debug)]
 enum Guest {
@@ -79,6 +80,9 @@ enum Guest {
     Paused(Paused),
     /// The hand-over's thread owns it.
     Moving,
+    /// The permit has gone to a successor that was not heard of again: the memory is kept, and never
+    /// runs here again.
+    Departed(#[allow(dead_code, reason = "kept, until somebody says what to do with it")] Paused),
 }
 
 /// Runs a machine process until its guest has ended or has gone elsewhere.
@@ -171,7 +175,7 @@ impl MachineProcess {
                 self.report_start(outcome)
             }
             (Order::Receive(order), Guest::Absent) => {
-                let outcome = self.receive(order, descriptors);
+                let outcome = self.receive(&order, descriptors);
                 self.report_start(outcome)
             }
             (Order::Pause, Guest::Running(running)) => {
@@ -186,7 +190,7 @@ impl MachineProcess {
             (Order::HandOver(order), Guest::Running(running)) => {
                 self.start_hand_over(order, descriptors, running)
             }
-            (Order::Stop, guest @ (Guest::Running(_) | Guest::Paused(_))) => {
+            (Order::Stop, guest @ (Guest::Running(_) | Guest::Paused(_) | Guest::Departed(_))) => {
                 drop(guest);
                 self.end("it was stopped", true)
             }
@@ -228,7 +232,7 @@ impl MachineProcess {
         let mut paused = Paused::new(&host, order.config)?;
         let kernel = read_image(kernel)?;
         let initrd = initrd.map(read_image).transpose()?;
-        let tsc_khz = paused.tsc_khz().to_string();
+        let tsc_khz = paused.parts().tsc_khz.to_string();
         let command_line = order.command_line.replace("{tsc_khz}", &tsc_khz);
         paused.boot(&BootSource {
             kernel: &kernel,
@@ -246,7 +250,7 @@ impl MachineProcess {
     /// Becomes the successor in a hand-over.
     fn receive(
         &mut self,
-        order: ReceiveOrder,
+        order: &ReceiveOrder,
         mut descriptors: Vec<OwnedFd>,
     ) -> Result<(), OrderError> {
         let socket = descriptors.pop().ok_or(OrderError::Descriptors(0))?;
@@ -316,7 +320,7 @@ impl MachineProcess {
                 self.end_if_exited()
             }
             Outcome::Departed { frozen, why } => {
-                self.guest = Guest::Paused(frozen);
+                self.guest = Guest::Departed(frozen);
                 self.report(&Report::Departed { why: why.to_string() })
             }
         }
@@ -389,7 +393,8 @@ impl Guest {
             Self::Absent => "absent",
             Self::Running(_) => "running",
             Self::Paused(_) => "paused",
-            Self::Moving => "moving",
+            Self::Moving => "being handed over",
+            Self::Departed(_) => "departed",
         }
     }
 }

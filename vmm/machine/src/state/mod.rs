@@ -8,7 +8,8 @@ mod section;
 
 use serde::{Deserialize, Serialize};
 
-pub use section::{Schema, Sections, StateError};
+pub use section::StateError;
+use section::{Schema, Sections};
 
 use crate::devices::{ConsoleStateV1, SerialStateV1};
 use crate::vcpu::VcpuStateV1;

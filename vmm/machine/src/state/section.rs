@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use super::{MAX_STATE_BYTES, Section};
 
 /// A saved form that a section can hold.
-pub trait Schema: Serialize + DeserializeOwned {
+pub(crate) trait Schema: Serialize + DeserializeOwned {
     /// The section's name.
     const NAME: &'static str;
     /// Its version. A changed layout is a new type with a higher one.
@@ -61,7 +61,7 @@ pub enum StateError {
 
 /// The sections of a saved state.
 #[derive(Default)]
-pub struct Sections {
+pub(crate) struct Sections {
     sections: Vec<Section>,
 }
 
@@ -70,7 +70,7 @@ impl Sections {
     ///
     /// # Errors
     /// When it cannot be encoded.
-    pub fn put<T: Schema>(&mut self, instance: u16, value: &T) -> Result<(), StateError> {
+    pub(crate) fn put<T: Schema>(&mut self, instance: u16, value: &T) -> Result<(), StateError> {
         let bytes = postcard::to_stdvec(value).map_err(|error| damaged::<T>(instance, &error))?;
         let name = T::NAME.to_owned();
         self.sections.push(Section { name, version: T::VERSION, instance, bytes });
@@ -81,7 +81,7 @@ impl Sections {
     ///
     /// # Errors
     /// When it is missing, of another version, or damaged.
-    pub fn take<T: Schema>(&mut self, instance: u16) -> Result<T, StateError> {
+    pub(crate) fn take<T: Schema>(&mut self, instance: u16) -> Result<T, StateError> {
         let is_it = |s: &Section| s.name == T::NAME && s.instance == instance;
         let missing = StateError::Missing { name: T::NAME, instance };
         let index = self.sections.iter().position(is_it).ok_or(missing)?;
@@ -104,7 +104,7 @@ impl Sections {
     ///
     /// # Errors
     /// Names the first that was not.
-    pub fn finish(self) -> Result<(), StateError> {
+    pub(crate) fn finish(self) -> Result<(), StateError> {
         match self.sections.first() {
             None => Ok(()),
             Some(section) => {
@@ -117,7 +117,7 @@ impl Sections {
     ///
     /// # Errors
     /// When they are more than [`MAX_STATE_BYTES`].
-    pub fn encode(&self) -> Result<Vec<u8>, StateError> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, StateError> {
         let bytes = postcard::to_stdvec(&self.sections)
             .map_err(|error| StateError::Damaged(error.to_string()))?;
         if bytes.len() > MAX_STATE_BYTES {
@@ -130,7 +130,7 @@ impl Sections {
     ///
     /// # Errors
     /// When the bytes are too many, or no such list.
-    pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StateError> {
         if bytes.len() > MAX_STATE_BYTES {
             return Err(StateError::TooLarge(bytes.len()));
         }

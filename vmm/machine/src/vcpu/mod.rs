@@ -10,5 +10,6 @@ pub(crate) use cpuid::CpuidTemplate;
 pub use exit::{GuestExit, VcpuError};
 pub(crate) use registers::{EntryPoint, Registers};
 pub(crate) use saved::TimeBase;
-pub use saved::{VcpuStateError, VcpuStateV1};
+pub use saved::VcpuStateError;
+pub(crate) use saved::VcpuStateV1;
 pub(crate) use thread::{Vcpu, VcpuThread};

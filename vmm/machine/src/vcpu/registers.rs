@@ -7,7 +7,7 @@ use super::exit::VcpuError;
 
 /// Where and in which mode the first instruction runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryPoint {
+pub(crate) enum EntryPoint {
     /// 32-bit protected mode, paging off, EBX at the start info
     /// (xen: docs/misc/pvh.pandoc, "PVH guests").
     Pvh {

@@ -42,7 +42,7 @@ pub enum VcpuStateError {
 
 /// A paused vCPU. The fields are KVM's own structures: a kernel ABI that does not change.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct VcpuStateV1 {
+pub(crate) struct VcpuStateV1 {
     mp_state: kvm_mp_state,
     regs: kvm_regs,
     sregs: kvm_sregs,
@@ -154,18 +154,11 @@ impl VcpuStateV1 {
         Ok(RestoreReport { refused_msrs })
     }
 
-    /// kHz of the guest's TSC.
-    #[must_use]
-    pub fn tsc_khz(&self) -> u32 {
-        self.tsc_khz
-    }
-
     /// The parts of this state that time alone changes, set to fixed values: what a test compares
     /// by rule and not by byte. These are the TSC, its offset and deadline, and the LAPIC timer's
     /// current count.
     #[cfg(any(test, feature = "fault-injection"))]
-    #[must_use]
-    pub fn without_time(&self) -> Self {
+    pub(crate) fn without_time(&self) -> Self {
         const TIMES: [u32; 2] = [MSR_IA32_TSC, 0x6e0];
         const LAPIC_CURRENT_COUNT: usize = 0x390;
         let mut still = self.clone();

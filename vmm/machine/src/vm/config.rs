@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::memory::MemoryLayout;
 
 /// Most vCPUs that a machine can have.
-pub const MAX_CPUS: u8 = 64;
+const MAX_CPUS: u8 = 64;
 
 /// Why a configuration was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -206,16 +206,6 @@ macro_rules! accessors {
                 &self.parts.ram
             }
 
-            /// What `CPUID` tells its guest.
-            pub(crate) fn cpuid(&self) -> &CpuidTemplate {
-                &self.parts.cpuid
-            }
-
-            /// kHz of its first vCPU's TSC.
-            pub(crate) fn tsc_khz(&self) -> u32 {
-                self.parts.tsc_khz
-            }
-
             /// Its console.
             #[must_use]
             pub fn console(&self) -> &Arc<Console> {

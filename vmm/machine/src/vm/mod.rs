@@ -9,4 +9,4 @@ pub use config::{ConfigError, CpuCount, MachineConfig};
 pub use create::VmError;
 pub(crate) use create::VmParts;
 pub use machine::{Paused, Running};
-pub use saved::VmStateV1;
+pub(crate) use saved::VmStateV1;

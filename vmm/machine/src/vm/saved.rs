@@ -11,7 +11,7 @@ use super::create::VmError;
 
 /// kvmclock and the interrupt controllers.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct VmStateV1 {
+pub(crate) struct VmStateV1 {
     clock: kvm_clock_data,
     pic_master: kvm_irqchip,
     pic_slave: kvm_irqchip,

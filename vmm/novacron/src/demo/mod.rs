@@ -6,11 +6,10 @@ mod view;
 use std::time::{Duration, Instant};
 
 use firmware::oracle::report::Rounds;
-use machine::{Form, Host, Limits};
+use machine::{Executable, Form, Host, Limits};
 
 use crate::Failure;
 use crate::cli::{DemoOptions, Shape};
-use crate::fleet::Machine;
 use crate::quantity::Size;
 use guest_lines::{GuestLines, Line};
 use view::View;
@@ -36,15 +35,17 @@ pub(crate) fn demo(options: &DemoOptions) -> Result<(), Failure> {
         format!("pattern=random rate={} working_set={} report=100", options.rate, working_set.0);
     let images = crate::run::oracle_images(options.cpus, &words)?;
     let started = Instant::now();
-    let (mut machine, console) = Machine::boot(config, &images)?;
+    let (mut machine, console) = crate::run::boot(config, &images)?;
     let mut guest = GuestLines::new(console)?;
     let ready = guest.wait_for(GUEST_PATIENCE, Line::ready)?;
     view.ready(&ready, started.elapsed());
     view.rate(&watch(&mut guest, WARM_UP)?);
 
+    let path = std::env::current_exe().map_err(Failure::other("the path of this executable"))?;
+    let executable = Executable { path: &path, environment: &[] };
     for form in [Form::Shared, Form::Copying] {
         for nth in 1..=options.times {
-            let report = machine.hand_over(form, Limits::default())?;
+            let report = machine.hand_over(executable, form, Limits::default())?;
             let gap = gap_seen_by_guest(&mut guest)?;
             view.hand_over(&report, nth, options.times, gap, machine.process().id());
         }

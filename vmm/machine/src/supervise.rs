@@ -1,0 +1,359 @@
+//! The other side of the control socket: starts machine processes, gives them orders, hears them.
+//!
+//! A machine is one process at a time, and for the length of a hand-over two. Here the permit record
+//! has no name: the machine lives no longer than its processes, and nothing stays behind when they
+//! are killed.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use dwcp::acp::{Nonce, VmId};
+
+use crate::handover::{Form, HandOverReport};
+use crate::ipc::{Channel, ChannelError};
+use crate::permit::{PermitFile, PermitFileError, PermitWatch};
+use crate::role::{BootOrder, HandOverOrder, Limits, Order, ReceiveOrder, Report};
+use crate::vm::MachineConfig;
+
+/// A machine process that says nothing for this long is taken for dead. The longest silence is that
+/// of a hand-over that copies a large guest.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A machine could not be started, or did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// The system
+    #[error("cannot start a machine process: {0}")]
+    Start(#[from] io::Error),
+    /// The process has died, or hangs
+    #[error("the machine process {id} is lost: {source}")]
+    Lost {
+        /// Its process id.
+        id: u32,
+        /// How that was noticed.
+        source: ChannelError,
+    },
+    /// The permit record
+    #[error(transparent)]
+    Permit(#[from] PermitFileError),
+    /// The guest could not be started
+    #[error("{0}")]
+    Refused(String),
+    /// The hand-over failed; the guest runs on where it was
+    #[error("{0}")]
+    HandOver(String),
+    /// The permit went to the successor, which was not heard of again
+    #[error(
+        "the guest's permit went to its new process, which was not heard of again ({0}); the frozen guest never runs here again"
+    )]
+    Departed(String),
+    /// The guest ended
+    #[error("{how}")]
+    GuestEnded {
+        /// In words.
+        how: String,
+        /// Whether as a guest may.
+        is_orderly: bool,
+    },
+    /// A report that was not due
+    #[error("the machine process reported {0}, which was not due")]
+    Unexpected(String),
+}
+
+/// Whom to start: the executable, and what its environment has besides ours (tests ask for faults
+/// there).
+#[derive(Clone, Copy, Debug)]
+pub struct Executable<'a> {
+    /// An executable whose verb `machine` is the role.
+    pub path: &'a Path,
+    /// Names and values.
+    pub environment: &'a [(&'a str, &'a str)],
+}
+
+/// What a machine boots.
+#[derive(Debug)]
+pub struct Images {
+    /// The kernel.
+    pub kernel: File,
+    /// The initial RAM disk.
+    pub initrd: Option<File>,
+    /// The command line; `{tsc_khz}` in it is replaced by the guest's TSC rate.
+    pub command_line: String,
+}
+
+/// A process in the role `novacron machine`. Dropping it ends the process and its guest.
+#[derive(Debug)]
+pub struct MachineProcess {
+    child: Child,
+    control: Channel,
+}
+
+impl MachineProcess {
+    /// Starts a process that waits for its orders.
+    ///
+    /// # Errors
+    /// When the system refuses a socket or a process.
+    pub fn start(executable: Executable<'_>) -> io::Result<Self> {
+        let (control, theirs) = Channel::pair()?;
+        control.set_time_limit(Some(PATIENCE))?;
+        let child = Command::new(executable.path)
+            .arg("machine")
+            .envs(executable.environment.iter().copied())
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            // Ctrl-C on the terminal is for the foreground process alone: it ends its machines.
+            .process_group(0)
+            .spawn()?;
+        Ok(Self { child, control })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends an order, and copies of descriptors with it.
+    ///
+    /// # Errors
+    /// When the process has died.
+    pub fn order(&self, order: &Order, descriptors: &[&dyn AsFd]) -> Result<(), SuperviseError> {
+        let descriptors: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
+        self.control.send(order, &descriptors).map_err(|source| self.lost(source))
+    }
+
+    /// Waits for the next report.
+    ///
+    /// # Errors
+    /// When the process has died, or hangs.
+    pub fn report(&self) -> Result<Report, SuperviseError> {
+        match self.control.receive::<Report>() {
+            Ok((report, _)) => Ok(report),
+            Err(source) => Err(self.lost(source)),
+        }
+    }
+
+    /// Something with which another thread can end the guest.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn ender(&self) -> io::Result<Ender> {
+        Ok(Ender(Channel::from(self.control.as_fd().try_clone_to_owned()?)))
+    }
+
+    fn lost(&self, source: ChannelError) -> SuperviseError {
+        SuperviseError::Lost { id: self.id(), source }
+    }
+}
+
+impl Drop for MachineProcess {
+    fn drop(&mut self) {
+        // A process whose control socket closes ends its guest and itself; but a process that hangs
+        // does not, and a guest must not outlive the one who can reach it.
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Ends a guest from another thread.
+#[derive(Debug)]
+pub struct Ender(Channel);
+
+impl Ender {
+    /// Asks the process to stop its guest.
+    pub fn stop(&self) {
+        // A process that has gone needs no stop.
+        let _ = self.0.send(&Order::Stop, &[]);
+    }
+}
+
+/// One machine, whose processes are ours.
+#[derive(Debug)]
+pub struct Supervised {
+    process: MachineProcess,
+    watch: PermitWatch,
+}
+
+impl Supervised {
+    /// Boots a guest in a new process; returns the machine and this end of its console.
+    ///
+    /// `directory` decides which storage the permit record is written to.
+    ///
+    /// # Errors
+    /// When the process cannot be started, or refuses the guest.
+    pub fn boot(
+        executable: Executable<'_>,
+        directory: &Path,
+        config: MachineConfig,
+        images: &Images,
+    ) -> Result<(Self, UnixStream), SuperviseError> {
+        let vm: [u8; 16] = random()?;
+        let runner: [u8; 16] = random()?;
+        let ids = VmId::new(vm).zip(Nonce::new(runner));
+        let (vm_id, nonce) =
+            ids.ok_or_else(|| io::Error::other("the random source gives zeros"))?;
+        let held = PermitFile::create_nameless(directory, vm_id, nonce)?;
+        let watch = held.watch()?;
+        let (console, theirs) = UnixStream::pair()?;
+        let process = MachineProcess::start(executable)?;
+        let order = Order::Boot(BootOrder {
+            config,
+            command_line: images.command_line.clone(),
+            has_initrd: images.initrd.is_some(),
+            vm,
+            runner,
+            digest_key: random()?,
+        });
+        let mut descriptors: Vec<&dyn AsFd> = vec![&held, &theirs, &images.kernel];
+        descriptors.extend(images.initrd.as_ref().map(|file| file as &dyn AsFd));
+        process.order(&order, &descriptors)?;
+        // From here on the machine process alone holds the life lock.
+        drop(held);
+        match process.report()? {
+            Report::Running => Ok((Self { process, watch }, console)),
+            Report::Failed { why } => Err(SuperviseError::Refused(why)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The process that runs the guest.
+    #[must_use]
+    pub fn process(&self) -> &MachineProcess {
+        &self.process
+    }
+
+    /// The permit record, to be looked at.
+    pub fn permit(&mut self) -> &mut PermitWatch {
+        &mut self.watch
+    }
+
+    /// Hands the running guest to a new process, which becomes this machine's.
+    ///
+    /// # Errors
+    /// `HandOver` when the guest runs on where it was; `Departed` when it may run nowhere any more;
+    /// `Lost` when the predecessor died, and the successor did not take the guest over.
+    pub fn hand_over(
+        &mut self,
+        executable: Executable<'_>,
+        form: Form,
+        limits: Limits,
+    ) -> Result<HandOverReport, SuperviseError> {
+        let successor = MachineProcess::start(executable)?;
+        let (ours, theirs) = Channel::pair()?;
+        successor.order(&Order::Receive(ReceiveOrder { successor: random()? }), &[&theirs])?;
+        drop(theirs);
+        let order = Order::HandOver(HandOverOrder { form, session: random()?, limits });
+        self.process.order(&order, &[&ours])?;
+        drop(ours);
+        match self.process.report() {
+            Ok(Report::HandedOver(report)) => match successor.report()? {
+                Report::Running => {
+                    self.process = successor;
+                    Ok(report)
+                }
+                other => Err(unexpected(&other)),
+            },
+            Ok(Report::HandOverFailed { why }) => Err(SuperviseError::HandOver(why)),
+            Ok(Report::Departed { why }) => Err(SuperviseError::Departed(why)),
+            Ok(Report::Exited { how, is_orderly }) => {
+                Err(SuperviseError::GuestEnded { how, is_orderly })
+            }
+            Ok(other) => Err(unexpected(&other)),
+            // The predecessor died. If the successor has taken the permit, the guest lives on there.
+            Err(lost) => match successor.report() {
+                Ok(Report::Running) => {
+                    self.process = successor;
+                    Err(lost)
+                }
+                _ => Err(lost),
+            },
+        }
+    }
+
+    /// Stops the guest's vCPUs.
+    ///
+    /// # Errors
+    /// When the guest has ended meanwhile, or the process is lost.
+    pub fn pause(&self) -> Result<(), SuperviseError> {
+        self.carry_out(&Order::Pause, &Report::Paused)
+    }
+
+    /// Lets them run again.
+    ///
+    /// # Errors
+    /// When the guest is not paused, or the process is lost.
+    pub fn resume(&self) -> Result<(), SuperviseError> {
+        self.carry_out(&Order::Resume, &Report::Running)
+    }
+
+    /// Damages the memory of a paused guest.
+    ///
+    /// # Errors
+    /// When the guest is not paused, or the address is not RAM.
+    #[cfg(feature = "fault-injection")]
+    pub fn plant(&self, plant: crate::fault::Plant) -> Result<(), SuperviseError> {
+        self.carry_out(&Order::Plant(plant), &Report::Paused)
+    }
+
+    /// Ends the guest and its process.
+    ///
+    /// # Errors
+    /// When the process is lost.
+    pub fn stop(self) -> Result<(), SuperviseError> {
+        self.process.order(&Order::Stop, &[])?;
+        match self.process.report()? {
+            Report::Exited { .. } => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Waits until the guest ends by itself, however long that takes.
+    ///
+    /// # Errors
+    /// When it ends otherwise than a guest may, or the process is lost.
+    pub fn wait(self) -> Result<(), SuperviseError> {
+        self.process.control.set_time_limit(None)?;
+        match self.process.report()? {
+            Report::Exited { is_orderly: true, .. } => Ok(()),
+            Report::Exited { how, is_orderly } => {
+                Err(SuperviseError::GuestEnded { how, is_orderly })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn carry_out(&self, order: &Order, expected: &Report) -> Result<(), SuperviseError> {
+        self.process.order(order, &[])?;
+        match self.process.report()? {
+            report if report == *expected => Ok(()),
+            Report::Exited { how, is_orderly } => {
+                Err(SuperviseError::GuestEnded { how, is_orderly })
+            }
+            Report::Declined { why } => Err(SuperviseError::Refused(why)),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn unexpected(report: &Report) -> SuperviseError {
+    SuperviseError::Unexpected(format!("{report:?}"))
+}
+
+/// Random bytes: ids, nonces and keys.
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled += rustix::rand::getrandom(&mut bytes[filled..], flags)?;
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,75 @@
+//! Nothing is left behind: processes, descriptors, locks and files are as they were.
+
+use std::fs;
+
+use machine::Form;
+
+use crate::harness::{Faulty, MIB, Oracle, Shape, has_kvm, is_long_run};
+
+/// What there is of each.
+#[derive(Debug, PartialEq, Eq)]
+struct Census {
+    children: usize,
+    descriptors: usize,
+    locks: usize,
+    files: usize,
+}
+
+impl Census {
+    fn take() -> Self {
+        let us = std::process::id().to_string();
+        let count = |path: String| fs::read_dir(path).unwrap().count();
+        let children = fs::read_to_string(format!("/proc/self/task/{us}/children"));
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        Self {
+            children: children.map_or(0, |list| list.split_whitespace().count()),
+            descriptors: count("/proc/self/fd".into()),
+            locks: locks.lines().filter(|line| line.split_whitespace().any(|w| w == us)).count(),
+            files: count(std::env::temp_dir().display().to_string()),
+        }
+    }
+}
+
+/// Start, pause, resume, hand over, stop.
+fn cycle(form: Form) {
+    let words = "fill=8M working_set=4M rate=1000";
+    let mut oracle = Oracle::boot(Shape { cpus: 1, memory: 64 * MIB, words }, &Faulty::new(""));
+    oracle.machine.pause().unwrap();
+    oracle.machine.resume().unwrap();
+    oracle.hand_over_with(form, &Faulty::new("")).unwrap();
+    oracle.machine.stop().unwrap();
+}
+
+/// Runs alone: the census counts what other tests have, too.
+fn cycles_leave_nothing(count: u32) {
+    cycle(Form::Shared);
+    let before = Census::take();
+    for nth in 0..count {
+        cycle(if nth % 2 == 0 { Form::Shared } else { Form::Copying });
+    }
+    // The thread that reads the last console ends when it has seen its end.
+    let mut after = Census::take();
+    for _ in 0..50 {
+        if after == before {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        after = Census::take();
+    }
+    assert_eq!(after, before);
+}
+
+#[test]
+fn ten_cycles_leave_nothing_behind() {
+    if has_kvm("ten_cycles_leave_nothing_behind") {
+        cycles_leave_nothing(10);
+    }
+}
+
+#[test]
+fn long_500_cycles_leave_nothing_behind() {
+    let name = "long_500_cycles_leave_nothing_behind";
+    if is_long_run(name) && has_kvm(name) {
+        cycles_leave_nothing(500);
+    }
+}

@@ -1,0 +1,188 @@
+//! A machine with the oracle guest in it, as the tests see it.
+
+use std::io::{BufRead, BufReader, Seek, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use firmware::oracle::report::{Report, Rounds, Verdict, WrongPage};
+use machine::{
+    CpuCount, Executable, Form, HandOverReport, Host, Images, Limits, MachineConfig, MemoryLayout,
+    SuperviseError, Supervised,
+};
+
+pub(crate) const MIB: u64 = 1 << 20;
+/// Small guests have two slots, too.
+pub(crate) const HOLE_START: u64 = 256 * MIB;
+/// Far more than any step takes on a loaded host.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The executable under test, with faults asked for in its environment.
+pub(crate) struct Faulty([(&'static str, String); 1]);
+
+impl Faulty {
+    pub(crate) fn new(faults: impl Into<String>) -> Self {
+        Self([("NOVACRON_FAULT", faults.into())])
+    }
+
+    /// Runs `with` on the executable.
+    pub(crate) fn with<T>(&self, with: impl FnOnce(Executable<'_>) -> T) -> T {
+        let [(name, value)] = &self.0;
+        let environment = [(*name, value.as_str())];
+        let path = Path::new(env!("CARGO_BIN_EXE_novacron"));
+        with(Executable { path, environment: &environment })
+    }
+}
+
+/// Whether this host can run machines; says so, in the form that the runner counts, if not.
+pub(crate) fn has_kvm(test: &str) -> bool {
+    match Host::open() {
+        Ok(_) => true,
+        Err(error) => {
+            eprintln!("SKIPPED {test}: {error}");
+            false
+        }
+    }
+}
+
+/// Whether the long run was asked for.
+pub(crate) fn is_long_run(test: &str) -> bool {
+    let asked = std::env::var_os("NOVACRON_LONG").is_some();
+    if !asked {
+        eprintln!("SKIPPED {test}: long run");
+    }
+    asked
+}
+
+/// What the oracle is to do.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) cpus: u32,
+    pub(crate) memory: u64,
+    pub(crate) words: &'static str,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { cpus: 2, memory: 320 * MIB, words: "pattern=random rate=5000 working_set=16M" }
+    }
+}
+
+/// A line that the oracle wrote.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Said {
+    Ready,
+    Rounds(Rounds),
+    Wrong(WrongPage),
+    Verdict(Verdict),
+}
+
+/// A machine that runs the oracle.
+pub(crate) struct Oracle {
+    pub(crate) machine: Supervised,
+    said: Receiver<Said>,
+    console: UnixStream,
+}
+
+impl Oracle {
+    /// Boots, and waits until the guest has filled its memory.
+    pub(crate) fn boot(shape: Shape, faults: &Faulty) -> Self {
+        let mut oracle = Self::start(shape, faults);
+        oracle.wait(|said| matches!(said, Said::Ready).then_some(()));
+        oracle
+    }
+
+    fn start(shape: Shape, faults: &Faulty) -> Self {
+        let config = MachineConfig {
+            cpus: CpuCount::try_from(shape.cpus).unwrap(),
+            memory: MemoryLayout::new(shape.memory, HOLE_START).unwrap(),
+        };
+        let mut kernel = tempfile::tempfile().unwrap();
+        kernel.write_all(firmware::ORACLE).unwrap();
+        kernel.rewind().unwrap();
+        let command_line =
+            format!("cpus={} tsc_khz={{tsc_khz}} report=50 {}", shape.cpus, shape.words);
+        let images = Images { kernel, initrd: None, command_line };
+        let directory = std::env::temp_dir();
+        let booted =
+            faults.with(|executable| Supervised::boot(executable, &directory, config, &images));
+        let (machine, console) = booted.unwrap();
+        let said = listen(console.try_clone().unwrap());
+        Self { machine, said, console }
+    }
+
+    /// Waits for something that `pick` takes.
+    pub(crate) fn wait<T>(&mut self, pick: impl Fn(Said) -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let said = self.said.recv_timeout(left).expect("the oracle says something");
+            if let Some(picked) = pick(said) {
+                return picked;
+            }
+        }
+    }
+
+    /// Waits for more rounds to be made.
+    pub(crate) fn wait_for_rounds(&mut self, more: u64) {
+        let rounds = |said| match said {
+            Said::Rounds(rounds) => Some(rounds.writes),
+            _ => None,
+        };
+        let start = self.wait(rounds);
+        self.wait(|said| rounds(said).filter(|now| *now > start + more));
+    }
+
+    pub(crate) fn hand_over(&mut self, form: Form) -> Result<HandOverReport, SuperviseError> {
+        self.hand_over_with(form, &Faulty::new("reference"))
+    }
+
+    pub(crate) fn hand_over_with(
+        &mut self,
+        form: Form,
+        successor: &Faulty,
+    ) -> Result<HandOverReport, SuperviseError> {
+        let limits = Limits { pages_at_pause: 1024, ..Limits::default() };
+        successor.with(|executable| self.machine.hand_over(executable, form, limits))
+    }
+
+    /// What the oracle finds when it looks at every page.
+    pub(crate) fn verdict(&mut self) -> Verdict {
+        self.console.write_all(b"v").unwrap();
+        self.wait(|said| match said {
+            Said::Verdict(verdict) => Some(verdict),
+            _ => None,
+        })
+    }
+
+    /// Asserts that the oracle has found nothing, and ends the machine.
+    pub(crate) fn end_well(mut self) {
+        let verdict = self.verdict();
+        assert!(verdict.ok && verdict.errors == 0, "{verdict:?}");
+        assert_eq!(verdict.tsc_backwards, 0, "{verdict:?}");
+        self.machine.stop().unwrap();
+    }
+}
+
+fn listen(console: UnixStream) -> Receiver<Said> {
+    let (send, said) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(console).lines() {
+            let Ok(line) = line else { return };
+            let said = match Report::parse(line.trim_end()) {
+                Ok(Report::Ready(_)) => Said::Ready,
+                Ok(Report::Rounds(rounds)) => Said::Rounds(rounds),
+                Ok(Report::Error(wrong)) => Said::Wrong(wrong),
+                Ok(Report::Verdict(verdict)) => Said::Verdict(verdict),
+                Ok(Report::Hello { .. }) => continue,
+                // A console line that is none of these is damage on its way, or the guest's end.
+                other => panic!("{line:?}: {other:?}"),
+            };
+            if send.send(said).is_err() {
+                return;
+            }
+        }
+    });
+    said
+}

@@ -1,0 +1,14 @@
+//! Machines on this host's KVM, with the oracle guest in them.
+//!
+//! The executable is built with `fault-injection`: its processes kill themselves, lose pages, or are
+//! compared byte for byte, when their environment asks for it.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
+
+mod census;
+mod errors;
+mod guests;
+mod handover;
+mod harness;
+mod killed;
+mod planted;
