@@ -14,6 +14,7 @@ use crate::context::{Context, Outcome, Skip};
 use crate::log::Log;
 use crate::packages::{self, Purpose};
 use crate::process::{self, Red};
+use crate::release::TRIPLE;
 use crate::terminal::{Colours, duration};
 use crate::tree::Tree;
 
@@ -159,7 +160,7 @@ fn fuzz(tree: &Tree, target: &Target, time: Duration, log: &mut Log) -> Result<S
         fs::create_dir_all(folder)
             .map_err(|error| Red::system(&format!("create {}", folder.display()), &error))?;
     }
-    let executable = folder(tree).join("x86_64-unknown-linux-gnu/debug").join(&target.name);
+    let executable = folder(tree).join(TRIPLE).join("debug").join(&target.name);
     let mut run = Command::new(&executable);
     run.args(LIBFUZZER)
         .arg(format!("-max_total_time={}", time.as_secs()))

@@ -3,15 +3,20 @@
 use crate::context::{Context, Outcome};
 use crate::log::Log;
 use crate::process::{self, Red};
+use crate::release::TRIPLE;
+use crate::suite::EVERYTHING;
 
-const RUN: [&str; 5] = ["run", "--quiet", "--package", "kernel-config", "--"];
+const BUILDER: &str = "kernel-config";
 
 /// Has the kernel built unless it is cached.
 ///
 /// # Errors
 /// It does not build.
 pub(crate) fn check(context: &Context, log: &mut Log) -> Result<Outcome, Red> {
-    let mut verb = |verb| log.ask(process::cargo(&context.tree.root, &RUN).arg(verb));
+    let root = &context.tree.root;
+    log.run(process::cargo(root, &["build", "--bin", BUILDER]).args(EVERYTHING))?;
+    let builder = context.tree.target.join(TRIPLE).join("debug").join(BUILDER);
+    let mut verb = |verb| log.ask(process::in_folder(&builder, root).arg(verb));
     // Whatever keeps the first from answering is told better by the second.
     if verb("cached").is_ok() {
         return Ok(Outcome::detail("cached"));

@@ -1,14 +1,15 @@
 //! What Rust's test harness prints, as numbers.
 
-use std::collections::HashMap;
-
 use crate::context::Skip;
 
 /// A test prints a line that begins so, with its name and a reason, when it cannot run here. The
 /// harness knows no such thing and counts it as passed.
 const SKIPPED: &str = "SKIPPED ";
 
-/// One test binary's results, or those of one crate's documentation examples.
+/// Begins the account of one crate's documentation examples.
+const EXAMPLES: &str = "   Doc-tests ";
+
+/// One test executable's results, or those of one crate's documentation examples.
 #[derive(Debug, Default)]
 pub(crate) struct Binary {
     /// For people.
@@ -21,10 +22,10 @@ pub(crate) struct Binary {
     pub(crate) skipped: Vec<Skip>,
     /// How long it ran.
     pub(crate) seconds: f64,
-    /// Whether it told its results: one that was killed did not.
-    pub(crate) is_whole: bool,
     /// Everything that it printed.
     pub(crate) output: String,
+    /// Whether it told its results: one that was killed did not.
+    pub(crate) is_whole: bool,
 }
 
 impl Binary {
@@ -39,34 +40,34 @@ impl Binary {
     }
 }
 
-/// The binaries that a log of `cargo test` tells about. `names` gives an executable's path its name
-/// for people.
-pub(crate) fn parse(log: &str, names: &HashMap<String, String>) -> Vec<Binary> {
-    let mut binaries: Vec<Binary> = Vec::new();
-    for line in log.lines() {
-        if let Some(name) = begins_binary(line, names) {
-            binaries.push(Binary { name, ..Binary::default() });
-        } else if let Some(binary) = binaries.last_mut() {
-            binary.output += line;
-            binary.output.push('\n');
-            read_line(line, binary);
-        }
+/// The results of a test executable from its output, and from how it ended if not with success.
+pub(crate) fn read(name: &str, output: &str, ended: Option<String>) -> Binary {
+    let mut binary =
+        Binary { name: name.to_owned(), output: output.to_owned(), ..Binary::default() };
+    for line in output.lines() {
+        read_line(line, &mut binary);
     }
-    for lost in binaries.iter_mut().filter(|binary| !binary.is_whole) {
-        lost.failed.push(format!("{}, which ended without telling its results", lost.name));
+    if !binary.is_whole {
+        let how = ended.unwrap_or_else(|| "it told no results".to_owned());
+        binary.failed.push(format!("{name} ({how})"));
+    } else if let Some(how) = ended.filter(|_| binary.failed.is_empty()) {
+        // All passed, and it still went wrong.
+        binary.failed.push(format!("{name} ({how})"));
     }
-    binaries
+    binary
 }
 
-/// `Running unittests src/lib.rs (path)`, `Running tests/main.rs (path)` or `Doc-tests crate`.
-fn begins_binary(line: &str, names: &HashMap<String, String>) -> Option<String> {
-    let line = line.trim_start();
-    if let Some(package) = line.strip_prefix("Doc-tests ") {
-        return Some(format!("{package} examples"));
-    }
-    let (source, path) = line.strip_prefix("Running ")?.rsplit_once(" (")?;
-    let path = path.strip_suffix(')')?;
-    Some(names.get(path).map_or(source, String::as_str).to_owned())
+/// The results of each crate's examples from a log of `cargo test --doc`.
+pub(crate) fn read_examples(log: &str) -> Vec<Binary> {
+    let mut crates = log.split(EXAMPLES);
+    // Before the first there is only what was compiled.
+    crates.next();
+    crates
+        .map(|text| {
+            let (name, output) = text.split_once('\n').unwrap_or((text, ""));
+            read(&format!("{name} examples"), output, None)
+        })
+        .collect()
 }
 
 fn read_line(line: &str, binary: &mut Binary) {
@@ -122,10 +123,7 @@ fn finish(result: &str, binary: &mut Binary) {
 mod tests {
     use super::*;
 
-    const LOG: &str = "\
-   Compiling dwcp v0.1.0
-     Running unittests src/lib.rs (target/debug/deps/dwcp-01)
-
+    const RED: &str = "
 running 4 tests
 test ledger::pages_stay_owed ... ok
 test a::fails ... FAILED
@@ -139,74 +137,73 @@ failures:
 ---- a::fails stdout ----
 assertion failed
 
-failures:
-    a::fails
-
 test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; finished in 1.25s
+";
 
-     Running tests/main.rs (target/debug/deps/main-02)
-
+    const ONE_THREAD: &str = "
 running 2 tests
 test long_run ... SKIPPED long_run: long run
 ok
 test other ... ok
 
 test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 61.00s
-
-   Doc-tests dwcp
-test dwcp/src/lib.rs - f (line 3) ... ok
-test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.50s
-     Running unittests src/lib.rs (target/debug/deps/machine-03)
-
-running 1 test
-thread panicked
 ";
 
+    const LOST_NAMES: &str = "
+test resSKIPPED x
+test result: FAILED. 0 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
+";
+
+    fn skips(binary: &Binary) -> Vec<(&str, &str)> {
+        binary.skipped.iter().map(|it| (it.name.as_str(), it.reason.as_str())).collect()
+    }
+
     #[test]
-    fn results_are_read_a_binary_at_a_time() {
-        let names = [("target/debug/deps/dwcp-01", "dwcp"), ("target/debug/deps/main-02", "vmm")];
-        let names = names.map(|(path, name)| (path.to_owned(), name.to_owned())).into();
-        let binaries = parse(LOG, &names);
-        let found: Vec<_> = binaries
-            .iter()
-            .map(|it| (it.name.as_str(), it.passed, it.failed.join(";"), it.seconds, it.is_whole))
-            .collect();
-        let killed = "unittests src/lib.rs, which ended without telling its results".to_owned();
-        assert_eq!(
-            found,
-            [
-                ("dwcp", 2, "a::fails".to_owned(), 1.25, true),
-                ("vmm", 1, String::new(), 61.0, true),
-                ("dwcp examples", 1, String::new(), 0.5, true),
-                ("unittests src/lib.rs", 0, killed, 0.0, false),
-            ]
-        );
-        let skipped: Vec<_> = binaries
-            .iter()
-            .flat_map(|it| &it.skipped)
-            .map(|skip| (skip.name.as_str(), skip.reason.as_str()))
-            .collect();
-        assert_eq!(
-            skipped,
-            [
-                ("needs_kvm", "/dev/kvm: does not open"),
-                ("long_run", "long run"),
-                ("1 of dwcp examples", "ignored by attribute"),
-            ]
-        );
+    fn a_test_that_says_that_it_did_not_run_is_not_counted_as_passed() {
+        let red = read("dwcp", RED, Some("101".to_owned()));
+        assert_eq!((red.passed, red.failed.as_slice()), (2, &["a::fails".to_owned()][..]));
+        assert_eq!(skips(&red), [("needs_kvm", "/dev/kvm: does not open")]);
+        assert!((red.seconds - 1.25).abs() < 1e-9);
+        let one_thread = read("vmm", ONE_THREAD, None);
+        assert_eq!((one_thread.passed, one_thread.failed.len()), (1, 0));
+        assert_eq!(skips(&one_thread), [("long_run", "long run")]);
+    }
+
+    #[test]
+    fn nothing_that_went_wrong_is_lost() {
+        for (output, ended, failed) in [
+            (LOST_NAMES, Some("101"), 2),
+            ("running 1 test\n", Some("SIGABRT"), 1),
+            ("running 1 test\n", None, 1),
+            (ONE_THREAD, Some("SIGSEGV"), 1),
+            (ONE_THREAD, None, 0),
+        ] {
+            let binary = read("it", output, ended.map(str::to_owned));
+            assert_eq!(binary.failed.len(), failed, "{output}");
+            assert_eq!(binary.account().is_empty(), failed == 0, "{output}");
+        }
+        let ignored = read("it", LOST_NAMES, None);
+        assert_eq!(skips(&ignored), [("1 of it", "ignored by attribute")]);
     }
 
     #[test]
     fn of_a_failure_its_account_is_shown_and_of_a_killed_binary_everything() {
-        let binaries = parse(LOG, &HashMap::new());
-        let shown: Vec<_> = binaries.iter().map(|it| it.account().lines().nth(2)).collect();
-        assert_eq!(shown, [Some("---- a::fails stdout ----"), None, None, Some("thread panicked")]);
+        let account = read("it", RED, None).account().to_owned();
+        assert!(account.starts_with("\nfailures:\n---- a::fails"), "{account}");
+        assert_eq!(read("it", "half", None).account(), "half");
     }
 
     #[test]
-    fn a_failure_whose_name_was_lost_is_still_counted() {
-        let log = "     Running a (b)\ntest resSKIPPED x\ntest result: FAILED. 0 passed; 2 failed; \
-                   0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
-        assert_eq!(parse(log, &HashMap::new())[0].failed.len(), 2);
+    fn examples_are_told_apart_by_their_crate() {
+        let result = "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; \
+                      finished in 0.50s";
+        let log = format!(
+            "$ cargo test --doc\n   Compiling dwcp\n   Doc-tests dwcp\n\n{result}\n   Doc-tests vmm\n"
+        );
+        let found = read_examples(&log);
+        let found: Vec<_> =
+            found.iter().map(|it| (it.name.as_str(), it.passed, it.failed.len())).collect();
+        assert_eq!(found, [("dwcp examples", 3, 0), ("vmm examples", 0, 1)]);
+        assert_eq!(read_examples("error: could not compile").len(), 0);
     }
 }

@@ -12,7 +12,7 @@ use crate::tree::Tree;
 pub(crate) const BUILD: [&str; 4] = ["build", "--release", "--package", "novacron"];
 
 /// The only target that the project has; `.cargo/config.toml` names it too.
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// Program headers that only a dynamically linked executable has: the name of its loader.
 const PT_INTERP: u32 = 3;

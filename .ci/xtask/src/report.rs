@@ -181,8 +181,8 @@ mod tests {
             failed: failed.iter().map(|&name| name.to_owned()).collect(),
             skipped: vec![Skip { name: "vm".to_owned(), reason: "no KVM".to_owned() }],
             seconds: 2.0,
-            is_whole: true,
-            output: "\nfailures:\nits account\n".to_owned(),
+            output: "its account\n".to_owned(),
+            ..Binary::default()
         };
         let result = Ok(Outcome { binaries: vec![binary], ..Outcome::default() });
         Finished { name: "tests", took: 5 * SECOND, result }
@@ -224,7 +224,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::create(folder.path(), "any", SECOND).unwrap();
         log.say("the end");
-        assert_eq!(tests(0, &["a"]).account(&log), "\nfailures:\nits account");
+        assert_eq!(tests(0, &["a"]).account(&log), "its account");
         assert_eq!(step("clippy", Err(Red::new("no"))).account(&log), "the end");
     }
 

@@ -30,7 +30,7 @@ const ORDINARY: [Step; 11] = [
     step("rules", 2, rules::check),
     step("licences", 15, deny::check),
     step("tests", 30, |context, log| suite::ORDINARY.run(context, log)),
-    step("examples", 10, |context, log| suite::EXAMPLES.run(context, log)),
+    step("examples", 10, suite::run_examples),
     step("rustdoc", 10, rustdoc),
     step("release", 20, release::check),
     step("kernel", 40, kernel::check),

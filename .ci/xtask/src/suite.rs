@@ -1,138 +1,148 @@
-//! Runs `cargo test` and counts what it ran.
+//! Builds the tests, runs them, and counts what ran.
 
-use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::context::{Context, Outcome};
-use crate::libtest;
+use crate::libtest::{self, Binary};
 use crate::log::Log;
 use crate::process::{self, Red};
 use crate::release;
 use crate::tree::Tree;
 
+/// What is built together shares its dependencies: every step selects the whole workspace with all
+/// features, because cargo would compile a crate once more for every other set of its features.
+pub(crate) const EVERYTHING: [&str; 2] = ["--workspace", "--all-features"];
+
 /// Tests named so take long, and run in the long run only: they skip themselves without
 /// `NOVACRON_LONG`.
 const LONG_PREFIX: &str = "long_";
 
-/// The package whose tests start QEMU machines: each wants the machine for itself.
+/// The folder of the tests that start QEMU machines: each wants this machine for itself, and they
+/// run the executable as it ships.
 const QEMU_TESTS: &str = "qemu-tests";
 
 /// A selection of tests.
 #[derive(Debug)]
 pub(crate) struct Suite {
-    /// Cargo's arguments that select packages and targets.
-    packages: &'static [&'static str],
-    /// The harness's arguments.
-    harness: &'static [&'static str],
-    /// Whether these are tests of the long run.
+    /// Whether it is those inside QEMU, or all others.
+    in_qemu: bool,
+    /// Whether it is those of the long run, which use every processor themselves.
     is_long: bool,
-    /// Whether they run the executable as it ships, which the step before them has built.
-    run_release: bool,
 }
 
 /// Unit, property and integration tests, with the points where faults are injected.
-pub(crate) const ORDINARY: Suite = Suite {
-    packages: &[
-        "--workspace",
-        "--exclude",
-        QEMU_TESTS,
-        "--all-features",
-        "--lib",
-        "--bins",
-        "--tests",
-    ],
-    harness: &[],
-    is_long: false,
-    run_release: false,
-};
-
-/// Examples in the documentation.
-pub(crate) const EXAMPLES: Suite =
-    Suite { packages: &["--workspace", "--all-features", "--doc"], ..ORDINARY };
-
+pub(crate) const ORDINARY: Suite = Suite { in_qemu: false, is_long: false };
 /// Linux guests inside QEMU.
-pub(crate) const QEMU: Suite = Suite {
-    packages: &["--package", QEMU_TESTS],
-    harness: &["--test-threads=1"],
-    is_long: false,
-    run_release: true,
-};
-
-/// Full matrices and long simulations: they use every processor themselves.
-pub(crate) const LONG: Suite =
-    Suite { harness: &["--test-threads=1", LONG_PREFIX], is_long: true, ..ORDINARY };
-
+pub(crate) const QEMU: Suite = Suite { in_qemu: true, is_long: false };
+/// Full matrices and long simulations.
+pub(crate) const LONG: Suite = Suite { in_qemu: false, is_long: true };
 /// The long ones among the tests inside QEMU.
-pub(crate) const LONG_QEMU: Suite =
-    Suite { harness: &["--test-threads=1", LONG_PREFIX], is_long: true, ..QEMU };
+pub(crate) const LONG_QEMU: Suite = Suite { in_qemu: true, is_long: true };
+
+/// An executable that holds tests.
+#[derive(Debug, PartialEq, Eq)]
+struct TestExecutable {
+    path: PathBuf,
+    /// For people: the folder of its package, and what it is of it.
+    name: String,
+    /// The folder of its package, where it runs.
+    folder: PathBuf,
+}
 
 impl Suite {
-    /// Builds and runs the selection.
+    /// Builds all tests and runs the selection.
     ///
     /// # Errors
-    /// Something does not build. Tests that fail are counted in the outcome.
+    /// Something does not build, or nothing is selected. Tests that fail are in the outcome.
     pub(crate) fn run(&self, context: &Context, log: &mut Log) -> Result<Outcome, Red> {
-        let examples = self.packages.contains(&"--doc");
-        // Examples are built as they run.
-        let names = if examples { HashMap::new() } else { self.build(context.tree, log)? };
-        let before = log.text()?.len();
-        let mut command = process::cargo(&context.tree.root, &["test", "--no-fail-fast"]);
-        command.args(self.packages).args(["--", "--show-output"]).args(self.harness);
-        if self.is_long {
-            command.env("NOVACRON_LONG", "1");
-        } else {
-            command.env_remove("NOVACRON_LONG");
-            if context.long && !examples {
-                // They follow in a step of their own.
-                command.args(["--skip", LONG_PREFIX]);
-            }
+        let qemu_tests = context.tree.root.join(QEMU_TESTS);
+        let executables = build(context.tree, log)?;
+        let selected = executables.iter().filter(|it| (it.folder == qemu_tests) == self.in_qemu);
+        let binaries: Vec<_> = selected
+            .map(|executable| self.run_one(executable, context, log))
+            .collect::<Result<_, _>>()?;
+        if binaries.is_empty() {
+            return Err(Red::new("there are no such tests"));
         }
-        if self.run_release {
-            command.env("NOVACRON_EXE", release::executable(context.tree));
-        }
-        let ended = log.run(&mut command);
-        let binaries = libtest::parse(&log.text()?[before..], &names);
-        let all_passed = binaries.iter().all(|binary| binary.failed.is_empty());
-        match ended {
-            Err(red) if all_passed => Err(red),
-            Ok(()) if binaries.is_empty() => Err(Red::new("no test binary ran")),
-            _ => Ok(Outcome { binaries, ..Outcome::default() }),
-        }
+        Ok(Outcome { binaries, ..Outcome::default() })
     }
 
-    /// Builds the test binaries: their names for people by their paths as cargo prints them.
-    fn build(&self, tree: &Tree, log: &mut Log) -> Result<HashMap<String, String>, Red> {
-        let mut command = process::cargo(&tree.root, &["test", "--no-run"]);
-        command.arg("--message-format=json-render-diagnostics").args(self.packages);
-        let messages = log.ask(&mut command)?;
-        let messages = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
-        Ok(messages.filter_map(|message| named(&message, tree)).collect())
+    /// Runs the tests of one executable as cargo would.
+    fn run_one(
+        &self,
+        it: &TestExecutable,
+        context: &Context,
+        log: &mut Log,
+    ) -> Result<Binary, Red> {
+        let mut command = process::in_folder(&it.path, &it.folder);
+        // A test that passes may have printed that it could not run.
+        command.arg("--show-output").env("CARGO_MANIFEST_DIR", &it.folder);
+        if self.is_long {
+            command.env("NOVACRON_LONG", "1").args(["--test-threads=1", LONG_PREFIX]);
+        } else {
+            command.env_remove("NOVACRON_LONG");
+        }
+        if context.long && !self.is_long {
+            // They follow in a step of their own.
+            command.args(["--skip", LONG_PREFIX]);
+        }
+        if self.in_qemu {
+            command.env("NOVACRON_EXE", release::executable(context.tree));
+        }
+        if self.in_qemu && !self.is_long {
+            command.arg("--test-threads=1");
+        }
+        let before = log.text()?.len();
+        let ended = log.run(&mut command);
+        Ok(libtest::read(&it.name, &log.text()?[before..], ended.err().map(|red| red.why)))
     }
 }
 
-/// A test binary in a message of cargo: its path, relative to the root where it is below it, and
-/// its name for people.
-fn named(message: &Value, tree: &Tree) -> Option<(String, String)> {
-    let executable = message["executable"].as_str()?;
+/// Builds and runs the examples of the documentation.
+///
+/// # Errors
+/// Something does not build. Examples that fail are in the outcome.
+pub(crate) fn run_examples(context: &Context, log: &mut Log) -> Result<Outcome, Red> {
+    let mut command = process::cargo(&context.tree.root, &["test", "--doc", "--no-fail-fast"]);
+    command.args(EVERYTHING).args(["--", "--show-output"]);
+    let ended = log.run(&mut command);
+    let binaries = libtest::read_examples(&log.text()?);
+    let all_passed = binaries.iter().all(|binary| binary.failed.is_empty());
+    match ended {
+        Err(red) if all_passed => Err(red),
+        _ => Ok(Outcome { binaries, ..Outcome::default() }),
+    }
+}
+
+fn build(tree: &Tree, log: &mut Log) -> Result<Vec<TestExecutable>, Red> {
+    let mut command =
+        process::cargo(&tree.root, &["test", "--no-run", "--lib", "--bins", "--tests"]);
+    command.args(EVERYTHING).arg("--message-format=json-render-diagnostics");
+    let messages = log.ask(&mut command)?;
+    let messages = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let mut executables: Vec<_> =
+        messages.filter_map(|message| built(&message, &tree.root)).collect();
+    executables.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(executables)
+}
+
+/// The test executable that a message of cargo tells about.
+fn built(message: &Value, root: &Path) -> Option<TestExecutable> {
+    let path = message["executable"].as_str()?;
     if message["profile"]["test"] != Value::Bool(true) {
         return None;
     }
+    let folder = Path::new(message["manifest_path"].as_str()?).parent()?;
+    let package = folder.strip_prefix(root).ok()?.display();
     let target = &message["target"];
-    let root = tree.root.to_string_lossy();
-    let below_root = |path: &str| {
-        path.strip_prefix(root.as_ref())
-            .and_then(|path| path.strip_prefix('/'))
-            .unwrap_or(path)
-            .to_owned()
-    };
-    let folder = below_root(message["manifest_path"].as_str()?.strip_suffix("/Cargo.toml")?);
     let name = match target["kind"][0].as_str()? {
-        "test" => format!("{folder} tests/{}", target["name"].as_str()?),
-        "bin" => format!("{folder} bin {}", target["name"].as_str()?),
-        _ => folder,
+        "test" => format!("{package} tests/{}", target["name"].as_str()?),
+        "bin" => format!("{package} bin {}", target["name"].as_str()?),
+        _ => package.to_string(),
     };
-    Some((below_root(executable), name))
+    Some(TestExecutable { path: path.into(), name, folder: folder.to_owned() })
 }
 
 #[cfg(test)]
@@ -142,23 +152,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_binaries_are_named_after_the_folder_of_their_package() {
-        let tree = Tree { root: "/t".into(), target: "/t/target".into(), packages: Vec::new() };
-        let message = |is_test: bool, kind: &str, executable: &str| {
+    fn test_executables_are_named_after_the_folder_of_their_package() {
+        let message = |is_test: bool, kind: &str| {
             json!({
                 "manifest_path": "/t/vmm/machine/Cargo.toml", "profile": {"test": is_test},
-                "target": {"name": "main", "kind": [kind]}, "executable": executable,
+                "target": {"name": "main", "kind": [kind]}, "executable": "/t/target/a",
             })
         };
         for (message, expected) in [
-            (message(true, "lib", "/t/target/a"), Some(("target/a", "vmm/machine"))),
-            (message(true, "test", "/t/target/b"), Some(("target/b", "vmm/machine tests/main"))),
-            (message(true, "bin", "/other/c"), Some(("/other/c", "vmm/machine bin main"))),
-            (message(false, "bin", "/t/target/d"), None),
+            (message(true, "lib"), Some("vmm/machine")),
+            (message(true, "test"), Some("vmm/machine tests/main")),
+            (message(true, "bin"), Some("vmm/machine bin main")),
+            (message(false, "bin"), None),
             (json!({"reason": "build-finished"}), None),
         ] {
-            let expected = expected.map(|(path, name)| (path.to_owned(), name.to_owned()));
-            assert_eq!(named(&message, &tree), expected);
+            let expected = expected.map(|name| TestExecutable {
+                path: "/t/target/a".into(),
+                name: name.to_owned(),
+                folder: "/t/vmm/machine".into(),
+            });
+            assert_eq!(built(&message, Path::new("/t")), expected);
         }
     }
 }
