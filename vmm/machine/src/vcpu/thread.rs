@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::signal::{Killable, SIGRTMIN, block_signal, clear_signal};
+use vmm_sys_util::signal::{Error as SignalError, Killable, SIGRTMIN, block_signal, clear_signal};
 
 use super::exit::{GuestExit, VcpuError, internal_error};
 use crate::devices::{BusRequest, PortBus};
@@ -15,7 +15,7 @@ use crate::kvm::set_signal_mask;
 
 /// The signal that takes a vCPU out of `KVM_RUN`.
 ///
-/// It is blocked in the thread and unblocked by KVM only while the vCPU runs
+/// It is blocked in the thread, from its creation on, and unblocked by KVM only while the vCPU runs
 /// (`KVM_SET_SIGNAL_MASK`). So a kick that arrives a moment before `KVM_RUN` stays pending and ends
 /// that very `KVM_RUN`: there is no window in which it is lost, and no signal handler.
 fn kick_signal() -> i32 {
@@ -115,8 +115,13 @@ impl VcpuThread {
         let (lend, lent) = channel::<Vcpu>();
         let (give_back, back) = channel();
         let paused = Arc::clone(&pause);
+        // A thread inherits its creator's mask: so there is no moment at which a kick would end the
+        // process, as it would between the thread's start and a call of its own.
+        match block_signal(kick_signal()) {
+            Ok(()) | Err(SignalError::SignalAlreadyBlocked(_)) => {}
+            Err(error) => return Err(VcpuError::Thread(std::io::Error::other(error.to_string()))),
+        }
         let body = move || {
-            block_signal(kick_signal()).expect("a real-time signal can be blocked");
             for mut vcpu in lent {
                 let exit = match vcpu.run(&paused) {
                     Stop::Kicked => None,
