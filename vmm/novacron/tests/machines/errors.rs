@@ -136,10 +136,20 @@ fn tiny_guest(code: &[u8]) -> Vec<u8> {
 #[test]
 fn a_triple_fault_is_named() {
     if has_kvm("a_triple_fault_is_named") {
-        // lidt of nothing, then an interrupt.
-        let code = [0x0f, 0x01, 0x1d, 0, 0, 0x20, 0, 0xcd, 0x03, 0xf4];
-        let kernel = file(&tiny_guest(&code));
-        refuses(&["--kernel", kernel.path().to_str().unwrap()], 4, &["vCPU 0"]);
+        // ud2, and no handler.
+        let kernel = file(&tiny_guest(&[0x0f, 0x0b]));
+        let words = ["triple fault on vCPU 0 at 0x100000", "early console"];
+        refuses(&["--kernel", kernel.path().to_str().unwrap()], 4, &words);
+    }
+}
+
+#[test]
+fn an_instruction_that_kvm_cannot_emulate_is_named() {
+    if has_kvm("an_instruction_that_kvm_cannot_emulate_is_named") {
+        // fld tbyte [0xd0000000]: no RAM there, and no KVM emulates the x87 load that it then has to.
+        let kernel = file(&tiny_guest(&[0xdb, 0x2d, 0, 0, 0, 0xd0]));
+        let words = ["cannot emulate an instruction", "0x100000", "hardware virtualization"];
+        refuses(&["--kernel", kernel.path().to_str().unwrap()], 4, &words);
     }
 }
 
