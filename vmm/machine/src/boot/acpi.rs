@@ -27,6 +27,9 @@ const OEM_REVISION: u32 = 1;
 
 const LOCAL_APIC_ADDRESS: u32 = 0xfee0_0000;
 const IO_APIC_ADDRESS: u32 = 0xfec0_0000;
+/// `IAPC_BOOT_ARCH` (ACPI 6.5, table 5.10).
+const NO_VGA: u16 = 1 << 2;
+const NO_CMOS_CLOCK: u16 = 1 << 5;
 const RSDP_BYTES: u64 = 36;
 const SDT_HEADER_BYTES: u32 = 36;
 
@@ -65,6 +68,8 @@ fn fadt(dsdt: u64) -> Vec<u8> {
         .flag(Flags::ResetRegSup)
         .flag(Flags::PwrButton)
         .flag(Flags::SlpButton);
+    // No CMOS clock and no VGA: a kernel that believes it looks for neither.
+    fadt.iapc_boot_arch = (NO_CMOS_CLOCK | NO_VGA).into();
     fadt.reset_reg = port(I8042_COMMAND);
     fadt.reset_value = I8042_RESET;
     fadt.sleep_control_reg = port(ACPI_SLEEP_CONTROL);

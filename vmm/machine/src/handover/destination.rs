@@ -52,8 +52,6 @@ struct Arrival<'a> {
     paused: Paused,
     permit: PermitFile,
     console: Arc<ConsoleLink>,
-    #[cfg(feature = "fault-injection")]
-    reference: Option<std::os::fd::OwnedFd>,
 }
 
 impl<'a> Arrival<'a> {
@@ -85,39 +83,37 @@ impl<'a> Arrival<'a> {
         let paused = Paused::around(&host, hello.config, hello.cpuid.clone(), Arc::new(ram))?;
         channel.send(&ToPredecessor::Ready { successor: successor.bytes() }, &[])?;
         reached(Step::DestinationReady);
-        Ok(Self {
-            channel,
-            session,
-            hello,
-            paused,
-            permit,
-            console,
-            #[cfg(feature = "fault-injection")]
-            reference: None,
-        })
+        Ok(Self { channel, session, hello, paused, permit, console })
     }
 
     /// Takes pages until the permit frame, then the guest.
-    fn complete(mut self) -> Result<Arrived, HandOverError> {
+    fn complete(self) -> Result<Arrived, HandOverError> {
         let ram = Arc::clone(self.paused.ram());
         let key = DigestKey::new(self.hello.digest_key);
         let mut applier = Applier::new(&ram, &key);
+        #[cfg(feature = "fault-injection")]
+        let mut reference = None;
         let frame = loop {
-            #[allow(unused_mut, reason = "only tests take a descriptor here")]
-            let (message, mut _descriptors) = self.channel.receive::<ToSuccessor>()?;
+            let (message, _descriptors) = self.channel.receive::<ToSuccessor>()?;
             match message {
                 ToSuccessor::Pages(pages) if self.hello.form == Form::Copying => {
                     applier.apply(self.channel, &pages)?;
                 }
                 ToSuccessor::Permit(frame) => break *frame,
                 #[cfg(feature = "fault-injection")]
-                ToSuccessor::Reference => self.reference = _descriptors.pop(),
+                ToSuccessor::Reference => reference = _descriptors.into_iter().next(),
                 other => return Err(out_of_turn(&other, "pages or the permit frame")),
             }
         };
         // In the shared form nothing was applied: the sum is zero at both ends.
         let sum = applier.sum();
-        self.take_over(frame, key, sum)
+        self.take_over(
+            frame,
+            key,
+            sum,
+            #[cfg(feature = "fault-injection")]
+            reference,
+        )
     }
 
     /// Inside the blackout: check, restore, take the permit, start.
@@ -126,6 +122,7 @@ impl<'a> Arrival<'a> {
         frame: PermitFrame,
         key: DigestKey,
         sum: DigestSum,
+        #[cfg(feature = "fault-injection")] reference: Option<std::os::fd::OwnedFd>,
     ) -> Result<Arrived, HandOverError> {
         let PermitFrame { state, root, mut blackout } = frame;
         blackout.mark(Cause::Wire);
@@ -139,7 +136,7 @@ impl<'a> Arrival<'a> {
         self.paused.restore(&saved, TimeBase::SameHost)?;
         blackout.mark(Cause::Restore);
         #[cfg(feature = "fault-injection")]
-        crate::fault::compare_with_reference(self.reference.take(), &self.paused, &saved)?;
+        crate::fault::compare_with_reference(reference, &self.paused, &saved)?;
         reached(Step::DestinationRestored);
         self.permit.take(self.session)?;
         blackout.mark(Cause::Record);
