@@ -245,6 +245,8 @@ impl Naive {
         let in_flight = (0..LIMIT).filter(|page| self.is_in_flight(*page)).count() as u64;
         prop_assert_eq!(ledger.in_flight(), in_flight);
         prop_assert_eq!(ledger.owed(), self.owed.len() as u64);
+        let outstanding: u64 = ledger.outstanding.values().map(|run| run.pages()).sum();
+        prop_assert_eq!(outstanding, self.outstanding.len() as u64, "what is over is let go");
         for (page, version) in &self.version {
             let is_proven = self.proven.get(page) == Some(version);
             let is_remembered = self.owed.contains(page) || self.is_in_flight(*page);

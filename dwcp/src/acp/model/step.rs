@@ -201,7 +201,7 @@ impl World {
             }
             Action::Kill(host, process) => {
                 spend(&mut self.budget.kills)?;
-                self.hosts[host].processes.remove(process);
+                self.host_mut(host).processes.remove(process);
                 self.has_killed = true;
                 Some(())
             }
@@ -220,14 +220,14 @@ impl World {
             }
             Action::LoseRecord(host) => {
                 spend(&mut self.budget.lost_records)?;
-                self.hosts[host].record.take()?;
+                self.host_mut(host).record.take()?;
                 self.has_lost_record = true;
                 Some(())
             }
             Action::Wipe(host) => {
                 spend(&mut self.budget.wipes)?;
-                self.hosts[host].record.take()?;
-                self.hosts[host].processes.clear();
+                self.host_mut(host).record.take()?;
+                self.host_mut(host).processes.clear();
                 (self.has_lost_record, self.has_killed) = (true, true);
                 Some(())
             }
@@ -421,7 +421,7 @@ impl World {
     fn forge_taken(&mut self, host: HostIndex, session: SessionIndex, runner: Nonce) {
         let from = Some(host_name(self.sessions[session].source));
         let state = PermitState::Taken { session: session_id(session), runner, from };
-        if let Some(record) = &mut self.hosts[host].record {
+        if let Some(record) = &mut self.host_mut(host).record {
             record.state = state;
             record.outcomes.push_back((session_id(session), Outcome::Taken));
         }
@@ -516,7 +516,7 @@ impl World {
     fn boot(&mut self, host: HostIndex, without: Option<Rule>) -> Option<()> {
         match without {
             Some(Rule::StartOnlyHeld) => {
-                self.hosts[host].record.as_mut()?.state = PermitState::Held { runner: None };
+                self.host_mut(host).record.as_mut()?.state = PermitState::Held { runner: None };
             }
             Some(Rule::NoRecordNoPermission) if self.hosts[host].record.is_none() => {
                 self.apply(host, Actor::Keeper, &Event::Create, without)?;
@@ -537,7 +537,7 @@ impl World {
                     continue;
                 }
                 let state = self.state(host).cloned();
-                self.hosts[host].processes.clear();
+                self.host_mut(host).processes.clear();
                 if state.is_some() {
                     let event = Event::Supersede { by: shown, peer: host_name(peer) };
                     self.apply(host, Actor::Keeper, &event, without)?;
@@ -575,7 +575,7 @@ impl World {
         let above = super::super::Generation::default();
         self.apply(host, actor, &Event::Resolve { runner, above }, None)?;
         self.operator = if is_right { Operator::Right } else { Operator::Wrong };
-        self.hosts[host].line = self.newest_line + 1;
+        self.host_mut(host).line = self.newest_line + 1;
         if let Some(nonce) = runner {
             self.process_mut(host, nonce)?.line = self.newest_line + 1;
             self.resume(host, nonce)?;
@@ -606,7 +606,7 @@ impl World {
         self.reachable(session)?;
         let Session { source, destination, line, .. } = self.sessions[session];
         let offered = self.hosts[source].record.as_ref()?.generation;
-        self.hosts[destination].record.as_mut()?.outcomes.clear();
+        self.host_mut(destination).record.as_mut()?.outcomes.clear();
         let runner = self.next_nonce(destination);
         let (named, from) = (session_id(session), host_name(source));
         let event = Event::Prepare { session: named, runner, from, offered };

@@ -48,6 +48,14 @@ fn holds(name: &str, start: &World, each: impl FnMut(&World)) {
     assert!(is_exhaustive, "{name}");
 }
 
+/// Small worlds, in which every rule is needed.
+const PROBES: &[(&str, usize, Budget)] = &[
+    ("a move", 2, Budget { sessions: 1, kills: 1, cuts: 1, ..NONE }),
+    ("processes of one host", 1, Budget { has_local: true, sessions: 2, kills: 1, ..NONE }),
+    ("a record is lost", 2, Budget { sessions: 1, kills: 1, lost_records: 1, ..NONE }),
+    ("a statement", 2, Budget { sessions: 1, kills: 1, resolutions: 1, ..NONE }),
+];
+
 #[test]
 fn no_order_of_faults_breaks_a_promise_within_the_bounds() {
     for (name, hosts, budget) in WORLDS {
@@ -83,8 +91,7 @@ fn an_operator_who_is_wrong_is_the_only_way_to_two_runners_and_contact_ends_it()
 #[test]
 fn removing_any_single_rule_breaks_a_promise() {
     for rule in Rule::ALL {
-        let worlds = WORLDS.iter().chain(OVERRIDDEN);
-        let broken = worlds.into_iter().find_map(|(name, hosts, budget)| {
+        let broken = PROBES.iter().find_map(|(name, hosts, budget)| {
             let explored = explore(&World::new(*hosts, *budget), Some(rule), |_| ());
             let stuck = explored.stuck.map(|way| ("never comes to rest".to_owned(), way));
             let violation = explored.violation.map(|(broken, way)| (format!("{broken:?}"), way));

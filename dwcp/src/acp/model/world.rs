@@ -2,6 +2,7 @@
 //! which no host can see, and by which the model knows what is true.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::super::{
     Actor, Event, Generation, HostName, Nonce, PermitState, Record, SessionId, VmId,
@@ -114,7 +115,8 @@ pub(super) enum Violation {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct World {
-    pub(super) hosts: Vec<Host>,
+    /// Shared between worlds until one of them changes it: most steps touch one host.
+    pub(super) hosts: Vec<Rc<Host>>,
     pub(super) sessions: Vec<Session>,
     /// Pairs of hosts, the lower one first, that cannot reach each other.
     pub(super) cut: Vec<(HostIndex, HostIndex)>,
@@ -134,7 +136,7 @@ impl World {
     pub(super) fn new(hosts: usize, budget: Budget) -> Self {
         let empty = Host { record: None, processes: Vec::new(), nonces: 0, line: 0 };
         let mut world = Self {
-            hosts: vec![empty; hosts],
+            hosts: std::iter::repeat_with(|| Rc::new(empty.clone())).take(hosts).collect(),
             sessions: Vec::new(),
             cut: Vec::new(),
             budget,
@@ -181,7 +183,7 @@ impl World {
             process.generation = next.generation;
             process.remembered = remembers.then(|| next.clone());
         }
-        self.hosts[host].record = Some(next);
+        self.host_mut(host).record = Some(next);
         Some(())
     }
 
@@ -210,7 +212,7 @@ impl World {
         born_for: Option<SessionIndex>,
         line: u8,
     ) -> Nonce {
-        let host = &mut self.hosts[host];
+        let host = self.host_mut(host);
         host.nonces += 1;
         host.processes.push(Process {
             nonce,
@@ -233,7 +235,7 @@ impl World {
         process.is_frame_sent = false;
         let line = process.line;
         let newest = self.newest_line;
-        self.hosts[host].line = line;
+        self.host_mut(host).line = line;
         self.newest_line = newest.max(line);
         if self.operator == Operator::Wrong {
             return;
@@ -245,16 +247,20 @@ impl World {
         }
     }
 
+    pub(super) fn host_mut(&mut self, host: HostIndex) -> &mut Host {
+        Rc::make_mut(&mut self.hosts[host])
+    }
+
     pub(super) fn process(&self, host: HostIndex, nonce: Nonce) -> Option<&Process> {
         self.hosts[host].processes.iter().find(|process| process.nonce == nonce)
     }
 
     pub(super) fn process_mut(&mut self, host: HostIndex, nonce: Nonce) -> Option<&mut Process> {
-        self.hosts[host].processes.iter_mut().find(|process| process.nonce == nonce)
+        self.host_mut(host).processes.iter_mut().find(|process| process.nonce == nonce)
     }
 
     pub(super) fn end(&mut self, host: HostIndex, nonce: Nonce) {
-        self.hosts[host].processes.retain(|process| process.nonce != nonce);
+        self.host_mut(host).processes.retain(|process| process.nonce != nonce);
     }
 
     pub(super) fn state(&self, host: HostIndex) -> Option<&PermitState> {
@@ -282,7 +288,7 @@ impl World {
 
     /// Whether one process runs the machine and no host is between two states.
     pub(super) fn is_at_rest(&self) -> bool {
-        let is_decided = |host: &Host| {
+        let is_decided = |host: &Rc<Host>| {
             !matches!(
                 host.record.as_ref().map(Record::state),
                 Some(

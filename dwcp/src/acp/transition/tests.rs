@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use PermitState::{Gone, Held, Offered, Prepared, Refused, Taken};
 
@@ -149,6 +149,58 @@ fn the_table_allows_what_it_lists_and_nothing_else() {
     }
     // Both forms of an offer stand in one row.
     assert_eq!(used, TABLE.len() + 1, "a row of the table names something that does not exist");
+}
+
+/// The rows of the specification's table: state, event, and who may say it.
+fn specified() -> BTreeSet<(String, String, char)> {
+    let text = include_str!("../../../SPEC.md");
+    let (_, section) = text.split_once("### 7.2 The table").expect("the section");
+    let rows = section.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+    let mut all = BTreeSet::new();
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let event = cells[2].split(',').next().expect("a name");
+        for state in cells[1].split(", ") {
+            let states = match state {
+                "Offered" => vec!["Offered to a process", "Offered to a host"],
+                state => vec![state],
+            };
+            for (state, actor) in states
+                .into_iter()
+                .flat_map(|state| cells[3].split(", ").map(move |actor| (state, actor)))
+            {
+                let actor = match actor {
+                    "K" => 'K',
+                    "R" => 'A',
+                    "that process" => 'B',
+                    other => panic!("{other} is nobody"),
+                };
+                all.insert((state.to_owned(), event.to_owned(), actor));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn the_specification_has_the_same_table() {
+    let spoken = |state| match state {
+        "none" => "no record",
+        "Held, no runner" => "Held",
+        "Offered to process" => "Offered to a process",
+        "Offered to host" => "Offered to a host",
+        "Taken here" => "Taken",
+        "Gone, superseded" => "Gone",
+        state => state,
+    };
+    let tested: BTreeSet<_> = TABLE
+        .iter()
+        .flat_map(|(state, event, actors, _)| {
+            let row = move |actor| (spoken(state).to_owned(), (*event).to_owned(), actor);
+            actors.chars().map(row)
+        })
+        .collect();
+    assert_eq!(specified(), tested);
 }
 
 #[test]
