@@ -30,16 +30,14 @@ pub use dirty::{DirtyLog, DirtyLogError, KvmBitmapLog};
 #[cfg(feature = "fault-injection")]
 pub use fault::Plant;
 pub use fault::Step;
-pub use handover::{Blackout, Cause, Form, HandOverError, HandOverReport};
+pub use handover::{Blackout, Cause, Form, HandOverError, HandOverReport, Limits};
 pub use ipc::{Channel, ChannelError};
 pub use kvm::{Host, HostError};
 pub use memory::{
     DEFAULT_HOLE_START, GuestRam, HOLE_END, LayoutError, MemoryLayout, RamError, Region,
 };
 pub use permit::{PermitFile, PermitFileError, PermitWatch};
-pub use role::{
-    BootOrder, HandOverOrder, Limits, Order, ReceiveOrder, Report, RoleError, run as run_role,
-};
+pub use role::{BootOrder, HandOverOrder, Order, ReceiveOrder, Report, RoleError, run as run_role};
 pub use state::{MAX_STATE_BYTES, MachineState, StateError};
 pub use supervise::{Ender, Executable, Images, MachineProcess, SuperviseError, Supervised};
 pub use vcpu::{GuestExit, VcpuError, VcpuStateError};

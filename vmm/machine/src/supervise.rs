@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use dwcp::acp::{Nonce, VmId};
 
-use crate::handover::{Form, HandOverReport};
+use crate::handover::{Form, HandOverReport, Limits};
 use crate::ipc::{Channel, ChannelError};
 use crate::permit::{PermitFile, PermitFileError, PermitWatch};
-use crate::role::{BootOrder, HandOverOrder, Limits, Order, ReceiveOrder, Report};
+use crate::role::{BootOrder, HandOverOrder, Order, ReceiveOrder, Report};
 use crate::vm::MachineConfig;
 
 /// A machine process that says nothing for this long is taken for dead. The longest silence is that

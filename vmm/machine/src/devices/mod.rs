@@ -4,11 +4,13 @@
 
 mod bus;
 mod console;
+mod console_link;
 pub(crate) mod ports;
 mod serial;
 
 pub(crate) use bus::{BusRequest, PortBus};
 pub(crate) use console::ConsoleStateV1;
 pub use console::{CONSOLE_HISTORY_BYTES, Console};
+pub(crate) use console_link::{ConsoleLink, Input};
 pub(crate) use serial::SerialPort;
 pub(crate) use serial::SerialStateV1;

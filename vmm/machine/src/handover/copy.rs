@@ -6,12 +6,11 @@ use dwcp::digest::{DigestKey, DigestSum, Manifest, ManifestError, PageDigest, is
 use dwcp::ledger::{Ledger, PageSend, SendNumber};
 use dwcp::page::{Gfn, PAGE_SIZE, PageRun};
 
-use super::HandOverError;
 use super::message::{PagesFrame, ToPredecessor, ToSuccessor};
+use super::{HandOverError, Limits};
 use crate::dirty::{DirtyLog, KvmBitmapLog};
 use crate::ipc::Channel;
 use crate::memory::GuestRam;
-use crate::role::Limits;
 
 /// Pages in one run: 1 MiB. Longer runs wait longer for their acknowledgement, shorter ones cost more
 /// messages.

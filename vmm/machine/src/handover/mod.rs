@@ -25,11 +25,13 @@
 mod blackout;
 mod copy;
 mod destination;
+mod limits;
 mod message;
 mod source;
 
 pub use blackout::{Blackout, Cause};
 pub(crate) use destination::receive;
+pub use limits::Limits;
 pub use message::Form;
 #[cfg(feature = "fault-injection")]
 pub(crate) use message::reference_message;

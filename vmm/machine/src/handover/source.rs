@@ -10,12 +10,12 @@ use dwcp::digest::{DigestKey, DigestSum, Root};
 use super::blackout::{Blackout, Cause, now_ns};
 use super::copy::Copier;
 use super::message::{Form, Hello, PermitFrame, ToPredecessor, ToSuccessor, VERSION};
-use super::{HandOverError, HandOverReport};
+use super::{HandOverError, HandOverReport, Limits};
+use crate::devices::ConsoleLink;
 use crate::fault::{Step, reached};
 use crate::ipc::Channel;
 use crate::memory::GuestRam;
 use crate::permit::PermitFile;
-use crate::role::{ConsoleLink, HandOverOrder};
 use crate::vm::{Paused, Running, VmError};
 
 /// The successor builds its machine in milliseconds; a host that is short of memory takes longer.
@@ -48,7 +48,8 @@ pub(crate) struct Departure<'a> {
     pub(crate) channel: &'a Channel,
     pub(crate) resident: &'a mut Resident,
     pub(crate) session: SessionId,
-    pub(crate) order: HandOverOrder,
+    pub(crate) form: Form,
+    pub(crate) limits: Limits,
 }
 
 /// The machine and where it stands when something failed. Boxed: the way that succeeds pays nothing.
@@ -63,7 +64,7 @@ impl Departure<'_> {
     /// Hands `running` over: the phases in their order, and one path for every failure.
     pub(crate) fn run(mut self, running: Running) -> Outcome {
         let started_ns = now_ns();
-        let logs = self.order.form == Form::Copying;
+        let logs = self.form == Form::Copying;
         let failed = match self.until_permit_frame(running) {
             Ok(sent) => match self.after_permit_frame(sent, started_ns) {
                 Ok(outcome) => return outcome,
@@ -111,12 +112,12 @@ impl Departure<'_> {
         reached(Step::SourceStart);
         let successor = self.greet(running)?;
         reached(Step::SourceGreeted);
-        let copier = match self.order.form {
+        let copier = match self.form {
             Form::Shared => None,
             Form::Copying => {
                 let log = running.start_dirty_log()?;
                 let mut copier = Copier::new(ram, self.channel, log, &self.resident.digest_key);
-                copier.copy_while_running(self.order.limits)?;
+                copier.copy_while_running(self.limits)?;
                 Some(copier)
             }
         };
@@ -130,7 +131,7 @@ impl Departure<'_> {
     fn greet(&self, running: &Running) -> Result<Nonce, HandOverError> {
         let hello = Hello {
             version: VERSION,
-            form: self.order.form,
+            form: self.form,
             vm: self.resident.permit.vm().bytes(),
             session: self.session.bytes(),
             config: running.config(),
@@ -140,7 +141,7 @@ impl Departure<'_> {
         let ram = running.ram().file();
         let mut descriptors: Vec<BorrowedFd<'_>> =
             vec![self.resident.permit.as_fd(), self.resident.console.descriptor().as_fd()];
-        if self.order.form == Form::Shared {
+        if self.form == Form::Shared {
             descriptors.push(ram.as_fd());
         }
         self.channel.send(&ToSuccessor::Hello(hello), &descriptors)?;
@@ -189,7 +190,7 @@ impl Departure<'_> {
     fn after_permit_frame(&self, sent: Sent, started_ns: u64) -> Result<Outcome, Failed> {
         let why = match self.channel.receive().map_err(HandOverError::from) {
             Ok((ToPredecessor::Running { blackout }, _)) => {
-                let report = sent.report(self.order.form, blackout, started_ns);
+                let report = sent.report(self.form, blackout, started_ns);
                 return Ok(Outcome::HandedOver(report));
             }
             Ok((other, _)) => out_of_turn(other, "running"),

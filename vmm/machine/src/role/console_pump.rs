@@ -1,66 +1,14 @@
 //! Moves bytes between the guest's serial port and the console's descriptor.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::devices::{Console, PortBus};
-
-/// The console's descriptor, and whether this process may use it now.
-///
-/// During a hand-over's blackout neither process may: output would come twice, input would be lost.
-#[derive(Debug)]
-pub(crate) struct ConsoleLink {
-    descriptor: OwnedFd,
-    is_attached: Mutex<bool>,
-}
-
-impl ConsoleLink {
-    /// A link that is in use. The descriptor becomes non-blocking.
-    pub(crate) fn new(descriptor: OwnedFd) -> io::Result<Arc<Self>> {
-        let flags = rustix::fs::fcntl_getfl(&descriptor)?;
-        rustix::fs::fcntl_setfl(&descriptor, flags | rustix::fs::OFlags::NONBLOCK)?;
-        Ok(Arc::new(Self { descriptor, is_attached: Mutex::new(true) }))
-    }
-
-    pub(crate) fn descriptor(&self) -> &OwnedFd {
-        &self.descriptor
-    }
-
-    /// Stops all use; when this returns, none is under way.
-    pub(crate) fn detach(&self) {
-        *self.is_attached.lock().unwrap_or_else(PoisonError::into_inner) = false;
-    }
-
-    /// Goes on, after a hand-over that failed. The console is told, since events may have been
-    /// passed over meanwhile.
-    pub(crate) fn attach(&self, console: &Console) {
-        *self.is_attached.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        let _ = console.written().write(1);
-    }
-
-    /// Sends on what is unsent, as far as the reader takes it at once.
-    pub(crate) fn flush(&self, console: &Console) {
-        let attached = self.is_attached.lock().unwrap_or_else(PoisonError::into_inner);
-        if *attached && let Err(error) = self.send_on(console) {
-            tracing::warn!(%error, "console");
-        }
-    }
-
-    fn send_on(&self, console: &Console) -> io::Result<()> {
-        console.send_on(|bytes| match rustix::io::write(&self.descriptor, bytes) {
-            Ok(written) => Ok(written),
-            // Whoever read has gone: the history is kept, the output counts as seen.
-            Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Ok(bytes.len()),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(0),
-            Err(error) => Err(error.into()),
-        })
-    }
-}
+use crate::devices::{Console, ConsoleLink, Input, PortBus};
 
 /// The subscriber. Its descriptor is watched edge-triggered: a console that nobody reads, or whose
 /// input the guest does not take, must not make the loop spin.
@@ -81,28 +29,9 @@ impl ConsolePump {
     }
 
     fn pump(&mut self) -> io::Result<()> {
-        let attached = self.link.is_attached.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*attached {
-            return Ok(());
-        }
-        let descriptor = self.link.descriptor.as_fd();
-        self.link.send_on(&self.console)?;
-        while !self.input_ended {
-            let mut serial = self.bus.serial();
-            let mut bytes = [0; 64];
-            let room = serial.input_capacity().min(bytes.len());
-            if room == 0 {
-                break;
-            }
-            match rustix::io::read(descriptor, &mut bytes[..room]) {
-                Ok(0) | Err(rustix::io::Errno::CONNRESET) => self.input_ended = true,
-                Ok(count) => {
-                    serial.input(&bytes[..count]);
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => break,
-                Err(error) => return Err(error.into()),
-            }
+        self.link.send(&self.console)?;
+        if !self.input_ended {
+            self.input_ended = self.link.receive(&self.bus)? == Input::HasEnded;
         }
         Ok(())
     }
@@ -112,7 +41,7 @@ impl MutEventSubscriber for ConsolePump {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         let edge = EventSet::IN | EventSet::OUT | EventSet::EDGE_TRIGGERED;
         let watched = [
-            Events::new_raw(self.link.descriptor.as_raw_fd(), edge),
+            Events::new_raw(self.link.descriptor().as_raw_fd(), edge),
             Events::new(self.console.written(), EventSet::IN),
             Events::new(self.input_room.as_ref(), EventSet::IN),
         ];

@@ -16,10 +16,10 @@ use event_manager::{
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::console_pump::{ConsoleLink, ConsolePump};
+use super::console_pump::ConsolePump;
 use super::order::{BootOrder, HandOverOrder, Order, ReceiveOrder, Report};
 use crate::boot::{BootError, BootSource};
-use crate::devices::Console;
+use crate::devices::{Console, ConsoleLink};
 use crate::handover::{self, Departure, HandOverError, Outcome, Resident};
 use crate::ipc::{Channel, ChannelError};
 use crate::kvm::Host;
@@ -188,7 +188,7 @@ impl MachineProcess {
                 self.report(&Report::Running)
             }
             (Order::HandOver(order), Guest::Running(running)) => {
-                self.start_hand_over(order, descriptors, running)
+                self.start_hand_over(&order, descriptors, running)
             }
             (Order::Stop, guest @ (Guest::Running(_) | Guest::Paused(_) | Guest::Departed(_))) => {
                 drop(guest);
@@ -274,7 +274,7 @@ impl MachineProcess {
 
     fn start_hand_over(
         &mut self,
-        order: HandOverOrder,
+        order: &HandOverOrder,
         mut descriptors: Vec<OwnedFd>,
         running: Running,
     ) -> Result<(), RoleError> {
@@ -287,10 +287,11 @@ impl MachineProcess {
         self.guest = Guest::Moving;
         let give_back = self.give_back.clone();
         let returned_event = self.returned_event.try_clone()?;
+        let HandOverOrder { form, limits, .. } = *order;
         let body = move || {
             let channel = Channel::from(socket);
             let departure =
-                Departure { channel: &channel, resident: &mut resident, session, order };
+                Departure { channel: &channel, resident: &mut resident, session, form, limits };
             let outcome = departure.run(running);
             // The loop ends only when it has nothing to wait for.
             let _ = give_back.send((outcome, resident));
@@ -357,8 +358,10 @@ impl MachineProcess {
 
     /// The guest's last words, as far as somebody reads them.
     fn flush(&self, console: &Console) {
-        if let Some(resident) = &self.resident {
-            resident.console.flush(console);
+        if let Some(resident) = &self.resident
+            && let Err(error) = resident.console.send(console)
+        {
+            tracing::warn!(%error, "console");
         }
     }
 

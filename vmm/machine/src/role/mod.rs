@@ -7,6 +7,5 @@ mod console_pump;
 mod machine_loop;
 mod order;
 
-pub(crate) use console_pump::ConsoleLink;
 pub use machine_loop::{RoleError, run};
-pub use order::{BootOrder, HandOverOrder, Limits, Order, ReceiveOrder, Report};
+pub use order::{BootOrder, HandOverOrder, Order, ReceiveOrder, Report};
