@@ -91,20 +91,16 @@ fn a_machine_is_gone_with_its_handle_and_a_lost_one_with_its_thread() {
     drop(running);
     assert!(!runs(id));
 
-    // What a test process that is killed does: its machine's handle is never dropped.
-    let lose = || {
-        let mut running = host().run(&["/init", "sleep", "3600"]).boot(&case).unwrap();
-        let id = running.machine().id();
-        assert!(runs(id));
-        std::mem::forget(running);
-        id
-    };
-    let id = std::thread::scope(|scope| scope.spawn(lose).join().unwrap());
+    // As when a test process is killed: the thread ends, and nothing drops the handle.
+    let start = || host().run(&["/init", "sleep", "3600"]).boot(&case).unwrap();
+    let mut lost = std::thread::scope(|scope| scope.spawn(start).join().unwrap());
+    let id = lost.machine().id();
     let limit = Instant::now() + Duration::from_secs(10);
     while runs(id) {
         assert!(Instant::now() < limit, "QEMU {id} outlives its thread");
         std::thread::sleep(Duration::from_millis(5));
     }
+    drop(lost);
     std::fs::remove_dir_all(&case.logs).unwrap();
 }
 
