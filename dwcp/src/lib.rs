@@ -15,8 +15,10 @@
 //! | [`acp`] | the permit: which one process, on which one host, may run the machine |
 //! | [`wire`] | the headers of frames, and the limits on what a peer may send |
 
-// The numbers that tests cast are small, and a lossy one would fail its test.
-#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
+#![cfg_attr(
+    test,
+    allow(clippy::cast_possible_truncation, reason = "a lossy cast of a test fails that test")
+)]
 
 pub mod acp;
 pub mod digest;

@@ -574,7 +574,9 @@ impl World {
         let actor = runner.map_or(Actor::Keeper, Actor::Process);
         let above = super::super::Generation::default();
         self.apply(host, actor, &Event::Resolve { runner, above }, None)?;
-        self.operator = if is_right { Operator::Right } else { Operator::Wrong };
+        // Who was wrong once has undone what the model promises, whatever is said later.
+        let stays_right = is_right && self.operator != Operator::Wrong;
+        self.operator = if stays_right { Operator::Right } else { Operator::Wrong };
         self.host_mut(host).line = self.newest_line + 1;
         if let Some(nonce) = runner {
             self.process_mut(host, nonce)?.line = self.newest_line + 1;

@@ -20,13 +20,25 @@ const NONE: Budget = Budget {
 /// Worlds in which nobody overrides anything.
 const WORLDS: &[(&str, usize, Budget)] = &[
     ("processes of one host", 1, Budget { has_local: true, sessions: 3, kills: 2, ..NONE }),
-    ("there and back", 2, Budget { has_local: true, sessions: 2, kills: 1, cuts: 1, ..NONE }),
+    ("there and back", 2, Budget { has_local: true, sessions: 2, kills: 2, cuts: 1, ..NONE }),
     ("two kills", 2, Budget { sessions: 2, kills: 2, ..NONE }),
     ("two cuts", 2, Budget { sessions: 1, kills: 2, cuts: 2, ..NONE }),
     ("a third hop", 3, Budget { sessions: 3, ..NONE }),
-    ("a third hop with a kill", 3, Budget { sessions: 2, kills: 1, ..NONE }),
-    ("a record is lost", 2, Budget { sessions: 2, kills: 1, lost_records: 1, ..NONE }),
-    ("a host is wiped", 2, Budget { sessions: 2, kills: 1, wipes: 1, ..NONE }),
+    ("a third hop with a kill", 3, Budget { sessions: 2, kills: 1, cuts: 1, ..NONE }),
+    ("a record is lost", 2, Budget { sessions: 2, kills: 1, cuts: 1, lost_records: 1, ..NONE }),
+    ("a host is wiped", 2, Budget { sessions: 2, kills: 1, cuts: 1, wipes: 1, ..NONE }),
+];
+
+/// Wider bounds, for the long run.
+const WIDER: &[(&str, usize, Budget)] = &[
+    ("three moves", 2, Budget { has_local: true, sessions: 3, kills: 1, cuts: 1, ..NONE }),
+    ("three hosts", 3, Budget { sessions: 3, kills: 1, ..NONE }),
+    ("two losses", 2, Budget { sessions: 2, kills: 1, lost_records: 1, wipes: 1, ..NONE }),
+    (
+        "two statements",
+        2,
+        Budget { sessions: 1, kills: 1, lost_records: 1, resolutions: 2, ..NONE },
+    ),
 ];
 
 /// Worlds in which a person states once that the other copy is dead.
@@ -59,6 +71,14 @@ const PROBES: &[(&str, usize, Budget)] = &[
 #[test]
 fn no_order_of_faults_breaks_a_promise_within_the_bounds() {
     for (name, hosts, budget) in WORLDS {
+        holds(name, &World::new(*hosts, *budget), |_| ());
+    }
+}
+
+#[test]
+#[ignore = "about half a minute: the long run has it"]
+fn no_order_of_faults_breaks_a_promise_within_wider_bounds() {
+    for (name, hosts, budget) in WIDER {
         holds(name, &World::new(*hosts, *budget), |_| ());
     }
 }
