@@ -89,3 +89,75 @@ impl DirtyLog for KvmBitmapLog {
         regions.iter().map(|region| self.harvest_region(region, ledger)).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use dwcp::page::PageRun;
+
+    use super::*;
+    use crate::kvm::Host;
+    use crate::memory::{HOLE_END, MemoryLayout};
+    use crate::vm::{CpuCount, MachineConfig, Paused};
+
+    const ALL: NonZeroU64 = NonZeroU64::MAX;
+
+    /// Two slots, the second of a single page.
+    fn machine(test: &str) -> Option<Paused> {
+        let host = match Host::open() {
+            Ok(host) => host,
+            Err(error) => {
+                eprintln!("SKIPPED {test}: {error}");
+                return None;
+            }
+        };
+        let memory = MemoryLayout::new((32 << 20) + 4096, 32 << 20).unwrap();
+        Some(
+            Paused::new(&host, MachineConfig { cpus: CpuCount::try_from(1_u32).unwrap(), memory })
+                .unwrap(),
+        )
+    }
+
+    /// Takes everything owed as delivered, and returns it.
+    fn deliver(ledger: &mut Ledger) -> Vec<PageRun> {
+        let mut runs = Vec::new();
+        while let Some(send) = ledger.next_run(ALL) {
+            runs.push(send.run);
+            ledger.settle(send.numbers()).unwrap();
+        }
+        assert!(ledger.is_settled());
+        runs
+    }
+
+    #[test]
+    fn a_new_log_owes_every_page_of_both_slots() {
+        let Some(paused) = machine("a_new_log_owes_every_page_of_both_slots") else { return };
+        let mut log = paused.start_dirty_log().unwrap();
+        let mut ledger = Ledger::new(Gfn(paused.config().memory.frame_limit()));
+        log.harvest(&mut ledger).unwrap();
+        let expected = [
+            PageRun::new(Gfn(0), (32 << 20) / 4096).unwrap(),
+            PageRun::new(Gfn(HOLE_END / 4096), 1).unwrap(),
+        ];
+        assert_eq!(deliver(&mut ledger), expected);
+        assert_eq!(log.harvest(&mut ledger).unwrap(), 0);
+    }
+
+    #[test]
+    fn our_own_writes_are_owed_like_the_guests() {
+        let Some(paused) = machine("our_own_writes_are_owed_like_the_guests") else { return };
+        let mut log = paused.start_dirty_log().unwrap();
+        let mut ledger = Ledger::new(Gfn(paused.config().memory.frame_limit()));
+        log.harvest(&mut ledger).unwrap();
+        deliver(&mut ledger);
+        // Across a page boundary, and in the last page of all.
+        paused.ram().write(0x5fff, &[1, 2]).unwrap();
+        paused.ram().write(HOLE_END + 4095, &[3]).unwrap();
+        assert_eq!(log.harvest(&mut ledger).unwrap(), 3);
+        let expected =
+            [PageRun::new(Gfn(5), 2).unwrap(), PageRun::new(Gfn(HOLE_END / 4096), 1).unwrap()];
+        assert_eq!(deliver(&mut ledger), expected);
+        assert_eq!(log.harvest(&mut ledger).unwrap(), 0);
+    }
+}
