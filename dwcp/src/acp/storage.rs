@@ -183,6 +183,11 @@ impl MemoryStorage {
         self.memory().tear_after = Some(bytes.min(SLOT_BYTES));
     }
 
+    /// Takes back a failure that has not happened yet.
+    pub fn heal(&self) {
+        self.memory().tear_after = None;
+    }
+
     /// The bytes of both slots.
     #[must_use]
     pub fn slots(&self) -> [Slot; 2] {

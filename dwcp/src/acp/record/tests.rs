@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::super::{
     HostName, MemoryStorage, Nonce, OtherSlot, PermitState, SessionId, SlotFault, Successor,
     TornWrite,
@@ -195,4 +197,82 @@ fn a_lost_record_stops_every_event_that_is_not_a_beginning() {
     let offer = Event::Offer { session: SESSION, to: Successor::Host(HostName::new("h").unwrap()) };
     let refused = record.apply(Actor::Process(A), &offer);
     assert_eq!(refused, Err(RecordError::Refused(Refusal::NoRecord { event: "Offer" })));
+}
+
+/// What one of two processes tries, and after how many bytes its write is torn, if it is.
+#[derive(Clone, Copy, Debug)]
+struct Try {
+    is_a: bool,
+    step: Step,
+    torn_after: Option<usize>,
+    reopens: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Offer,
+    Withdraw,
+    Take,
+    Settle,
+}
+
+fn attempt() -> impl Strategy<Value = Try> {
+    let step =
+        prop_oneof![Just(Step::Offer), Just(Step::Withdraw), Just(Step::Take), Just(Step::Settle)];
+    let torn_after = prop_oneof![
+        6 => Just(None),
+        1 => (0..=SLOT_BYTES).prop_map(Some),
+        1 => Just(Some(SLOT_BYTES)),
+    ];
+    (any::<bool>(), step, torn_after, any::<bool>())
+        .prop_map(|(is_a, step, torn_after, reopens)| Try { is_a, step, torn_after, reopens })
+}
+
+proptest! {
+    #[test]
+    fn torn_writes_never_let_two_processes_believe_that_they_may_run(
+        tries in prop::collection::vec(attempt(), 1..80),
+    ) {
+        let (storage, mut of_a) = running();
+        let mut of_b = open(&storage).unwrap();
+        // Who may execute the guest, as far as each knows: A, then B.
+        let mut may_run = [true, false];
+        let mut sessions = (2..=u8::MAX).map(|n| SessionId::new([n; 16]).unwrap());
+        let mut session = SESSION;
+        for Try { is_a, step, torn_after, reopens } in tries {
+            let (record, me, other) = if is_a { (&mut of_a, A, B) } else { (&mut of_b, B, A) };
+            if reopens {
+                *record = open(&storage).unwrap();
+            }
+            let event = match step {
+                Step::Offer => {
+                    let new = sessions.next().expect("more sessions than tries");
+                    Event::Offer { session: new, to: Successor::Process(other) }
+                }
+                Step::Withdraw => Event::Withdraw { session },
+                Step::Take => Event::Take { session },
+                Step::Settle => Event::Settle { session },
+            };
+            torn_after.into_iter().for_each(|bytes| storage.tear_next_write(bytes));
+            let outcome = record.apply(Actor::Process(me), &event);
+            storage.heal();
+            if let (Event::Offer { session: new, .. }, Ok(_) | Err(RecordError::Uncertain(_))) =
+                (&event, &outcome)
+            {
+                session = *new;
+            }
+            match outcome {
+                Ok(written) => {
+                    prop_assert_eq!(&state(&storage), written.state());
+                    // The guest stops before the permit can be taken: at the offer, here.
+                    let runs = !matches!(written.state(), PermitState::Offered { .. });
+                    may_run[usize::from(!is_a)] = runs;
+                }
+                Err(RecordError::Uncertain(_)) => may_run[usize::from(!is_a)] = false,
+                Err(RecordError::Refused(_)) => {}
+                Err(error) => prop_assert!(false, "{}", error),
+            }
+            prop_assert!(may_run != [true, true], "after {:?} by A: {}", step, is_a);
+        }
+    }
 }
