@@ -1,1 +1,27 @@
-//! (being written)
+//! What the measurements share: machine processes, peers, statistics, tables.
+//!
+//! Each measurement is a binary of its own (`src/bin`), run by hand; `README.md` has the commands.
+//! Nothing here is part of a test: a figure depends on the machine that it was measured on, and on
+//! what else that machine did.
+
+mod bare;
+mod executable;
+mod guest;
+mod qemu;
+mod setting;
+mod smaps;
+mod statistics;
+mod stop;
+mod supervisor;
+mod table;
+
+pub use bare::{BareStart, start_bare};
+pub use executable::Executable;
+pub use guest::{Guest, read_hello};
+pub use qemu::Qemu;
+pub use setting::{FileSystem, Setting, load_average};
+pub use smaps::{Kind, ProcessMemory};
+pub use statistics::{Samples, Summary, ratio};
+pub use stop::{Stop, finish};
+pub use supervisor::{Launched, Machine, Shape, Supervisor, wait_until_it_answers};
+pub use table::{Table, Verdict, milliseconds};

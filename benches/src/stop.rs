@@ -1,0 +1,38 @@
+//! Why a measurement gave no figures.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// A measurement ended without figures.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// This host lacks what the measurement needs: nothing is wrong
+    #[error("skipped: {0}")]
+    Skipped(String),
+    /// Something is wrong
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Stop {
+    /// Words around an error of any kind.
+    pub fn failed<E: Display>(context: &str) -> impl FnOnce(E) -> Self + '_ {
+        move |error| Self::Failed(format!("{context}: {error}"))
+    }
+}
+
+/// What a measurement's `main` returns: a skipped one is no failure, and says why it was skipped.
+#[must_use]
+pub fn finish(outcome: Result<(), Stop>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(stop @ Stop::Skipped(_)) => {
+            println!("{stop}");
+            ExitCode::SUCCESS
+        }
+        Err(stop) => {
+            eprintln!("benches: {stop}");
+            ExitCode::FAILURE
+        }
+    }
+}
