@@ -1,18 +1,23 @@
 //! One test: its name, and what it stands on.
 
 use std::env;
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use crate::machine::QEMU;
 
 /// A test that runs machines.
+///
+/// Its logs outlive it only if it fails, whether a machine or an assertion is what fails: dropped
+/// in a panic, it names their folder on stderr, else it removes them.
 #[derive(Debug)]
 pub struct Case {
     /// The test function's name: its logs and its skip line carry it.
     pub name: String,
-    /// Where its logs are kept when it fails.
+    /// Where its machine's logs are.
     pub logs: PathBuf,
 }
 
@@ -35,6 +40,17 @@ impl Case {
             Self::begin(name, folder)
         } else {
             skip(name, "long run")
+        }
+    }
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the logs of {} are in {}", self.name, self.logs.display());
+        } else {
+            // There may be none. Logs that stay by mistake are replaced by the next run.
+            let _ = fs::remove_dir_all(&self.logs);
         }
     }
 }
@@ -64,6 +80,26 @@ fn qemu_starts() -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logs_stay_when_a_test_fails_and_go_when_it_passes() {
+        let folder = tempfile::tempdir().unwrap();
+        let begin = |name: &str| {
+            let case = Case { name: name.to_owned(), logs: folder.path().join(name) };
+            fs::create_dir(&case.logs).unwrap();
+            case
+        };
+        let (good, bad) = (begin("good"), begin("bad"));
+        drop(good);
+        let failure = thread::spawn(move || {
+            let _case = bad;
+            // Not panic!: this failure is wanted, and prints nothing.
+            std::panic::resume_unwind(Box::new(()));
+        });
+        assert!(failure.join().is_err());
+        assert!(!folder.path().join("good").exists());
+        assert!(folder.path().join("bad").exists());
+    }
 
     #[test]
     fn a_skipped_test_is_one_line_that_a_runner_can_count() {

@@ -192,7 +192,7 @@ impl RunningHost {
     /// for the test to judge: a command that fails is not an error here.
     ///
     /// # Errors
-    /// The host did not get there in time, or its kernel panicked; the logs are kept.
+    /// The host did not get there in time, or its kernel panicked.
     pub fn finish(mut self) -> Result<HostReport, HostError> {
         if let Err(error) = self.machine.wait() {
             return Err(HostError::Machine { error, excerpt: self.excerpt() });
@@ -205,13 +205,8 @@ impl RunningHost {
             }
             None => Vec::new(),
         };
-        match HostReport::parse(&lines) {
-            Ok(report) => {
-                self.machine.finish();
-                Ok(report)
-            }
-            Err(problem) => Err(HostError::Report { problem, excerpt: self.excerpt() }),
-        }
+        HostReport::parse(&lines)
+            .map_err(|problem| HostError::Report { problem, excerpt: self.excerpt() })
     }
 
     fn report(&mut self) -> Option<&mut crate::channel::Channel> {

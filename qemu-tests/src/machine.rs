@@ -52,17 +52,14 @@ pub struct MachineSpec {
 
 /// A running QEMU.
 ///
-/// Dropped, it is killed and its logs stay, their folder named on stderr; [`Self::finish`] is the
-/// way to end a machine that did what it should. The kernel kills QEMU too when the *thread* that
-/// started it ends (`PR_SET_PDEATHSIG`), so a machine belongs to the thread of its test.
+/// Dropped, it is killed. The kernel kills QEMU too when the *thread* that started it ends
+/// (`PR_SET_PDEATHSIG`), so a machine belongs to the thread of its test.
 #[derive(Debug)]
 pub struct QemuMachine {
     child: Child,
     console: Channel,
     ports: Vec<(String, Channel)>,
     deadline: Instant,
-    logs: PathBuf,
-    finished: bool,
     /// Initramfs and sockets; removed after the process, as fields drop in order.
     _files: TempDir,
 }
@@ -130,15 +127,7 @@ impl QemuMachine {
             channels.push((name.to_owned(), channel));
         }
         let (_, console) = channels.remove(0);
-        Ok(Self {
-            child,
-            console,
-            ports: channels,
-            deadline,
-            logs: spec.logs.clone(),
-            finished: false,
-            _files: files,
-        })
+        Ok(Self { child, console, ports: channels, deadline, _files: files })
     }
 
     /// QEMU's process id.
@@ -168,12 +157,6 @@ impl QemuMachine {
         self.ports.iter_mut().find(|(port, _)| port == name).map(|(_, channel)| channel)
     }
 
-    /// Where the logs are while the machine runs, and afterwards if it fails.
-    #[must_use]
-    pub fn logs(&self) -> &Path {
-        &self.logs
-    }
-
     /// Waits until the machine has switched itself off or reset itself.
     ///
     /// # Errors
@@ -190,22 +173,11 @@ impl QemuMachine {
             }
         }
     }
-
-    /// Ends a machine that did what it should, and removes its logs.
-    pub fn finish(mut self) {
-        self.finished = true;
-    }
 }
 
 impl Drop for QemuMachine {
     fn drop(&mut self) {
         end(&mut self.child);
-        if self.finished {
-            // Logs that stay by mistake mislead nobody: the next run replaces them.
-            let _ = fs::remove_dir_all(&self.logs);
-        } else {
-            eprintln!("the machine's logs are in {}", self.logs.display());
-        }
     }
 }
 

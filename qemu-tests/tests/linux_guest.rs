@@ -16,11 +16,12 @@ const CMDLINE: &str = "console=ttyS0 quiet noxsave reboot=k panic=-1 test-init.e
 
 /// Warnings that a guest's kernel may print, by what they begin with, and why each is right. Any
 /// other warning is a defect of the machine model.
-const EXPLAINED: [(&str, &str); 7] = [
+const EXPLAINED: [(&str, &str); 8] = [
     ("Speculative Return Stack Overflow: IBPB-extending", "QEMU's EPYC has no microcode to update"),
     ("Speculative Return Stack Overflow: WARNING: See", "the second line of the same message"),
     ("PCI: Fatal: No config space access function found", "the machine has no PCI host bridge yet"),
     ("PCI: System does not support PCI", "the machine has no PCI host bridge yet"),
+    ("kvm_amd: SVM not supported by CPU", "a machine of ours offers its guest no virtualisation"),
     ("kvm_intel: VMX not supported by CPU", "this kernel is a host's kernel too, on an AMD CPU"),
     ("hrtimer: interrupt took", "it is emulated, on processors that other work wants too"),
     ("rtc_cmos rtc_cmos: broken or not accessible", "the machine has no CMOS clock yet"),
