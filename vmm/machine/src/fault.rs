@@ -53,8 +53,8 @@ pub(crate) fn reached(_step: Step) {}
 pub use injected::Plant;
 #[cfg(feature = "fault-injection")]
 pub(crate) use injected::{
-    compare_with_reference, drop_dirty_bit, drops_acknowledgement, drops_field, drops_page, plant,
-    reached, send_reference,
+    acknowledges_unapplied, compare_with_reference, damage_page, damage_state, drop_dirty_bit,
+    drops_acknowledgement, drops_field, drops_page, plant, reached, send_reference, slow_take,
 };
 
 #[cfg(feature = "fault-injection")]

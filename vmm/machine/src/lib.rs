@@ -1,7 +1,7 @@
 //! One virtual machine: KVM, memory, dirty tracking, vCPUs, devices, boot, saved state, hand-over.
 //!
-//! This crate never speaks HTTP, never runs an async runtime, never parses a command line, and never
-//! starts a machine whose permit it has not taken. Its device loop is rust-vmm's event-manager, its
+//! This crate never speaks HTTP, never runs an async runtime and never parses a command line. Its
+//! machine process starts no guest that the permit record does not give it. Its device loop is rust-vmm's event-manager, its
 //! vCPUs are threads. Nothing in it holds a slice or a pointer into guest memory: reads copy out,
 //! writes go through one door that marks the page.
 //!
@@ -24,7 +24,7 @@ mod supervise;
 mod vcpu;
 mod vm;
 
-pub use boot::{BootError, BootSource, ElfError};
+pub use boot::{BootError, BootSource, ElfError, load_guest};
 pub use devices::{CONSOLE_HISTORY_BYTES, Console};
 pub use dirty::{DirtyLog, DirtyLogError, KvmBitmapLog};
 #[cfg(feature = "fault-injection")]

@@ -61,6 +61,11 @@ pub enum SuperviseError {
         /// Whether as a guest may.
         is_orderly: bool,
     },
+    /// The predecessor died after it had parted with the permit; the guest runs in its new process
+    #[error(
+        "the old process died at the end of the hand-over; the guest runs in its new process {0}"
+    )]
+    PredecessorDied(u32),
     /// A report that was not due
     #[error("the machine process reported {0}, which was not due")]
     Unexpected(String),
@@ -239,7 +244,8 @@ impl Supervised {
     ///
     /// # Errors
     /// `HandOver` when the guest runs on where it was; `Departed` when it may run nowhere any more;
-    /// `Lost` when the predecessor died, and the successor did not take the guest over.
+    /// `PredecessorDied` when the guest runs in its new process, and this machine is that; `Lost`
+    /// when the predecessor died with the guest.
     pub fn hand_over(
         &mut self,
         executable: Executable<'_>,
@@ -253,16 +259,23 @@ impl Supervised {
         let order = Order::HandOver(HandOverOrder { form, session: random()?, limits });
         self.process.order(&order, &[&ours])?;
         drop(ours);
-        match self.process.report() {
+        // A large guest is copied for as long as it takes. A process that dies is noticed at once, and
+        // each end of the copy has its own limit on the other's silence.
+        self.process.control.set_time_limit(None)?;
+        successor.control.set_time_limit(None)?;
+        let outcome = self.process.report();
+        self.process.control.set_time_limit(Some(PATIENCE))?;
+        match outcome {
             Ok(Report::HandedOver(report)) => match successor.report()? {
                 Report::Running => {
-                    self.process = successor;
+                    self.adopt(successor)?;
                     Ok(report)
                 }
                 other => Err(unexpected(&other)),
             },
             Ok(Report::HandOverFailed { why }) => Err(SuperviseError::HandOver(why)),
             Ok(Report::Departed { why }) => Err(SuperviseError::Departed(why)),
+            Ok(Report::Declined { why }) => Err(SuperviseError::HandOver(why)),
             Ok(Report::Exited { how, is_orderly }) => {
                 Err(SuperviseError::GuestEnded { how, is_orderly })
             }
@@ -270,12 +283,19 @@ impl Supervised {
             // The predecessor died. If the successor has taken the permit, the guest lives on there.
             Err(lost) => match successor.report() {
                 Ok(Report::Running) => {
-                    self.process = successor;
-                    Err(lost)
+                    let id = successor.id();
+                    self.adopt(successor)?;
+                    Err(SuperviseError::PredecessorDied(id))
                 }
                 _ => Err(lost),
             },
         }
+    }
+
+    fn adopt(&mut self, successor: MachineProcess) -> io::Result<()> {
+        successor.control.set_time_limit(Some(PATIENCE))?;
+        self.process = successor;
+        Ok(())
     }
 
     /// Stops the guest's vCPUs.

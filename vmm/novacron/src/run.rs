@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use machine::{CpuCount, Ender, Executable, Host, Images, MachineConfig, MemoryLayout, Supervised};
+use rustix::net::SendFlags;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::Failure;
@@ -31,7 +32,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
     let terminal = RawTerminal::enter();
     let input = console.try_clone().map_err(Failure::other("the console"))?;
     let control = machine.process().ender().map_err(Failure::other("the control socket"))?;
-    std::thread::spawn(move || forward_input(input, &control));
+    std::thread::spawn(move || forward_input(&input, &control));
     let output = std::thread::spawn(move || forward_output(console));
     let outcome = machine.wait();
     // The machine process has closed its end: what it wrote is read to the last byte.
@@ -93,7 +94,7 @@ fn forward_output(mut console: UnixStream) {
     }
 }
 
-fn forward_input(mut console: UnixStream, control: &Ender) {
+fn forward_input(console: &UnixStream, control: &Ender) {
     let mut input = io::stdin().lock();
     let is_terminal = input.is_terminal();
     let mut bytes = [0; 4096];
@@ -102,8 +103,11 @@ fn forward_input(mut console: UnixStream, control: &Ender) {
             control.stop();
             return;
         }
-        if console.write_all(&bytes[..count]).is_err() {
-            return;
+        // A guest that does not read loses input, and never the way to end it.
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match rustix::net::send(&console, &bytes[..count], flags) {
+            Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(_) => return,
         }
     }
 }

@@ -7,6 +7,7 @@ const ET_EXEC: u16 = 2;
 const ET_DYN: u16 = 3;
 const EM_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
+const PT_NOTE: u32 = 4;
 const HEADER_BYTES: usize = 64;
 const PROGRAM_HEADER_BYTES: usize = 56;
 
@@ -27,6 +28,14 @@ pub enum ElfError {
     /// Its headers make no sense
     #[error("its program headers are inconsistent")]
     Inconsistent,
+    /// Its segments repeat the file
+    #[error("its program headers refer to {referred} bytes in a file of {found}: they repeat it")]
+    Repeating {
+        /// Bytes that its headers refer to, counting each time.
+        referred: u64,
+        /// Bytes that there are.
+        found: u64,
+    },
     /// It loads nothing
     #[error("it has no segment to load; is it an object file, or stripped of all?")]
     Empty,
@@ -47,7 +56,8 @@ pub enum ElfError {
 }
 
 /// Checks that every loadable segment is in the file, and lands in RAM between 1 MiB and the hole.
-pub(super) fn check(image: &[u8], layout: MemoryLayout) -> Result<(), ElfError> {
+/// Returns the guest physical address of the first byte behind all of them.
+pub(super) fn check(image: &[u8], layout: MemoryLayout) -> Result<u64, ElfError> {
     let header = bytes(image, 0, HEADER_BYTES as u64)?;
     let is_64_bit_little_endian = header[4] == 2 && header[5] == 1;
     let is_executable = matches!(u16_at(header, 16), ET_EXEC | ET_DYN);
@@ -59,17 +69,26 @@ pub(super) fn check(image: &[u8], layout: MemoryLayout) -> Result<(), ElfError> 
     }
     let count = u64::from(u16_at(header, 56));
     let table = bytes(image, u64_at(header, 32), count * PROGRAM_HEADER_BYTES as u64)?;
-    let mut segments = 0;
+    let (mut end, mut referred) = (0, 0_u64);
     for entry in table.chunks_exact(PROGRAM_HEADER_BYTES) {
-        if u32_at(entry, 0) == PT_LOAD {
-            check_segment(image, entry, layout)?;
-            segments += 1;
+        match u32_at(entry, 0) {
+            PT_LOAD => end = check_segment(image, entry, layout)?.max(end),
+            PT_NOTE => {}
+            _ => continue,
         }
+        referred = referred.saturating_add(u64_at(entry, 32));
     }
-    if segments == 0 { Err(ElfError::Empty) } else { Ok(()) }
+    // A note lies inside a segment, so that a sound file is read twice at most. Thousands of headers
+    // over the same bytes would keep the loader busy for minutes.
+    let found = image.len() as u64;
+    if referred > found.saturating_mul(2) {
+        return Err(ElfError::Repeating { referred, found });
+    }
+    if end == 0 { Err(ElfError::Empty) } else { Ok(end) }
 }
 
-fn check_segment(image: &[u8], entry: &[u8], layout: MemoryLayout) -> Result<(), ElfError> {
+/// Returns the guest physical address of the first byte behind the segment.
+fn check_segment(image: &[u8], entry: &[u8], layout: MemoryLayout) -> Result<u64, ElfError> {
     let (offset, start) = (u64_at(entry, 8), u64_at(entry, 24));
     let (file_size, memory_size) = (u64_at(entry, 32), u64_at(entry, 40));
     bytes(image, offset, file_size)?;
@@ -78,7 +97,7 @@ fn check_segment(image: &[u8], entry: &[u8], layout: MemoryLayout) -> Result<(),
     }
     let (ram_start, ram_end) = (HIGH_RAM_START, layout.low_end());
     match start.checked_add(memory_size) {
-        Some(end) if start >= ram_start && end <= ram_end => Ok(()),
+        Some(end) if start >= ram_start && end <= ram_end => Ok(end),
         end => {
             let end = end.unwrap_or(u64::MAX);
             Err(ElfError::OutsideOfRam { start, end, ram_start, ram_end })
@@ -114,11 +133,11 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    /// An ELF file with one segment.
-    fn elf(start: u64, file_size: u64, memory_size: u64) -> Vec<u8> {
+    /// An ELF file with one segment, and no entry.
+    pub(in crate::boot) fn elf(start: u64, file_size: u64, memory_size: u64) -> Vec<u8> {
         let mut image = vec![0; HEADER_BYTES + PROGRAM_HEADER_BYTES];
         image[..6].copy_from_slice(b"\x7fELF\x02\x01");
         image[16] = 2;
@@ -141,7 +160,7 @@ mod tests {
         let expect = |start, memory_size, is_fine: bool| {
             let outcome = check(&elf(start, 4096, memory_size), layout);
             let expected = if is_fine {
-                matches!(outcome, Ok(()))
+                outcome == Ok(start + memory_size)
             } else {
                 matches!(outcome, Err(ElfError::OutsideOfRam { .. }))
             };
@@ -160,10 +179,40 @@ mod tests {
     fn what_the_headers_refer_to_must_be_in_the_file() {
         let layout = MemoryLayout::new(64 << 20, 32 << 20).unwrap();
         let whole = elf(1 << 20, 4096, 4096);
-        assert_eq!(check(&whole, layout), Ok(()));
+        assert_eq!(check(&whole, layout), Ok((1 << 20) + 4096));
         for length in [0, 4, 63, 119, 120, whole.len() - 1] {
             let outcome = check(&whole[..length], layout);
             assert!(matches!(outcome, Err(ElfError::Truncated { .. })), "{length}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_segment_of_zeros_alone_counts_towards_the_end() {
+        let layout = MemoryLayout::new(64 << 20, 32 << 20).unwrap();
+        assert_eq!(check(&elf(2 << 20, 0, 8192), layout), Ok((2 << 20) + 8192));
+    }
+
+    #[test]
+    fn headers_that_repeat_the_file_are_refused() {
+        let layout = MemoryLayout::new(64 << 20, 32 << 20).unwrap();
+        // Headers that all load what one loads; the file's contents do not matter.
+        let repeated = |headers: u16, kind: u8| {
+            let mut image = elf(1 << 20, 4096, 4096);
+            let header = image[HEADER_BYTES..HEADER_BYTES + PROGRAM_HEADER_BYTES].to_vec();
+            let table = image.len() as u64;
+            image[32..40].copy_from_slice(&table.to_le_bytes());
+            image[56..58].copy_from_slice(&headers.to_le_bytes());
+            for index in 0..headers {
+                image.extend_from_slice(&header);
+                let at = image.len() - PROGRAM_HEADER_BYTES;
+                image[at] = if index == 0 { 1 } else { kind };
+            }
+            check(&image, layout)
+        };
+        for kind in [1, 4] {
+            assert_eq!(repeated(2, kind), Ok((1 << 20) + 4096), "type {kind}");
+            let outcome = repeated(60, kind);
+            assert!(matches!(outcome, Err(ElfError::Repeating { .. })), "{kind}: {outcome:?}");
         }
     }
 

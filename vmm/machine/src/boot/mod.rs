@@ -60,6 +60,16 @@ pub enum BootError {
     /// linux-loader refused it
     #[error("the kernel cannot be loaded: {0}")]
     Loader(#[from] linux_loader::loader::Error),
+    /// Its first instruction is not in what it loads
+    #[error(
+        "the kernel starts at {entry:#x}, which is not in what it loads, below {end:#x}; is the file damaged?"
+    )]
+    EntryOutside {
+        /// Guest physical address of the first instruction.
+        entry: u64,
+        /// One past the kernel's last byte.
+        end: u64,
+    },
     /// It does not fit
     #[error(
         "{what} of {size} bytes does not fit into {low_mib} MiB of memory below the hole beside the kernel; give the machine more with --memory"
@@ -94,16 +104,30 @@ pub(crate) fn load(
 ) -> Result<EntryPoint, BootError> {
     let layout = ram.layout();
     let kernel = load_kernel(ram, source.kernel)?;
-    let initrd = load_initrd(ram, source.initrd.unwrap_or_default(), kernel.kernel_end)?;
+    let initrd = load_initrd(ram, source.initrd.unwrap_or_default(), kernel_end(&kernel))?;
     load_command_line(ram, source.command_line)?;
     let rsdp = acpi::write_tables(ram, cpus)?;
-    match kernel.pvh_boot_cap {
+    let entry_point = match kernel.pvh_boot_cap {
         PvhBootCapability::PvhEntryPresent(entry) => {
             let start_info = pvh::write_start_info(ram, layout, initrd, rsdp)?;
-            Ok(EntryPoint::Pvh { entry: entry.0, start_info })
+            EntryPoint::Pvh { entry: entry.0, start_info }
         }
-        _ => linux64::prepare(ram, &kernel, initrd, rsdp, source.command_line.len()),
+        _ => linux64::prepare(ram, &kernel, initrd, rsdp, source.command_line.len())?,
+    };
+    let (entry, end) = (entry_point.first_instruction(), kernel.kernel_end);
+    if !(HIGH_RAM_START..end).contains(&entry) {
+        return Err(BootError::EntryOutside { entry, end });
     }
+    Ok(entry_point)
+}
+
+/// Loads a guest of `cpus` vCPUs as [`crate::Paused::boot`] does, without KVM: for fuzzing. Returns
+/// the guest physical address of its first instruction.
+///
+/// # Errors
+/// Says what is wrong with the image, or that it does not fit.
+pub fn load_guest(ram: &GuestRam, cpus: u8, source: &BootSource<'_>) -> Result<u64, BootError> {
+    load(ram, cpus, source).map(EntryPoint::first_instruction)
 }
 
 /// Where the initrd lies in guest memory; a size of 0 when there is none.
@@ -117,8 +141,10 @@ fn load_kernel(ram: &GuestRam, image: &[u8]) -> Result<KernelLoaderResult, BootE
     let mut file = Cursor::new(image);
     if image.starts_with(b"\x7fELF") {
         // linux-loader checks what it copies, but neither a segment's zeroed part nor the hole.
-        elf::check(image, ram.layout())?;
-        return Ok(Elf::load(ram.mapping(), None, &mut file, None)?);
+        let end = elf::check(image, ram.layout())?;
+        let loaded = Elf::load(ram.mapping(), None, &mut file, None)?;
+        // Its own idea of the end passes over segments that are all zeros.
+        return Ok(KernelLoaderResult { kernel_end: end, ..loaded });
     }
     // boot.rst: the magic "HdrS" at 0x202.
     if image.get(0x202..0x206) == Some(b"HdrS") {
@@ -126,6 +152,14 @@ fn load_kernel(ram: &GuestRam, image: &[u8]) -> Result<KernelLoaderResult, BootE
         return Ok(BzImage::load(ram.mapping(), None, &mut file, Some(start))?);
     }
     Err(BootError::UnknownFormat)
+}
+
+/// One past the last address that the kernel needs: a bzImage decompresses itself to a place of its
+/// own choice, which its header names (boot.rst, `pref_address` and `init_size`).
+fn kernel_end(kernel: &KernelLoaderResult) -> u64 {
+    let unpacked =
+        kernel.setup_header.map_or(0, |h| h.pref_address.saturating_add(h.init_size.into()));
+    kernel.kernel_end.max(unpacked)
 }
 
 /// Puts the initrd as high below the hole as it goes: a kernel that decompresses itself upwards
@@ -222,6 +256,35 @@ mod tests {
         let source =
             BootSource { kernel: firmware::ORACLE, initrd: Some(&initrd), command_line: "" };
         assert!(matches!(load_into(&ram(), &source), Err(BootError::DoesNotFit { .. })));
+    }
+
+    #[test]
+    fn an_initrd_does_not_fit_over_memory_that_the_kernel_wants_zeroed() {
+        let kernel = elf::tests::elf(1 << 20, 0, 31 << 20);
+        let source = BootSource { kernel: &kernel, initrd: Some(&[1]), command_line: "" };
+        let refused = load_into(&ram(), &source);
+        assert!(matches!(refused, Err(BootError::DoesNotFit { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn a_kernel_that_starts_outside_of_itself_is_refused() {
+        let mut kernel = elf::tests::elf(1 << 20, 4096, 4096);
+        for (entry, is_fine) in [
+            (0, false),
+            ((1_u64 << 20) - 1, false),
+            (1 << 20, true),
+            ((1 << 20) + 4095, true),
+            ((1 << 20) + 4096, false),
+            (u64::MAX, false),
+        ] {
+            kernel[24..32].copy_from_slice(&entry.to_le_bytes());
+            let source = BootSource { kernel: &kernel, initrd: None, command_line: "" };
+            match load_into(&ram(), &source) {
+                Ok(_) => assert!(is_fine, "{entry:#x}"),
+                Err(BootError::EntryOutside { .. }) => assert!(!is_fine, "{entry:#x}"),
+                Err(other) => panic!("{entry:#x}: {other}"),
+            }
+        }
     }
 
     #[test]

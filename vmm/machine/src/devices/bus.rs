@@ -54,13 +54,14 @@ impl PortBus {
 
     /// A write by the guest. Ports that nobody answers swallow it, as on a PC.
     pub(crate) fn write(&self, port: u16, data: &[u8]) -> Option<BusRequest> {
-        // Every register here is one byte wide; a wider access touches the following ports too.
-        data.iter().zip(port..).find_map(|(byte, port)| self.write_byte(port, *byte))
+        // Every register here is one byte wide, and KVM gives all bytes of a string instruction at
+        // once: they belong to this one port.
+        data.iter().find_map(|byte| self.write_byte(port, *byte))
     }
 
     /// A read by the guest. Ports that nobody answers read as ones.
     pub(crate) fn read(&self, port: u16, data: &mut [u8]) {
-        for (byte, port) in data.iter_mut().zip(port..) {
+        for byte in data {
             *byte = self.read_byte(port);
         }
     }

@@ -105,7 +105,8 @@ impl History {
         self.ring.extend(kept);
         self.unsent += bytes.len();
         if self.unsent > self.ring.len() {
-            self.lost += (self.unsent - self.ring.len()) as u64;
+            let lost = (self.unsent - self.ring.len()) as u64;
+            self.lost = self.lost.saturating_add(lost);
             self.unsent = self.ring.len();
         }
     }

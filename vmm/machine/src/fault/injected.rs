@@ -15,7 +15,8 @@ use crate::state::MachineState;
 use crate::vm::{Paused, VmError};
 
 /// What `NOVACRON_FAULT` asks for: a comma-separated list of `kill:STEP`, `drop-dirty-bit`,
-/// `drop-page`, `drop-acknowledgement`, `drop-field`, `reference`.
+/// `drop-page`, `damage-page`, `damage-state`, `drop-acknowledgement`, `acknowledge-unapplied`,
+/// `drop-field`, `slow-take`, `reference`.
 fn is_asked(fault: &str) -> bool {
     static ASKED: OnceLock<String> = OnceLock::new();
     let asked = ASKED.get_or_init(|| std::env::var("NOVACRON_FAULT").unwrap_or_default());
@@ -56,6 +57,36 @@ pub(crate) fn drop_dirty_bit(words: &mut [u64]) {
 pub(crate) fn drops_page(run: PageRun) -> bool {
     static DONE: AtomicBool = AtomicBool::new(false);
     run.first().0 > 1024 && once("drop-page", &DONE)
+}
+
+/// Inverts a bit of a run after its digest was computed.
+pub(crate) fn damage_page(bytes: &mut [u8]) {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if once("damage-page", &DONE) {
+        bytes[0] ^= 1;
+    }
+}
+
+/// Inverts a bit of the state after the root was computed.
+pub(crate) fn damage_state(mut state: Vec<u8>) -> Vec<u8> {
+    if is_asked("damage-state") {
+        let middle = state.len() / 2;
+        state[middle] ^= 1;
+    }
+    state
+}
+
+/// Whether to acknowledge a run that is not written.
+pub(crate) fn acknowledges_unapplied() -> bool {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    once("acknowledge-unapplied", &DONE)
+}
+
+/// Takes longer over the permit than the predecessor waits, if asked for.
+pub(crate) fn slow_take() {
+    if is_asked("slow-take") {
+        std::thread::sleep(std::time::Duration::from_secs(12));
+    }
 }
 
 /// Whether to apply a run without acknowledging it.

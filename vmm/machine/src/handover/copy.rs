@@ -1,13 +1,15 @@
 //! The page path of the copying form: harvest → ledger → run → digest → socket → acknowledgement.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use dwcp::digest::{DigestKey, DigestSum, Manifest, ManifestError, PageDigest, is_zero};
 use dwcp::ledger::{Ledger, PageSend, SendNumber};
 use dwcp::page::{Gfn, PAGE_SIZE, PageRun};
 
-use super::message::{PagesFrame, ToPredecessor, ToSuccessor};
-use super::{HandOverError, Limits};
+use super::blackout::{Blackout, now_ns};
+use super::message::{Form, PagesFrame, ToPredecessor, ToSuccessor};
+use super::{HandOverError, HandOverReport, Limits};
 use crate::dirty::{DirtyLog, KvmBitmapLog};
 use crate::ipc::Channel;
 use crate::memory::GuestRam;
@@ -56,32 +58,61 @@ pub(super) struct Copier<'a> {
     ledger: Ledger,
     digests: Digests,
     buffer: Vec<u8>,
-    pub(super) pages_sent: u64,
-    pub(super) pages_sent_in_last_round: u64,
-    pub(super) rounds: u32,
+    pub(super) copied: Copied,
+}
+
+/// What a copying hand-over has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Copied {
+    /// Rounds while the guest ran.
+    rounds: u32,
+    /// Pages sent, counting each time.
+    pages: u64,
+    /// Of those, pages of the last round.
+    pages_of_last_round: u64,
+}
+
+impl Copied {
+    /// The report, once the guest runs elsewhere: the last round was inside the blackout.
+    pub(super) fn report(self, form: Form, blackout: Blackout, started_ns: u64) -> HandOverReport {
+        HandOverReport {
+            form,
+            blackout,
+            rounds: self.rounds,
+            pages_sent: self.pages,
+            pages_sent_paused: self.pages_of_last_round,
+            total_ns: now_ns().saturating_sub(started_ns),
+        }
+    }
 }
 
 impl<'a> Copier<'a> {
-    /// A copier that owes nothing yet: the first harvest of a log that has just been switched on
-    /// gives every page.
+    /// A copier that owes every page. The first harvest of a new log would say the same; but nothing
+    /// rests on a kernel's flag that can be asserted here.
+    ///
+    /// # Errors
+    /// When the layout does not fit the ledger.
     pub(super) fn new(
         ram: &'a GuestRam,
         channel: &'a Channel,
         log: KvmBitmapLog,
         key: &DigestKey,
-    ) -> Self {
+    ) -> Result<Self, HandOverError> {
         let limit = Gfn(ram.layout().frame_limit());
-        Self {
+        let mut ledger = Ledger::new(limit);
+        for region in ram.layout().regions() {
+            let run = PageRun::new(Gfn(region.first_frame()), region.pages());
+            ledger.owe(run.map_err(|_| HandOverError::Differs { what: "the memory layout" })?)?;
+        }
+        Ok(Self {
             ram,
             channel,
             log,
-            ledger: Ledger::new(limit),
+            ledger,
             digests: Digests::new(key, limit),
             buffer: vec![0; byte_count(RUN_PAGES.get())],
-            pages_sent: 0,
-            pages_sent_in_last_round: 0,
-            rounds: 0,
-        }
+            copied: Copied::default(),
+        })
     }
 
     /// Rounds while the guest runs, until few enough pages are owed.
@@ -92,13 +123,13 @@ impl<'a> Copier<'a> {
         loop {
             self.harvest()?;
             let dirty = self.ledger.owed();
-            if self.rounds > 0 && dirty <= limits.pages_at_pause {
+            if self.copied.rounds > 0 && dirty <= limits.pages_at_pause {
                 return Ok(());
             }
-            if self.rounds == limits.rounds {
-                return Err(HandOverError::DoesNotConverge { dirty, rounds: self.rounds });
+            if self.copied.rounds == limits.rounds {
+                return Err(HandOverError::DoesNotConverge { dirty, rounds: self.copied.rounds });
             }
-            self.rounds += 1;
+            self.copied.rounds += 1;
             self.send_owed()?;
         }
     }
@@ -111,7 +142,7 @@ impl<'a> Copier<'a> {
 
     /// Sends everything owed, and waits until all of it is written and checked at the successor.
     pub(super) fn send_owed(&mut self) -> Result<(), HandOverError> {
-        let before = self.pages_sent;
+        let before = self.copied.pages;
         while let Some(send) = self.ledger.next_run(RUN_PAGES) {
             self.send(send)?;
             while self.channel.is_readable()? {
@@ -121,7 +152,7 @@ impl<'a> Copier<'a> {
         while self.ledger.in_flight() > 0 {
             self.settle_one()?;
         }
-        self.pages_sent_in_last_round = self.pages_sent - before;
+        self.copied.pages_of_last_round = self.copied.pages - before;
         Ok(())
     }
 
@@ -142,7 +173,7 @@ impl<'a> Copier<'a> {
             self.digests.record(run, bytes)?
         };
         let is_zero = is_hole || is_zero(bytes);
-        self.pages_sent += run.pages();
+        self.copied.pages += run.pages();
         #[cfg(feature = "fault-injection")]
         if crate::fault::drops_page(run) {
             return Ok(());
@@ -156,6 +187,8 @@ impl<'a> Copier<'a> {
         };
         self.channel.send(&ToSuccessor::Pages(frame), &[])?;
         if !is_zero {
+            #[cfg(feature = "fault-injection")]
+            crate::fault::damage_page(bytes);
             self.channel.send_bytes(bytes)?;
         }
         Ok(())
@@ -186,16 +219,16 @@ fn byte_count(pages: u64) -> usize {
 }
 
 /// The other end: writes what comes, and checks it.
-pub(super) struct Applier<'a> {
-    ram: &'a GuestRam,
+pub(super) struct Applier {
+    ram: Arc<GuestRam>,
     digests: Digests,
     buffer: Vec<u8>,
     /// Send number from which the next run must start at least: numbers only grow on one stream.
     next_number: u64,
 }
 
-impl<'a> Applier<'a> {
-    pub(super) fn new(ram: &'a GuestRam, key: &DigestKey) -> Self {
+impl Applier {
+    pub(super) fn new(ram: Arc<GuestRam>, key: &DigestKey) -> Self {
         let limit = Gfn(ram.layout().frame_limit());
         Self {
             ram,
@@ -206,7 +239,7 @@ impl<'a> Applier<'a> {
     }
 }
 
-impl Applier<'_> {
+impl Applier {
     /// Takes one run from the channel, writes it, checks it, and says so.
     pub(super) fn apply(
         &mut self,
@@ -220,7 +253,16 @@ impl Applier<'_> {
         if frame.first_number < self.next_number {
             return Err(HandOverError::Differs { what: "the order of send numbers" });
         }
-        self.next_number = frame.first_number + run.pages();
+        self.next_number = frame
+            .first_number
+            .checked_add(run.pages())
+            .ok_or(HandOverError::Differs { what: "the range of send numbers" })?;
+        #[cfg(feature = "fault-injection")]
+        if !frame.is_zero && crate::fault::acknowledges_unapplied() {
+            channel.receive_bytes(&mut self.buffer[..byte_count(run.pages())])?;
+            let (first_number, pages) = (frame.first_number, run.pages());
+            return Ok(channel.send(&ToPredecessor::Applied { first_number, pages }, &[])?);
+        }
         let sum = if frame.is_zero {
             self.apply_zeros(run)?
         } else {

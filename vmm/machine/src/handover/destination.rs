@@ -52,6 +52,10 @@ struct Arrival<'a> {
     paused: Paused,
     permit: PermitFile,
     console: Arc<ConsoleLink>,
+    key: DigestKey,
+    /// In the copying form. It is made before the predecessor is told to go on: it takes time that
+    /// grows with the guest.
+    applier: Option<Applier>,
 }
 
 impl<'a> Arrival<'a> {
@@ -81,24 +85,31 @@ impl<'a> Arrival<'a> {
         let console = ConsoleLink::new(console).map_err(VmError::from)?;
         let host = Host::open().map_err(VmError::from)?;
         let paused = Paused::around(&host, hello.config, hello.cpuid.clone(), Arc::new(ram))?;
+        let key = DigestKey::new(hello.digest_key);
+        let copies = hello.form == Form::Copying;
+        let applier = copies.then(|| Applier::new(Arc::clone(paused.ram()), &key));
         channel.send(&ToPredecessor::Ready { successor: successor.bytes() }, &[])?;
         reached(Step::DestinationReady);
-        Ok(Self { channel, session, hello, paused, permit, console })
+        Ok(Self { channel, session, hello, paused, permit, console, key, applier })
     }
 
     /// Takes pages until the permit frame, then the guest.
-    fn complete(self) -> Result<Arrived, HandOverError> {
-        let ram = Arc::clone(self.paused.ram());
-        let key = DigestKey::new(self.hello.digest_key);
-        let mut applier = Applier::new(&ram, &key);
+    fn complete(mut self) -> Result<Arrived, HandOverError> {
         #[cfg(feature = "fault-injection")]
         let mut reference = None;
         let frame = loop {
             let (message, _descriptors) = self.channel.receive::<ToSuccessor>()?;
             match message {
-                ToSuccessor::Pages(pages) if self.hello.form == Form::Copying => {
-                    applier.apply(self.channel, &pages)?;
-                }
+                ToSuccessor::Pages(pages) => match &mut self.applier {
+                    Some(applier) => applier.apply(self.channel, &pages)?,
+                    None => {
+                        let found = "pages in the shared form".to_owned();
+                        return Err(HandOverError::OutOfTurn {
+                            found,
+                            expected: "the permit frame",
+                        });
+                    }
+                },
                 ToSuccessor::Permit(frame) => break *frame,
                 #[cfg(feature = "fault-injection")]
                 ToSuccessor::Reference => reference = _descriptors.into_iter().next(),
@@ -106,10 +117,9 @@ impl<'a> Arrival<'a> {
             }
         };
         // In the shared form nothing was applied: the sum is zero at both ends.
-        let sum = applier.sum();
+        let sum = self.applier.as_ref().map_or(DigestSum::ZERO, Applier::sum);
         self.take_over(
             frame,
-            key,
             sum,
             #[cfg(feature = "fault-injection")]
             reference,
@@ -120,14 +130,13 @@ impl<'a> Arrival<'a> {
     fn take_over(
         mut self,
         frame: PermitFrame,
-        key: DigestKey,
         sum: DigestSum,
         #[cfg(feature = "fault-injection")] reference: Option<std::os::fd::OwnedFd>,
     ) -> Result<Arrived, HandOverError> {
         let PermitFrame { state, root, mut blackout } = frame;
         blackout.mark(Cause::Wire);
         reached(Step::DestinationPermitReceived);
-        if Root::new(&key, sum, &state) != root {
+        if Root::new(&self.key, sum, &state) != root {
             return Err(HandOverError::Differs { what: "the root over memory and state" });
         }
         blackout.mark(Cause::Digest);
@@ -140,6 +149,8 @@ impl<'a> Arrival<'a> {
         reached(Step::DestinationRestored);
         self.permit.take(self.session)?;
         blackout.mark(Cause::Record);
+        #[cfg(feature = "fault-injection")]
+        crate::fault::slow_take();
         reached(Step::DestinationTaken);
         let running = self.paused.resume();
         blackout.mark(Cause::Resume);
@@ -148,10 +159,13 @@ impl<'a> Arrival<'a> {
         if let Err(error) = self.channel.send(&ToPredecessor::Running { blackout }, &[]) {
             tracing::warn!(%error, "the predecessor does not hear that its guest runs here");
         }
-        if let Err(error) = self.permit.settle(self.session) {
+        // Once more if it fails: while the record stays at Taken, the guest cannot be offered again.
+        let settled = self.permit.settle(self.session);
+        if let Err(error) = settled.or_else(|_| self.permit.settle(self.session)) {
             tracing::error!(%error, "the record stays at Taken");
         }
-        let resident = Resident { permit: self.permit, console: self.console, digest_key: key };
+        let resident =
+            Resident { permit: self.permit, console: self.console, digest_key: self.key };
         Ok(Arrived { running, resident })
     }
 }

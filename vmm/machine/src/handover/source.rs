@@ -8,12 +8,12 @@ use dwcp::acp::{Nonce, SessionId};
 use dwcp::digest::{DigestKey, DigestSum, Root};
 
 use super::blackout::{Blackout, Cause, now_ns};
-use super::copy::Copier;
+use super::copy::{Copied, Copier};
 use super::message::{Form, Hello, PermitFrame, ToPredecessor, ToSuccessor, VERSION};
 use super::{HandOverError, HandOverReport, Limits};
 use crate::devices::ConsoleLink;
 use crate::fault::{Step, reached};
-use crate::ipc::Channel;
+use crate::ipc::{Channel, ChannelError};
 use crate::memory::GuestRam;
 use crate::permit::PermitFile;
 use crate::vm::{Paused, Running, VmError};
@@ -61,23 +61,17 @@ enum Failure {
 }
 
 impl Departure<'_> {
-    /// Hands `running` over: the phases in their order, and one path for every failure.
+    /// Hands `running` over: everything until the permit frame, the frame, and what follows from it.
     pub(crate) fn run(mut self, running: Running) -> Outcome {
         let started_ns = now_ns();
-        let logs = self.form == Form::Copying;
-        let failed = match self.until_permit_frame(running) {
-            Ok(sent) => match self.after_permit_frame(sent, started_ns) {
-                Ok(outcome) => return outcome,
-                Err(failed) => failed,
-            },
-            Err(failed) => failed,
-        };
-        self.go_on(failed, logs)
+        match self.until_permit_frame(running) {
+            Ok(ready) => self.part_with_permit(ready, started_ns),
+            Err(failed) => self.go_on(*failed),
+        }
     }
 
-    /// Everything until the permit frame has been handed to the socket. The guest can still go on
-    /// here at once.
-    fn until_permit_frame(&mut self, running: Running) -> Result<Sent, Failed> {
+    /// Everything until the permit frame. The guest can still go on here at once.
+    fn until_permit_frame(&mut self, running: Running) -> Result<Ready, Failed> {
         let ram = Arc::clone(running.ram());
         let mut copier = match self.prepare(&running, &ram) {
             Ok(copier) => copier,
@@ -86,17 +80,12 @@ impl Departure<'_> {
         let mut blackout = Blackout::begin();
         let paused = running.pause();
         blackout.mark(Cause::Pause);
-        match self.send_paused(&paused, copier.as_mut(), &mut blackout) {
-            Ok(()) => Ok(Sent {
-                paused,
-                rounds: copier.as_ref().map_or(0, |copier| copier.rounds),
-                pages_sent: copier.as_ref().map_or(0, |copier| copier.pages_sent),
-                pages_sent_paused: copier
-                    .as_ref()
-                    .map_or(0, |copier| copier.pages_sent_in_last_round),
-            }),
-            Err(why) => Err(Box::new(Failure::Paused(paused, why))),
-        }
+        let frame = match self.send_paused(&paused, copier.as_mut(), blackout) {
+            Ok(frame) => frame,
+            Err(why) => return Err(Box::new(Failure::Paused(paused, why))),
+        };
+        let copied = copier.map_or_else(Copied::default, |copier| copier.copied);
+        Ok(Ready { paused, frame, copied })
     }
 
     /// While the guest runs: greet, copy, offer.
@@ -116,7 +105,8 @@ impl Departure<'_> {
             Form::Shared => None,
             Form::Copying => {
                 let log = running.start_dirty_log()?;
-                let mut copier = Copier::new(ram, self.channel, log, &self.resident.digest_key);
+                let key = &self.resident.digest_key;
+                let mut copier = Copier::new(ram, self.channel, log, key)?;
                 copier.copy_while_running(self.limits)?;
                 Some(copier)
             }
@@ -151,13 +141,14 @@ impl Departure<'_> {
         }
     }
 
-    /// While the guest stands still: drain, save, last harvest, last pages, permit frame.
+    /// While the guest stands still: drain, save, last harvest, last pages. What is left is the
+    /// permit frame.
     fn send_paused(
         &self,
         paused: &Paused,
         copier: Option<&mut Copier<'_>>,
-        blackout: &mut Blackout,
-    ) -> Result<(), HandOverError> {
+        mut blackout: Blackout,
+    ) -> Result<PermitFrame, HandOverError> {
         if paused.exit().is_some() {
             return Err(HandOverError::GuestEnded);
         }
@@ -180,74 +171,103 @@ impl Departure<'_> {
         reached(Step::SourceSaved);
         #[cfg(feature = "fault-injection")]
         crate::fault::send_reference(self.channel, paused.ram())?;
-        let frame = PermitFrame { state, root, blackout: blackout.clone() };
-        self.channel.send(&ToSuccessor::Permit(Box::new(frame)), &[])?;
+        #[cfg(feature = "fault-injection")]
+        let state = crate::fault::damage_state(state);
+        Ok(PermitFrame { state, root, blackout })
+    }
+
+    /// Sends the permit frame. From its first byte on the record decides who may run, and it alone.
+    fn part_with_permit(mut self, ready: Ready, started_ns: u64) -> Outcome {
+        let Ready { paused, frame, copied } = ready;
+        let frame = ToSuccessor::Permit(Box::new(frame));
+        let sent = self.channel.send(&frame, &[]).map_err(HandOverError::from);
         reached(Step::SourcePermitSent);
-        Ok(())
-    }
-
-    /// The permit frame is out. The record decides who may run, and it alone.
-    fn after_permit_frame(&self, sent: Sent, started_ns: u64) -> Result<Outcome, Failed> {
-        let why = match self.channel.receive().map_err(HandOverError::from) {
-            Ok((ToPredecessor::Running { blackout }, _)) => {
-                let report = sent.report(self.form, blackout, started_ns);
-                return Ok(Outcome::HandedOver(report));
+        let why = match sent.and_then(|()| self.hear_running()) {
+            Ok(blackout) => {
+                return Outcome::HandedOver(copied.report(self.form, blackout, started_ns));
             }
-            Ok((other, _)) => out_of_turn(other, "running"),
-            Err(error) => error,
+            Err(why) => why,
         };
-        Err(Box::new(Failure::Paused(sent.paused, why)))
-    }
-
-    /// The one failure path: take the permit back, and let the guest go on here; or, if the record
-    /// says that the successor has it, never again.
-    fn go_on(&mut self, failed: Failed, logs: bool) -> Outcome {
-        match *failed {
-            Failure::Running(running, why) => {
-                // If the offer stood in the record already, it is worthless without a permit frame.
-                // If it did not, there is nothing to withdraw, and the table says so.
-                let _ = self.resident.permit.withdraw(self.session);
-                self.stay(running, why, logs)
-            }
-            Failure::Paused(frozen, why) => match self.resident.permit.withdraw(self.session) {
-                Ok(()) if frozen.exit().is_some() => Outcome::Ended { paused: frozen },
-                Ok(()) => self.stay(frozen.resume(), why, logs),
-                Err(refusal) => {
+        match self.resident.permit.withdraw(self.session) {
+            Ok(()) => self.go_on(Failure::Paused(paused, why)),
+            // The successor has the permit, or nobody can tell. It may only be slow: it is listened
+            // to until it has gone.
+            Err(refusal) => match self.hear_running_until_it_has_gone() {
+                Some(blackout) => {
+                    Outcome::HandedOver(copied.report(self.form, blackout, started_ns))
+                }
+                None => {
                     tracing::error!(%why, %refusal, "the permit has gone");
-                    Outcome::Departed { frozen, why }
+                    Outcome::Departed { frozen: paused, why }
                 }
             },
         }
     }
 
-    fn stay(&self, running: Running, why: HandOverError, logs: bool) -> Outcome {
+    fn hear_running(&self) -> Result<Blackout, HandOverError> {
+        match self.channel.receive()?.0 {
+            ToPredecessor::Running { blackout } => Ok(blackout),
+            other => Err(out_of_turn(other, "running")),
+        }
+    }
+
+    fn hear_running_until_it_has_gone(&self) -> Option<Blackout> {
+        loop {
+            match self.hear_running() {
+                Ok(blackout) => return Some(blackout),
+                Err(HandOverError::Channel(ChannelError::TimedOut)) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// The one failure path while the permit is here: the guest goes on here.
+    fn go_on(&mut self, failed: Failure) -> Outcome {
+        // If an offer stands in the record, it is worthless without a permit frame. If none does,
+        // there is nothing to withdraw, and the table says so.
+        let _ = self.resident.permit.withdraw(self.session);
+        match failed {
+            Failure::Running(running, why) => self.stay(running, self.explained(why)),
+            Failure::Paused(paused, _) if paused.exit().is_some() => Outcome::Ended { paused },
+            Failure::Paused(paused, why) => {
+                // The guest goes on at once; what the successor said is read afterwards.
+                let running = paused.resume();
+                let why = self.explained(why);
+                self.stay(running, why)
+            }
+        }
+    }
+
+    /// A successor that refuses says so and goes; whoever was writing to it then finds out only that
+    /// it has gone. What it said last says more.
+    fn explained(&self, why: HandOverError) -> HandOverError {
+        if !matches!(why, HandOverError::Channel(ChannelError::Closed)) {
+            return why;
+        }
+        while let Ok((said, _)) = self.channel.receive::<ToPredecessor>() {
+            if let ToPredecessor::Refused { why } = said {
+                return HandOverError::Refused(why);
+            }
+        }
+        why
+    }
+
+    fn stay(&self, running: Running, why: HandOverError) -> Outcome {
         self.resident.console.attach(running.console());
-        if logs && let Err(error) = running.stop_dirty_log() {
+        if self.form == Form::Copying
+            && let Err(error) = running.stop_dirty_log()
+        {
             tracing::warn!(%error, "the dirty log stays on; the guest runs slower");
         }
         Outcome::Stayed { running, why }
     }
 }
 
-/// Everything is sent, and the guest stands still.
-struct Sent {
+/// Everything but the permit frame is sent, and the guest stands still.
+struct Ready {
     paused: Paused,
-    rounds: u32,
-    pages_sent: u64,
-    pages_sent_paused: u64,
-}
-
-impl Sent {
-    fn report(&self, form: Form, blackout: Blackout, started_ns: u64) -> HandOverReport {
-        HandOverReport {
-            form,
-            blackout,
-            rounds: self.rounds,
-            pages_sent: self.pages_sent,
-            pages_sent_paused: self.pages_sent_paused,
-            total_ns: now_ns().saturating_sub(started_ns),
-        }
-    }
+    frame: PermitFrame,
+    copied: Copied,
 }
 
 fn out_of_turn(found: ToPredecessor, expected: &'static str) -> HandOverError {

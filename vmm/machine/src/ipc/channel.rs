@@ -39,6 +39,9 @@ pub enum ChannelError {
     /// Not a message of this kind
     #[error("the other process sent a message that cannot be read: {0}")]
     Malformed(#[from] postcard::Error),
+    /// A message of this kind with more behind it
+    #[error("the other process sent a message with {0} bytes too many; is it of another version?")]
+    TooMuch(usize),
     /// Fewer descriptors than the message needs
     #[error("the other process sent {found} descriptors; {needed} are needed")]
     Descriptors {
@@ -144,7 +147,7 @@ impl Channel {
         }
         let mut bytes = vec![0; length];
         (&self.stream).read_exact(&mut bytes)?;
-        Ok((postcard::from_bytes(&bytes)?, descriptors))
+        Ok((decode(&bytes)?, descriptors))
     }
 
     /// Receives exactly as many raw bytes as fit.
@@ -215,6 +218,17 @@ impl From<Channel> for OwnedFd {
     }
 }
 
+/// Reads a message that fills `bytes`.
+///
+/// # Errors
+/// When it is none of this kind, or something follows it.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ChannelError> {
+    match postcard::take_from_bytes(bytes)? {
+        (message, []) => Ok(message),
+        (_, rest) => Err(ChannelError::TooMuch(rest.len())),
+    }
+}
+
 /// Takes exactly `N` descriptors.
 pub(crate) fn exactly<const N: usize>(
     descriptors: Vec<OwnedFd>,
@@ -237,6 +251,13 @@ mod tests {
         assert_eq!((number, name.as_str(), descriptors.len()), (7, "seven", 2));
         let (number, descriptors) = other.receive::<u32>().unwrap();
         assert_eq!((number, descriptors.len()), (8, 0));
+    }
+
+    #[test]
+    fn a_message_with_more_behind_it_is_refused() {
+        let (one, other) = Channel::pair().unwrap();
+        one.send(&(7_u32, 8_u8), &[]).unwrap();
+        assert!(matches!(other.receive::<u32>(), Err(ChannelError::TooMuch(1))));
     }
 
     #[test]

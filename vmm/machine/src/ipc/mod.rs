@@ -2,5 +2,5 @@
 
 mod channel;
 
-pub(crate) use channel::exactly;
 pub use channel::{Channel, ChannelError};
+pub(crate) use channel::{decode, exactly};

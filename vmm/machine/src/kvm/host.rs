@@ -36,7 +36,7 @@ pub enum HostError {
     ApiVersion(i32),
     /// A capability is missing
     #[error(
-        "this kernel's KVM lacks {0}, which a machine needs; Linux 5.4 or newer with KVM for x86-64 has it"
+        "this kernel's KVM lacks {0}, which a machine needs; Linux 5.7 or newer with KVM for x86-64 has it"
     )]
     MissingCapability(&'static str),
     /// A VM could not be created
@@ -115,7 +115,7 @@ const NEEDED: &[(Cap, &str)] = &[
     (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
     (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
     (Cap::MpState, "KVM_CAP_MP_STATE"),
-    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+    (Cap::GetTscKhz, "KVM_CAP_GET_TSC_KHZ"),
     (Cap::VcpuEvents, "KVM_CAP_VCPU_EVENTS"),
     (Cap::Debugregs, "KVM_CAP_DEBUGREGS"),
     (Cap::Xsave, "KVM_CAP_XSAVE"),

@@ -112,6 +112,8 @@ struct MachineProcess {
     resident: Option<Resident>,
     guest_stopped: Rc<Cell<bool>>,
     guest_watchers: Vec<SubscriberId>,
+    /// A vCPU stopped by itself while the hand-over's thread had the machine.
+    ended_while_moving: bool,
     returned: Receiver<Returned>,
     give_back: Sender<Returned>,
     returned_event: EventFd,
@@ -136,6 +138,7 @@ impl MachineProcess {
             resident: None,
             guest_stopped: Rc::default(),
             guest_watchers: Vec::new(),
+            ended_while_moving: false,
             returned,
             give_back,
             returned_event,
@@ -162,6 +165,10 @@ impl MachineProcess {
             match self.control.receive::<Order>() {
                 Ok((order, descriptors)) => self.obey(order, descriptors)?,
                 Err(ChannelError::Closed) => self.is_done = true,
+                // An order of a newer supervisor: the next one starts where this one ends.
+                Err(ChannelError::Malformed(error)) => {
+                    self.report(&Report::Declined { why: error.to_string() })?;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -272,6 +279,8 @@ impl MachineProcess {
         }
     }
 
+    /// Starts the hand-over's thread, and gives it the machine. Whatever can fail comes before the
+    /// machine is given away.
     fn start_hand_over(
         &mut self,
         order: &HandOverOrder,
@@ -279,17 +288,40 @@ impl MachineProcess {
         running: Running,
     ) -> Result<(), RoleError> {
         let session = SessionId::new(order.session);
-        let (Some(socket), Some(session)) = (descriptors.pop(), session) else {
-            self.guest = Guest::Running(running);
-            return self.report(&Report::Declined { why: "no socket, or no session's id".into() });
-        };
-        let mut resident = self.resident.take().expect("a running guest has a resident");
-        self.guest = Guest::Moving;
+        let started =
+            descriptors.pop().zip(session).ok_or_else(|| "no socket, or no id".to_owned());
+        let started = started.and_then(|(socket, session)| {
+            let give_machine = self.hand_over_thread(Channel::from(socket), session, order);
+            give_machine.map_err(|error| format!("no thread for it: {error}"))
+        });
+        match (started, self.resident.take()) {
+            (Ok(give_machine), Some(resident)) => {
+                self.guest = Guest::Moving;
+                give_machine.send((running, resident)).expect("the thread waits for it");
+                Ok(())
+            }
+            (started, resident) => {
+                self.resident = resident;
+                self.guest = Guest::Running(running);
+                let why = started.err().unwrap_or_else(|| "the guest has no console".to_owned());
+                self.report(&Report::Declined { why })
+            }
+        }
+    }
+
+    /// A thread that hands over the machine that it is given.
+    fn hand_over_thread(
+        &self,
+        channel: Channel,
+        session: SessionId,
+        order: &HandOverOrder,
+    ) -> io::Result<Sender<(Running, Resident)>> {
+        let HandOverOrder { form, limits, .. } = *order;
         let give_back = self.give_back.clone();
         let returned_event = self.returned_event.try_clone()?;
-        let HandOverOrder { form, limits, .. } = *order;
+        let (give_machine, machine) = std::sync::mpsc::channel();
         let body = move || {
-            let channel = Channel::from(socket);
+            let Ok((running, mut resident)) = machine.recv() else { return };
             let departure =
                 Departure { channel: &channel, resident: &mut resident, session, form, limits };
             let outcome = departure.run(running);
@@ -298,7 +330,7 @@ impl MachineProcess {
             let _ = returned_event.write(1);
         };
         std::thread::Builder::new().name("hand-over".into()).spawn(body)?;
-        Ok(())
+        Ok(give_machine)
     }
 
     fn hand_over_returned(
@@ -314,7 +346,8 @@ impl MachineProcess {
             }
             Outcome::Stayed { running, why } => {
                 self.guest = Guest::Running(running);
-                self.report(&Report::HandOverFailed { why: why.to_string() })
+                self.report(&Report::HandOverFailed { why: why.to_string() })?;
+                if self.ended_while_moving { self.end_if_exited() } else { Ok(()) }
             }
             Outcome::Ended { paused } => {
                 self.guest = Guest::Paused(paused);
@@ -332,9 +365,15 @@ impl MachineProcess {
         let paused = match std::mem::replace(&mut self.guest, Guest::Absent) {
             Guest::Running(running) => running.pause(),
             Guest::Paused(paused) => paused,
-            // The hand-over's thread finds out for itself when it pauses the machine.
+            // The hand-over's thread finds out for itself when it pauses the machine; if it does not
+            // come to that, it is asked for again when the machine comes back. Until then its event
+            // would keep the loop awake.
             guest => {
                 self.guest = guest;
+                if let Some(id) = self.guest_watchers.pop() {
+                    let _ = self.events.remove_subscriber(id);
+                }
+                self.ended_while_moving = true;
                 return Ok(());
             }
         };

@@ -10,11 +10,14 @@ use crate::kvm::Host;
 const KVM_CPUID_FLAG_SIGNIFICANT_INDEX: u32 = 1;
 
 /// Leaf 1: ECX bits that depend on more than the processor.
+const VMX: u32 = 1 << 5;
 const X2APIC: u32 = 1 << 21;
 const TSC_DEADLINE: u32 = 1 << 24;
 const HYPERVISOR: u32 = 1 << 31;
 /// Leaf 1: EDX says that the "logical processors" byte of EBX is valid.
 const HTT: u32 = 1 << 28;
+/// Leaf 0x80000001: ECX; nested virtualization on AMD.
+const SVM: u32 = 1 << 2;
 /// Leaf 0x80000001: ECX; AMD's own topology leaves, which we do not fill.
 const TOPOEXT: u32 = 1 << 22;
 
@@ -40,14 +43,15 @@ impl CpuidTemplate {
         for entry in &mut entries {
             match entry.function {
                 0x1 => {
-                    entry.ecx |= HYPERVISOR | X2APIC;
+                    // No nested virtualization: its state is not among what is saved.
+                    entry.ecx = (entry.ecx & !VMX) | HYPERVISOR | X2APIC;
                     if has_tsc_deadline {
                         entry.ecx |= TSC_DEADLINE;
                     }
                     entry.edx = if cpus > 1 { entry.edx | HTT } else { entry.edx & !HTT };
                 }
                 0x4 => describe_cache(entry, last_core),
-                0x8000_0001 => entry.ecx &= !TOPOEXT,
+                0x8000_0001 => entry.ecx &= !(TOPOEXT | SVM),
                 0x8000_0008 => entry.ecx = (entry.ecx & !0xf0ff) | last_core,
                 _ => {}
             }
@@ -138,6 +142,15 @@ mod tests {
         assert_eq!(cpuid.as_slice().iter().filter(|e| e.function == 0xb).count(), 3);
         assert!(cpuid.as_slice().iter().all(|e| e.function != 0x1f));
         assert_eq!(find(&cpuid, 0x4, 3).eax, (1 << 26) | (1 << 14) | 0x63);
+    }
+
+    #[test]
+    fn nested_virtualization_is_hidden_as_its_state_is_not_saved() {
+        let entry = |function| kvm_cpuid_entry2 { function, ecx: u32::MAX, ..Default::default() };
+        let cpuid = CpuidTemplate::new(&[entry(1), entry(0x8000_0001)], 1, true);
+        let cpuid = cpuid.for_vcpu(0).unwrap();
+        assert_eq!(find(&cpuid, 1, 0).ecx & VMX, 0);
+        assert_eq!(find(&cpuid, 0x8000_0001, 0).ecx & SVM, 0);
     }
 
     #[test]

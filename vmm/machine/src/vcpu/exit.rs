@@ -15,11 +15,11 @@ pub enum GuestExit {
     /// The guest switched itself off.
     PowerOff,
     /// A fault during the handling of a fault during the handling of a fault: on hardware, a reset.
+    ///
+    /// Where it was is not said: AMD's KVM resets the vCPU before it tells.
     TripleFault {
         /// The vCPU it happened on.
         vcpu: u8,
-        /// Its instruction pointer.
-        rip: u64,
     },
     /// KVM met an instruction that it cannot emulate.
     EmulationFailure {
@@ -66,9 +66,9 @@ impl std::fmt::Display for GuestExit {
         match self {
             Self::Reset => f.write_str("the guest reset itself"),
             Self::PowerOff => f.write_str("the guest switched itself off"),
-            Self::TripleFault { vcpu, rip } => write!(
+            Self::TripleFault { vcpu } => write!(
                 f,
-                "triple fault on vCPU {vcpu} at {rip:#x}: the guest has no working handler for its \
+                "triple fault on vCPU {vcpu}: the guest has no working handler for its \
                  own faults; check that this kernel fits the machine's CPU and memory, and watch \
                  its early console"
             ),

@@ -32,6 +32,15 @@ pub(crate) enum EntryPoint {
     },
 }
 
+impl EntryPoint {
+    /// Guest physical address of the first instruction.
+    pub(crate) fn first_instruction(self) -> u64 {
+        match self {
+            Self::Pvh { entry, .. } | Self::Linux64 { entry, .. } => entry,
+        }
+    }
+}
+
 /// Writes what differs from the state in which `KVM_CREATE_VCPU` leaves a vCPU.
 pub(crate) struct Registers;
 

@@ -35,6 +35,16 @@ pub enum VcpuStateError {
         /// Bytes here.
         expected: usize,
     },
+    /// KVM would not set an MSR to the value it had
+    #[error("KVM refused to set MSR {index:#x} to {saved:#x}; it is {here:#x} here")]
+    RefusedMsr {
+        /// Its index.
+        index: u32,
+        /// The value saved.
+        saved: u64,
+        /// The value it has.
+        here: u64,
+    },
     /// The saved list is longer than any host's
     #[error("the saved state lists {0} MSRs; no host has so many")]
     TooManyMsrs(usize),
@@ -78,13 +88,6 @@ pub(crate) enum TimeBase {
     /// Anywhere else: the TSC goes on from the value it had.
     #[allow(dead_code, reason = "used by restores from a file and by moves between hosts")]
     OtherHost,
-}
-
-/// What KVM would not take back. Named and reported, never ignored and never a panic.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RestoreReport {
-    /// MSRs that this host's KVM refused to set.
-    pub(crate) refused_msrs: Vec<u32>,
 }
 
 impl VcpuStateV1 {
@@ -131,13 +134,13 @@ impl VcpuStateV1 {
         vcpu: &VcpuFd,
         xsave_bytes: usize,
         time: TimeBase,
-    ) -> Result<RestoreReport, VcpuStateError> {
+    ) -> Result<(), VcpuStateError> {
         vcpu.set_sregs(&self.sregs).map_err(VcpuError::ioctl("KVM_SET_SREGS"))?;
         vcpu.set_xcrs(&self.xcrs).map_err(VcpuError::ioctl("KVM_SET_XCRS"))?;
         write_xsave(vcpu, &self.xsave, xsave_bytes)?;
         #[cfg(feature = "fault-injection")]
         if crate::fault::drops_field() {
-            return Ok(RestoreReport::default());
+            return Ok(());
         }
         vcpu.set_regs(&self.regs).map_err(VcpuError::ioctl("KVM_SET_REGS"))?;
         vcpu.set_debug_regs(&self.debug_regs).map_err(VcpuError::ioctl("KVM_SET_DEBUGREGS"))?;
@@ -148,10 +151,10 @@ impl VcpuStateV1 {
         vcpu.set_lapic(&self.lapic).map_err(VcpuError::ioctl("KVM_SET_LAPIC"))?;
         // Writing the TSC's value would undo the offset.
         let skipped = keeps_offset.then_some(MSR_IA32_TSC);
-        let refused_msrs = write_msrs(vcpu, &self.msrs, skipped)?;
+        write_msrs(vcpu, &self.msrs, skipped)?;
         vcpu.set_mp_state(self.mp_state).map_err(VcpuError::ioctl("KVM_SET_MP_STATE"))?;
         vcpu.set_vcpu_events(&self.events).map_err(VcpuError::ioctl("KVM_SET_VCPU_EVENTS"))?;
-        Ok(RestoreReport { refused_msrs })
+        Ok(())
     }
 
     /// The parts of this state that time alone changes, set to fixed values: what a test compares
@@ -230,12 +233,13 @@ fn read_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<(u32, u64)>, VcpuErro
     Ok(values)
 }
 
-/// Sets all but `skipped`, and returns those that KVM refused.
+/// Sets all but `skipped`. KVM lists some that it lets nobody set; those must have the saved value
+/// already.
 fn write_msrs(
     vcpu: &VcpuFd,
     values: &[(u32, u64)],
     skipped: Option<u32>,
-) -> Result<Vec<u32>, VcpuStateError> {
+) -> Result<(), VcpuStateError> {
     if values.len() > MAX_MSRS {
         return Err(VcpuStateError::TooManyMsrs(values.len()));
     }
@@ -244,17 +248,22 @@ fn write_msrs(
         .filter(|(index, _)| Some(*index) != skipped)
         .map(|&(index, data)| kvm_msr_entry { index, data, ..Default::default() })
         .collect();
-    let mut refused = Vec::new();
     let mut rest = entries.as_slice();
     while !rest.is_empty() {
         let chunk = &rest[..rest.len().min(256)];
         let msrs = Msrs::from_entries(chunk).map_err(|_| too_long("KVM_SET_MSRS"))?;
         let set = vcpu.set_msrs(&msrs).map_err(VcpuError::ioctl("KVM_SET_MSRS"))?;
-        if set < chunk.len() {
-            refused.push(chunk[set].index);
+        if let Some(refused) = chunk.get(set) {
+            check_refused(vcpu, refused)?;
         }
         // KVM stops at the first that it refuses: go on after it.
         rest = &rest[set + usize::from(set < chunk.len())..];
     }
-    Ok(refused)
+    Ok(())
+}
+
+fn check_refused(vcpu: &VcpuFd, wanted: &kvm_msr_entry) -> Result<(), VcpuStateError> {
+    let (index, saved) = (wanted.index, wanted.data);
+    let here = read_msrs(vcpu, &[index])?.first().map_or(0, |(_, value)| *value);
+    if here == saved { Ok(()) } else { Err(VcpuStateError::RefusedMsr { index, saved, here }) }
 }

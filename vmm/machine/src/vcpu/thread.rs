@@ -67,8 +67,7 @@ impl Vcpu {
                 Ok(VcpuExit::MmioWrite(..)) => {}
                 Ok(VcpuExit::Intr) => {}
                 Ok(VcpuExit::Shutdown) => {
-                    let rip = self.fd.get_regs().map_or(0, |regs| regs.rip);
-                    return Stop::Exit(GuestExit::TripleFault { vcpu, rip });
+                    return Stop::Exit(GuestExit::TripleFault { vcpu });
                 }
                 Ok(VcpuExit::InternalError) => {
                     return Stop::Exit(internal_error(&mut self.fd, vcpu));

@@ -180,8 +180,9 @@ fn set_slots(vm: &VmFd, ram: &GuestRam, logs_dirty_pages: bool) -> Result<(), Vm
             userspace_addr: host_address,
         };
         // SAFETY: set_user_memory_region asks that the range be a mapping that outlives the slot.
-        // `host_regions` gives exactly the mappings of `ram`; every owner of this VM (VmParts, the
-        // dirty log) also holds an Arc of that `ram`, and no slot is ever changed to another range.
+        // `host_regions` gives exactly the mappings of `ram`, and no slot is ever changed to another
+        // range. VmParts holds that `ram` and drops its vCPU threads first: when memory is unmapped
+        // no vCPU runs, and what others still do with the VM (interrupt lines) touches no memory.
         unsafe { vm.set_user_memory_region(slot) }
             .map_err(VmError::ioctl("KVM_SET_USER_MEMORY_REGION"))?;
     }

@@ -129,12 +129,11 @@ impl Paused {
         state.vm.restore_irqchips(&parts.vm)?;
         for (vcpu, saved) in self.vcpus.iter().zip(&state.vcpus) {
             let index = vcpu.id;
-            let report = saved
+            saved
                 .restore(&vcpu.fd, parts.xsave_bytes, time)
                 .map_err(|source| VmError::VcpuState { index, source })?;
-            if !report.refused_msrs.is_empty() {
-                tracing::info!(vcpu = index, msrs = ?report.refused_msrs, "KVM refused MSRs");
-            }
+            // Tells a guest's watchdog that it was us; refused where the guest has no kvmclock.
+            let _ = vcpu.fd.kvmclock_ctrl();
         }
         state.vm.restore_clock(&parts.vm)
     }
@@ -166,7 +165,8 @@ impl Running {
                 (Some(first), Some(second)) if GuestExit::is_orderly(&first) => Some(second),
                 (first, second) => first.or(second),
             };
-            // Tells a guest's watchdog that it was us; refused where the guest has no kvmclock.
+            // Tells a guest's watchdog, at the vCPU's next entry, that it was us; refused where the
+            // guest has no kvmclock.
             let _ = vcpu.fd.kvmclock_ctrl();
             vcpus.push(vcpu);
         }

@@ -4,7 +4,7 @@ use std::fs;
 
 use machine::Form;
 
-use crate::harness::{Faulty, MIB, Oracle, Shape, has_kvm, is_long_run};
+use crate::harness::{Faulty, MIB, Oracle, Shape, alone, has_kvm, is_long_run};
 
 /// What there is of each.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,10 +19,14 @@ impl Census {
     fn take() -> Self {
         let us = std::process::id().to_string();
         let count = |path: String| fs::read_dir(path).unwrap().count();
-        let children = fs::read_to_string(format!("/proc/self/task/{us}/children"));
+        // Each thread has its own list; a test is not on the main thread.
+        let lists = fs::read_dir("/proc/self/task").unwrap().map(|task| {
+            fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default()
+        });
+        let children = lists.map(|list| list.split_whitespace().count()).sum();
         let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
         Self {
-            children: children.map_or(0, |list| list.split_whitespace().count()),
+            children,
             descriptors: count("/proc/self/fd".into()),
             locks: locks.lines().filter(|line| line.split_whitespace().any(|w| w == us)).count(),
             files: count(std::env::temp_dir().display().to_string()),
@@ -33,15 +37,17 @@ impl Census {
 /// Start, pause, resume, hand over, stop.
 fn cycle(form: Form) {
     let words = "fill=8M working_set=4M rate=1000";
-    let mut oracle = Oracle::boot(Shape { cpus: 1, memory: 64 * MIB, words }, &Faulty::new(""));
+    let mut oracle =
+        Oracle::boot_alone(Shape { cpus: 1, memory: 64 * MIB, words }, &Faulty::new(""));
     oracle.machine.pause().unwrap();
     oracle.machine.resume().unwrap();
     oracle.hand_over_with(form, &Faulty::new("")).unwrap();
     oracle.machine.stop().unwrap();
 }
 
-/// Runs alone: the census counts what other tests have, too.
 fn cycles_leave_nothing(count: u32) {
+    // The census would count what other tests have, too.
+    let _alone = alone();
     cycle(Form::Shared);
     let before = Census::take();
     for nth in 0..count {
@@ -72,4 +78,20 @@ fn long_500_cycles_leave_nothing_behind() {
     if is_long_run(name) && has_kvm(name) {
         cycles_leave_nothing(500);
     }
+}
+
+#[test]
+fn the_census_sees_what_a_running_machine_has() {
+    if !has_kvm("the_census_sees_what_a_running_machine_has") {
+        return;
+    }
+    let _alone = alone();
+    let before = Census::take();
+    let words = "fill=8M working_set=4M rate=1000";
+    let shape = Shape { cpus: 1, memory: 64 * MIB, words };
+    let oracle = Oracle::boot_alone(shape, &Faulty::new(""));
+    let during = Census::take();
+    assert_eq!(during.children, before.children + 1);
+    assert!(during.descriptors > before.descriptors);
+    oracle.machine.stop().unwrap();
 }

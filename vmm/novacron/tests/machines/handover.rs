@@ -80,6 +80,27 @@ fn is_caught(source: &str, destination: &str, form: Form, expected: &str) {
 }
 
 #[test]
+fn a_page_damaged_on_its_way_is_caught() {
+    if has_kvm("a_page_damaged_on_its_way_is_caught") {
+        is_caught("damage-page", "", Form::Copying, "a page run differs");
+    }
+}
+
+#[test]
+fn a_page_acknowledged_and_not_written_is_caught() {
+    if has_kvm("a_page_acknowledged_and_not_written_is_caught") {
+        is_caught("", "acknowledge-unapplied", Form::Copying, "the root over memory and state");
+    }
+}
+
+#[test]
+fn a_state_damaged_on_its_way_is_caught() {
+    if has_kvm("a_state_damaged_on_its_way_is_caught") {
+        is_caught("damage-state", "", Form::Shared, "the root over memory and state");
+    }
+}
+
+#[test]
 fn a_lost_dirty_bit_is_caught() {
     if has_kvm("a_lost_dirty_bit_is_caught") {
         is_caught("reference,drop-dirty-bit", "", Form::Copying, "memory, compared byte for byte");

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Seek, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use firmware::oracle::report::{Report, Rounds, Verdict, WrongPage};
@@ -46,6 +47,19 @@ pub(crate) fn has_kvm(test: &str) -> bool {
     }
 }
 
+static TESTS: RwLock<()> = RwLock::new(());
+
+/// Held by a test that other tests may run beside.
+pub(crate) fn shared() -> RwLockReadGuard<'static, ()> {
+    // A test that failed says nothing about the others.
+    TESTS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held by a test that must run alone.
+pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
+    TESTS.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Whether the long run was asked for.
 pub(crate) fn is_long_run(test: &str) -> bool {
     let asked = std::env::var_os("NOVACRON_LONG").is_some();
@@ -81,6 +95,7 @@ pub(crate) enum Said {
 /// A machine that runs the oracle.
 pub(crate) struct Oracle {
     pub(crate) machine: Supervised,
+    _shared: Option<RwLockReadGuard<'static, ()>>,
     said: Receiver<Said>,
     console: UnixStream,
 }
@@ -88,6 +103,12 @@ pub(crate) struct Oracle {
 impl Oracle {
     /// Boots, and waits until the guest has filled its memory.
     pub(crate) fn boot(shape: Shape, faults: &Faulty) -> Self {
+        let shared = shared();
+        Self { _shared: Some(shared), ..Self::boot_alone(shape, faults) }
+    }
+
+    /// The same for a test that has said that it runs alone.
+    pub(crate) fn boot_alone(shape: Shape, faults: &Faulty) -> Self {
         let mut oracle = Self::start(shape, faults);
         oracle.wait(|said| matches!(said, Said::Ready).then_some(()));
         oracle
@@ -109,7 +130,7 @@ impl Oracle {
             faults.with(|executable| Supervised::boot(executable, &directory, config, &images));
         let (machine, console) = booted.unwrap();
         let said = listen(console.try_clone().unwrap());
-        Self { machine, said, console }
+        Self { machine, _shared: None, said, console }
     }
 
     /// Waits for something that `pick` takes.

@@ -68,7 +68,7 @@ fn killed_at(step: Step, form: Form) {
             oracle.end_well();
         }
         Fate::Moves => {
-            assert!(matches!(outcome, Err(SuperviseError::Lost { .. })), "{context}");
+            assert!(matches!(outcome, Err(SuperviseError::PredecessorDied(_))), "{context}");
             assert_ne!(oracle.machine.process().id(), before, "{context}");
             assert!(
                 matches!(state, PermitState::Held { .. } | PermitState::Taken { .. }),
@@ -92,4 +92,17 @@ fn killed_at(step: Step, form: Form) {
             oracle.machine.stop().unwrap();
         }
     }
+}
+
+#[test]
+fn a_successor_that_is_slow_to_say_that_it_runs_is_not_killed() {
+    if !has_kvm("a_successor_that_is_slow_to_say_that_it_runs_is_not_killed") {
+        return;
+    }
+    let shape = Shape { memory: 64 << 20, ..Shape::default() };
+    let mut oracle = Oracle::boot(shape, &Faulty::new(""));
+    // It has the permit, and says nothing for longer than the predecessor waits.
+    oracle.hand_over_with(Form::Shared, &Faulty::new("slow-take")).unwrap();
+    oracle.wait_for_rounds(50);
+    oracle.end_well();
 }
