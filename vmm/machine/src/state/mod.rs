@@ -66,7 +66,8 @@ impl MachineState {
     /// Reads a state of `cpus` vCPUs.
     ///
     /// # Errors
-    /// Names the section that is missing, unknown, of another version, or damaged.
+    /// Names the section that is missing, unknown, of another version, or damaged; or says that
+    /// these are not the bytes which [`Self::encode`] gives.
     pub fn decode(bytes: &[u8], cpus: u8) -> Result<Self, StateError> {
         let mut sections = Sections::decode(bytes)?;
         let state = Self {
@@ -78,6 +79,11 @@ impl MachineState {
             console: sections.take(0)?,
         };
         sections.finish()?;
+        // KVM's structures are read from too few bytes as if zeros followed, and from too many as if
+        // they ended: only the bytes that this state is written as are known to mean it.
+        if state.encode()? != bytes {
+            return Err(StateError::NotAsWritten);
+        }
         Ok(state)
     }
 

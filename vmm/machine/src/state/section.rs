@@ -52,6 +52,9 @@ pub enum StateError {
         /// What the decoder said.
         why: String,
     },
+    /// It can be read, and is not what the state read would be written as
+    #[error("the saved state is damaged: it has its parts, but not as they are written")]
+    NotAsWritten,
     /// A section that nothing here understands
     #[error(
         "the saved state has a section {0}, which this executable does not know; use a newer one"
