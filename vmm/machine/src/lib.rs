@@ -30,6 +30,8 @@ pub use dirty::{DirtyLog, DirtyLogError, KvmBitmapLog};
 #[cfg(feature = "fault-injection")]
 pub use fault::Plant;
 pub use fault::Step;
+#[doc(hidden)]
+pub use handover::fuzz;
 pub use handover::{Blackout, Cause, Form, HandOverError, HandOverReport, Limits};
 pub use ipc::{Channel, ChannelError};
 pub use kvm::{Host, HostError};

@@ -25,6 +25,7 @@
 mod blackout;
 mod copy;
 mod destination;
+pub mod fuzz;
 mod limits;
 mod message;
 mod source;
