@@ -129,18 +129,22 @@ fn take<T>(line: &str, pick: impl Fn(Report<'_>) -> Option<T>) -> Result<Option<
     }
 }
 
-/// Waits for a guest's first byte; returns when it came. The rest of the line shows that it was the
-/// oracle's, and not a firmware's.
+/// Waits for a guest's first byte; returns when it came, and what `then` found at that moment. The
+/// rest of the line shows that it was the oracle's, and not a firmware's.
 ///
 /// # Errors
 /// When no such line comes.
-pub fn read_hello(mut console: &UnixStream) -> Result<Instant, Stop> {
+pub fn read_hello<T>(
+    mut console: &UnixStream,
+    then: impl FnOnce() -> T,
+) -> Result<(Instant, T), Stop> {
     console
         .set_read_timeout(Some(Duration::from_secs(30)))
         .map_err(Stop::failed("the guest's console"))?;
     let mut first = [0];
     console.read_exact(&mut first).map_err(Stop::failed("the guest's first byte"))?;
     let came = Instant::now();
+    let found = then();
     let mut line = vec![first[0]];
     while line.last() != Some(&b'\n') && (line.len() as u64) < MAX_LINE {
         console.read_exact(&mut first).map_err(Stop::failed("the guest's first line"))?;
@@ -148,7 +152,7 @@ pub fn read_hello(mut console: &UnixStream) -> Result<Instant, Stop> {
     }
     let line = String::from_utf8_lossy(&line);
     match Report::parse(line.trim_end()) {
-        Ok(Report::Hello { .. }) => Ok(came),
+        Ok(Report::Hello { .. }) => Ok((came, found)),
         _ => Err(Stop::Failed(format!("the guest's first line is {line:?}"))),
     }
 }
@@ -169,8 +173,8 @@ mod tests {
     fn only_the_oracles_greeting_is_a_first_byte() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"oracle: hello version=1\n").unwrap();
-        assert!(read_hello(&ours).is_ok());
+        assert!(read_hello(&ours, || ()).is_ok());
         theirs.write_all(b"qboot\n").unwrap();
-        assert!(read_hello(&ours).is_err());
+        assert!(read_hello(&ours, || ()).is_err());
     }
 }

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use benches::{
-    BareStart, Executable, FileSystem, Qemu, Samples, Setting, Shape, Stop, Summary, Supervisor,
-    Table, Verdict, finish, milliseconds, ratio, read_hello, start_bare, wait_until_it_answers,
+    BareStart, Executable, FileSystem, Qemu, Samples, Scheduled, Setting, Shape, Stop, Summary,
+    Supervisor, Table, Verdict, finish, milliseconds, ratio, read_hello, start_bare,
+    wait_until_it_answers,
 };
 use clap::Parser;
 use serde::Serialize;
@@ -37,7 +38,11 @@ struct Outcome {
     record: FileSystem,
     /// `novacron machine`, from its spawn.
     machine: Summary,
-    /// Of that, a process without a guest: from its spawn until it answers an order.
+    /// Of that, its threads on a processor.
+    ran: Summary,
+    /// Of that, its threads ready to run and waiting for a processor: others' load.
+    waited: Summary,
+    /// A process without a guest: from its spawn until it answers an order.
     process: Summary,
     /// The bare ioctls in this process.
     bare: Summary,
@@ -51,6 +56,7 @@ struct Outcome {
 #[derive(Debug, Default)]
 struct Observed {
     machine: Vec<u64>,
+    scheduled: Vec<Scheduled>,
     process: Vec<u64>,
     bare: Vec<BareStart>,
     qemu: Vec<u64>,
@@ -100,7 +106,9 @@ fn measure(
     qemu: Option<&Qemu>,
     observed: &mut Observed,
 ) -> Result<(), Stop> {
-    observed.machine.push(start_machine(supervisor)?);
+    let (took_ns, scheduled) = start_machine(supervisor)?;
+    observed.machine.push(took_ns);
+    observed.scheduled.push(scheduled);
     observed.bare.push(start_bare(firmware::ORACLE, MEMORY_MIB << 20)?);
     if let Some(qemu) = qemu {
         observed.qemu.push(qemu.start_ns(MEMORY_MIB)?);
@@ -112,16 +120,17 @@ fn measure(
     Ok(())
 }
 
-fn start_machine(supervisor: &Supervisor) -> Result<u64, Stop> {
+fn start_machine(supervisor: &Supervisor) -> Result<(u64, Scheduled), Stop> {
     let shape =
         Shape { cpus: 1, memory: MEMORY_MIB << 20, hole_start: machine::DEFAULT_HOLE_START };
     let launched = supervisor.launch(shape, "")?;
-    let first_byte = read_hello(&launched.console);
+    let process_id = launched.machine.process_id();
+    let first_byte = read_hello(&launched.console, || Scheduled::of(process_id));
     // A machine that did not start says why here.
     launched.machine.wait_until_running()?;
-    let took = first_byte? - launched.spawned;
+    let (came, scheduled) = first_byte?;
     launched.machine.stop()?;
-    Ok(nanoseconds(took))
+    Ok((nanoseconds(came - launched.spawned), scheduled?))
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -148,6 +157,8 @@ fn summarise(
         setting,
         record,
         machine,
+        ran: summary(observed.scheduled.iter().map(|times| times.ran_ns).collect())?,
+        waited: summary(observed.scheduled.iter().map(|times| times.waited_ns).collect())?,
         process: summary(observed.process.clone())?,
         bare,
         bare_parts,
@@ -209,7 +220,9 @@ fn print(outcome: &Outcome) {
         ]);
     };
     row("novacron machine, from its spawn", &outcome.machine);
-    row("  of that: the process alone", &outcome.process);
+    row("  its threads on a processor", &outcome.ran);
+    row("  its threads waiting for one", &outcome.waited);
+    row("a process without a guest", &outcome.process);
     row("bare ioctls, in this process", &outcome.bare);
     for (name, ns) in &outcome.bare_parts {
         row(&format!("  {name}"), ns);
