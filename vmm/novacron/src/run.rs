@@ -105,7 +105,7 @@ fn forward_input(console: &UnixStream, control: &Ender) {
         }
         // A guest that does not read loses input, and never the way to end it.
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match rustix::net::send(&console, &bytes[..count], flags) {
+        match rustix::net::send(console, &bytes[..count], flags) {
             Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             Err(_) => return,
         }
