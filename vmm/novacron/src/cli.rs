@@ -71,7 +71,7 @@ pub(crate) struct DemoOptions {
     #[arg(long, value_name = "ADDRESS", default_value = "256M")]
     pub(crate) hole_start: Size,
     /// Pages that each vCPU writes a second; 0 is as many as it can
-    #[arg(long, value_name = "PAGES", default_value_t = 10_000)]
+    #[arg(long, value_name = "PAGES", default_value_t = 5_000)]
     pub(crate) rate: u64,
     /// Memory that is written again and again
     #[arg(long, value_name = "SIZE", default_value = "64M")]

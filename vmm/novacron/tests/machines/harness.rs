@@ -189,8 +189,14 @@ impl Oracle {
 fn listen(console: UnixStream) -> Receiver<Said> {
     let (send, said) = channel();
     std::thread::spawn(move || {
-        for line in BufReader::new(console).lines() {
-            let Ok(line) = line else { return };
+        let mut console = BufReader::new(console);
+        loop {
+            let mut line = String::new();
+            // A machine that is stopped may stop within a line.
+            match console.read_line(&mut line) {
+                Ok(1..) if line.ends_with('\n') => {}
+                _ => return,
+            }
             let said = match Report::parse(line.trim_end()) {
                 Ok(Report::Ready(_)) => Said::Ready,
                 Ok(Report::Rounds(rounds)) => Said::Rounds(rounds),
