@@ -209,6 +209,40 @@ impl RunningHost {
             .map_err(|problem| HostError::Report { problem, excerpt: self.excerpt() })
     }
 
+    /// Passes every line that the script's first command prints to `line`, as it comes, and returns
+    /// its exit code; 255 if a signal ended it.
+    ///
+    /// # Errors
+    /// The host did not get there in time, or its kernel panicked.
+    pub fn follow(&mut self, mut line: impl FnMut(&str)) -> Result<u8, HostError> {
+        let deadline = self.machine.deadline();
+        loop {
+            let next = match self.report() {
+                Some(report) => report.wait_for("", deadline),
+                None => return Ok(255),
+            };
+            let next = match next {
+                Ok(next) => next,
+                Err(error) => {
+                    return Err(HostError::Machine {
+                        error: error.into(),
+                        excerpt: self.excerpt(),
+                    });
+                }
+            };
+            if let Some(ending) = next.strip_prefix("host: exit ") {
+                let code = ending.split(' ').next().and_then(|code| code.parse().ok());
+                return Ok(code.unwrap_or(255));
+            }
+            if next.starts_with("host: signal ") {
+                return Ok(255);
+            }
+            if !next.starts_with("host: ") {
+                line(&next);
+            }
+        }
+    }
+
     fn report(&mut self) -> Option<&mut crate::channel::Channel> {
         self.machine.port(REPORT_PORT)
     }
