@@ -312,7 +312,7 @@ mod tests {
         let mut successor = PermitFile::from_descriptor(file.into(), vm(), nonce(0xb)).unwrap();
         println!("ready");
         let mut line = String::new();
-        std::io::stdin().read_line(&mut line).unwrap();
+        io::stdin().read_line(&mut line).unwrap();
         println!("{}", if successor.take(session()).is_ok() { "took" } else { "lost" });
     }
 
