@@ -11,6 +11,7 @@
 //! | [`page`] | frame numbers and runs of pages |
 //! | [`page_set`] | a set of guest pages, as a flat bitmap |
 //! | [`digest`] | one digest a page, their sum, and the root that both sides must agree on |
+//! | [`hde`] | batches of pages as payloads, by the cheapest tier that fits each page |
 //! | [`ledger`] | the pages a migration owes, and those in flight under send numbers |
 //! | [`acp`] | the permit: which one process, on which one host, may run the machine |
 //! | [`wire`] | the headers of frames, and the limits on what a peer may send |
@@ -22,6 +23,7 @@
 
 pub mod acp;
 pub mod digest;
+pub mod hde;
 pub mod ledger;
 pub mod page;
 pub mod page_set;

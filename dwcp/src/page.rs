@@ -6,6 +6,13 @@ use std::num::NonZeroU64;
 /// Bytes in a page: the granule of KVM's dirty log on x86-64, whatever page size backs the guest.
 pub const PAGE_SIZE: u64 = 4096;
 
+/// [`PAGE_SIZE`] as a length in memory.
+#[allow(clippy::cast_possible_truncation, reason = "4096 fits every usize")]
+pub const PAGE_BYTES: usize = PAGE_SIZE as usize;
+
+/// The content of a page: a copy, never guest memory itself.
+pub type Page = [u8; PAGE_BYTES];
+
 /// One past the last frame number whose bytes all have 64-bit addresses.
 const GFN_END: u64 = 1 << (64 - PAGE_SIZE.trailing_zeros());
 

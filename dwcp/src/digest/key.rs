@@ -3,10 +3,7 @@
 use std::fmt;
 
 use super::{DigestSum, is_zero};
-use crate::page::{PAGE_SIZE, PageRun};
-
-#[allow(clippy::cast_possible_truncation, reason = "4096 fits every usize")]
-const PAGE_BYTES: usize = PAGE_SIZE as usize;
+use crate::page::{PAGE_BYTES, Page, PageRun};
 
 /// Separates the hash of the machine's state from the hashes of pages under the same key.
 const STATE_CONTEXT: &str = "NovaCron DWCP v3 root of the machine state";
@@ -70,7 +67,8 @@ impl DigestKey {
         digests.iter().sum()
     }
 
-    fn digest(&self, address: u64, page: &[u8; PAGE_BYTES]) -> PageDigest {
+    /// The digest of the page at this guest-physical address.
+    pub(crate) fn digest(&self, address: u64, page: &Page) -> PageDigest {
         if is_zero(page) {
             return PageDigest::ZERO;
         }
@@ -97,7 +95,7 @@ impl fmt::Debug for DigestKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::Gfn;
+    use crate::page::{Gfn, PAGE_SIZE};
 
     fn digest(key: u8, gfn: u64, page: &[u8]) -> PageDigest {
         let mut digests = Vec::new();
