@@ -91,6 +91,8 @@ pub struct Ledger {
     owed: PageSet,
     /// Pages whose latest send is outstanding.
     in_flight: PageSet,
+    /// Pages whose latest send is settled: the destination holds exactly that content.
+    held: PageSet,
     /// The latest send of each page; 0 for never.
     latest: Vec<SendNumber>,
     /// Sends that are neither settled nor lost, by their first number, never overlapping. Entries
@@ -114,6 +116,7 @@ impl Ledger {
         Self {
             owed: PageSet::new(limit),
             in_flight: PageSet::new(limit),
+            held: PageSet::new(limit),
             latest: vec![SendNumber(0); pages],
             outstanding: BTreeMap::new(),
             next_number: SendNumber(1),
@@ -159,6 +162,26 @@ impl Ledger {
         (number != SendNumber(0)).then_some(number)
     }
 
+    /// The latest send of a page, if it is settled: the destination holds the page exactly as it was
+    /// read for that send, and will until another arrives. What a delta may build on.
+    #[must_use]
+    pub fn held_send(&self, gfn: Gfn) -> Option<SendNumber> {
+        self.held.contains(gfn).then(|| self.latest[index(gfn)])
+    }
+
+    /// Whether any of these sends is neither settled nor lost.
+    #[must_use]
+    pub fn is_outstanding(&self, numbers: &Range<SendNumber>) -> bool {
+        let below = self.outstanding.range(..numbers.end).next_back();
+        below.is_some_and(|(first, run)| first.0 + run.pages() > numbers.start.0)
+    }
+
+    /// Every number below this one is settled or lost: nobody will ask for it again.
+    #[must_use]
+    pub fn settled_below(&self) -> SendNumber {
+        self.outstanding.first_key_value().map_or(self.next_number, |(number, _)| *number)
+    }
+
     /// Adds a run of dirty pages. Returns how many were not owed before.
     ///
     /// # Errors
@@ -194,6 +217,19 @@ impl Ledger {
         Some(self.send(run))
     }
 
+    /// The same as [`Ledger::next_run`]; appends to `bases`, for each page, what
+    /// [`Ledger::held_send`] said before: what a delta of this send may build on.
+    pub fn next_run_with_bases(
+        &mut self,
+        max_pages: NonZeroU64,
+        bases: &mut Vec<Option<SendNumber>>,
+    ) -> Option<PageSend> {
+        let (owed, in_flight) = (self.owed.words(), self.in_flight.words());
+        let run = self.find(|word| owed[word] & !in_flight[word], max_pages)?;
+        bases.extend(run.frames().map(|gfn| self.held_send(gfn)));
+        Some(self.send(run))
+    }
+
     /// The next pages to be read and sent in the last burst, while the guest is paused: all that are
     /// owed. One whose earlier send is still on its way goes out again, under its new number.
     pub fn next_run_in_burst(&mut self, max_pages: NonZeroU64) -> Option<PageSend> {
@@ -214,6 +250,7 @@ impl Ledger {
         let mut settled = 0;
         self.take_outstanding(numbers, |ledger, page| {
             settled += ledger.in_flight.remove(page).expect("a page that was sent");
+            ledger.held.insert(page).expect("a page that was sent");
         })?;
         Ok(settled)
     }
@@ -224,19 +261,34 @@ impl Ledger {
     /// # Errors
     /// When a number was never drawn; nothing changes then.
     pub fn lose(&mut self, numbers: Range<SendNumber>) -> Result<u64, LedgerError> {
+        self.lose_with(numbers, |_| {})
+    }
+
+    /// The same as [`Ledger::lose`]; calls `each` with the pages that are owed again.
+    ///
+    /// # Errors
+    /// When a number was never drawn; nothing changes then.
+    pub fn lose_with(
+        &mut self,
+        numbers: Range<SendNumber>,
+        mut each: impl FnMut(PageRun),
+    ) -> Result<u64, LedgerError> {
         let mut lost = 0;
-        self.take_outstanding(numbers, |ledger, page| {
-            lost += ledger.in_flight.remove(page).expect("a page that was sent");
-            ledger.owed.insert(page).expect("a page that was sent");
+        self.take_outstanding(numbers, |ledger, run| {
+            lost += ledger.in_flight.remove(run).expect("a page that was sent");
+            ledger.owed.insert(run).expect("a page that was sent");
+            each(run);
         })?;
         Ok(lost)
     }
 
-    /// Ends an attempt: every page in flight is owed again. Returns how many went back.
+    /// Ends an attempt: every page in flight is owed again, and nothing is held by whoever comes next.
+    /// Returns how many went back.
     pub fn abort(&mut self) -> u64 {
         let lost = self.in_flight.count();
         self.owed.union(&self.in_flight).expect("both sets have the ledger's limit");
         self.in_flight.clear();
+        self.held.clear();
         self.outstanding.clear();
         lost
     }
@@ -256,6 +308,7 @@ impl Ledger {
         // At 10^9 pages a second the counter lasts for 584 years.
         self.next_number = SendNumber(first_number.0 + run.pages());
         self.owed.remove(run).expect("a run found in the set");
+        self.held.remove(run).expect("a run below the limit");
         self.in_flight.insert(run).expect("a run below the limit");
         self.outstanding.insert(first_number, run);
         self.cursor = run.end();

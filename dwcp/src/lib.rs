@@ -13,8 +13,12 @@
 //! | [`digest`] | one digest a page, their sum, and the root that both sides must agree on |
 //! | [`hde`] | batches of pages as payloads, by the cheapest tier that fits each page |
 //! | [`ledger`] | the pages a migration owes, and those in flight under send numbers |
+//! | [`numbers`] | a set of send numbers |
+//! | [`ass`] | a machine's state as its difference to one that was sent ahead |
 //! | [`acp`] | the permit: which one process, on which one host, may run the machine |
-//! | [`wire`] | the headers of frames, and the limits on what a peer may send |
+//! | [`wire`] | frames: their headers, what they say, and the limits on what a peer may send |
+//! | [`session`] | one attempt to move a machine: the source and the destination |
+//! | `sim` (feature) | a simulated move over a network that fails, in virtual time |
 
 #![cfg_attr(
     test,
@@ -22,9 +26,14 @@
 )]
 
 pub mod acp;
+pub mod ass;
 pub mod digest;
 pub mod hde;
 pub mod ledger;
+pub mod numbers;
 pub mod page;
 pub mod page_set;
+pub mod session;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod wire;

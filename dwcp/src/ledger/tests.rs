@@ -198,6 +198,8 @@ struct Naive {
     latest: BTreeMap<u64, u64>,
     /// The version of each page that is proven to be at the destination.
     proven: BTreeMap<u64, u64>,
+    /// Pages whose latest send is settled.
+    held: BTreeSet<u64>,
 }
 
 impl Naive {
@@ -213,6 +215,7 @@ impl Naive {
             prop_assert!(!HOLE.contains(&page), "page {} does not exist", page);
             prop_assert!(in_burst || !self.is_in_flight(page), "page {} had to wait", page);
             prop_assert!(self.latest.insert(page, number).is_none_or(|older| older < number));
+            self.held.remove(&page);
             self.outstanding.insert(number, (page, self.version[&page]));
         }
         Ok(())
@@ -227,6 +230,9 @@ impl Naive {
             if let Some((page, version)) = self.outstanding.remove(&number) {
                 let proven = self.proven.entry(page).or_default();
                 *proven = version.max(*proven);
+                if self.latest[&page] == number {
+                    self.held.insert(page);
+                }
             }
         }
     }
@@ -247,6 +253,12 @@ impl Naive {
         prop_assert_eq!(ledger.owed(), self.owed.len() as u64);
         let outstanding: u64 = ledger.outstanding.values().map(|run| run.pages()).sum();
         prop_assert_eq!(outstanding, self.outstanding.len() as u64, "what is over is let go");
+        let oldest = self.outstanding.keys().next().copied();
+        prop_assert_eq!(ledger.settled_below().0, oldest.unwrap_or(ledger.next_number().0));
+        for page in 0..LIMIT {
+            let held = self.held.contains(&page).then(|| SendNumber(self.latest[&page]));
+            prop_assert_eq!(ledger.held_send(Gfn(page)), held);
+        }
         for (page, version) in &self.version {
             let is_proven = self.proven.get(page) == Some(version);
             let is_remembered = self.owed.contains(page) || self.is_in_flight(*page);
@@ -310,6 +322,7 @@ fn take(step: &Step, ledger: &mut Ledger, naive: &mut Naive) -> Result<(), TestC
         Step::Abort => {
             ledger.abort();
             naive.lose(1..ledger.next_number().0);
+            naive.held.clear();
         }
     }
     Ok(())
@@ -327,6 +340,7 @@ proptest! {
         // Whatever happened, one last burst that arrives whole settles everything.
         ledger.abort();
         naive.lose(1..ledger.next_number().0);
+        naive.held.clear();
         while let Some(send) = ledger.next_run_in_burst(at_most(end)) {
             naive.send(send, true)?;
             ledger.settle(send.numbers()).unwrap();

@@ -23,7 +23,8 @@ const VERSION_AT: Range<usize> = 4..6;
 const KIND: usize = 6;
 const FLAGS: usize = 7;
 const LENGTH: Range<usize> = 8..12;
-const STREAM: Range<usize> = 12..16;
+const CONNECTION: Range<usize> = 12..14;
+const PLACE: Range<usize> = 14..16;
 const SEQUENCE: Range<usize> = 16..24;
 const SESSION: Range<usize> = 24..40;
 
@@ -36,18 +37,34 @@ const _: () = {
     );
 };
 
-/// A stream of a session. A stream that replaces a dead one has a number of its own.
+/// A stream of a session, by the connection that it belongs to and its place in that. No two streams
+/// of a session have the same: one that replaces a dead one has a place of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub u32);
+pub struct StreamId {
+    /// The source's connections are counted from 1. Each begins with a control stream, and ends with
+    /// it.
+    pub connection: u16,
+    /// 0 is the control stream, which carries what decides the session.
+    pub place: u16,
+}
 
 impl StreamId {
-    /// The stream that carries what decides the session.
-    pub const CONTROL: Self = Self(0);
+    /// The control stream of a connection.
+    #[must_use]
+    pub const fn control(connection: u16) -> Self {
+        Self { connection, place: 0 }
+    }
+
+    /// Whether it carries what decides the session.
+    #[must_use]
+    pub const fn is_control(self) -> bool {
+        self.place == 0
+    }
 }
 
 impl fmt::Display for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stream {}", self.0)
+        write!(f, "stream {}.{}", self.connection, self.place)
     }
 }
 
@@ -129,7 +146,7 @@ impl Header {
         if !kind.payload_bytes().contains(&length) {
             return Err(HeaderError::Length { kind, length });
         }
-        if kind.is_control_only() && stream != StreamId::CONTROL {
+        if kind.is_control_only() && !stream.is_control() {
             return Err(HeaderError::NotControl { kind, stream });
         }
         Ok(Self { kind, length, session, stream, sequence })
@@ -147,6 +164,18 @@ impl Header {
         self.length
     }
 
+    /// The session.
+    #[must_use]
+    pub fn session(self) -> SessionId {
+        self.session
+    }
+
+    /// The stream.
+    #[must_use]
+    pub fn stream(self) -> StreamId {
+        self.stream
+    }
+
     /// The header as bytes.
     #[must_use]
     pub fn to_bytes(self) -> HeaderBytes {
@@ -155,13 +184,19 @@ impl Header {
         bytes[VERSION_AT].copy_from_slice(&VERSION.to_le_bytes());
         bytes[KIND] = self.kind as u8;
         bytes[LENGTH].copy_from_slice(&self.length.to_le_bytes());
-        bytes[STREAM].copy_from_slice(&self.stream.0.to_le_bytes());
+        bytes[CONNECTION].copy_from_slice(&self.stream.connection.to_le_bytes());
+        bytes[PLACE].copy_from_slice(&self.stream.place.to_le_bytes());
         bytes[SEQUENCE].copy_from_slice(&self.sequence.to_le_bytes());
         bytes[SESSION].copy_from_slice(&self.session.bytes());
         bytes
     }
 
-    fn parse(bytes: &HeaderBytes) -> Result<Self, HeaderError> {
+    /// The header in these bytes, whichever stream it belongs to: for the first frame of a stream,
+    /// which says what stream it is. Those after it go through [`Expected::check`].
+    ///
+    /// # Errors
+    /// When it is no header.
+    pub fn parse(bytes: &HeaderBytes) -> Result<Self, HeaderError> {
         let magic = array(bytes, MAGIC);
         if magic != MAGIC_BYTES {
             return Err(HeaderError::Magic(magic));
@@ -175,7 +210,10 @@ impl Header {
             return Err(HeaderError::Flags(bytes[FLAGS]));
         }
         let session = SessionId::new(array(bytes, SESSION)).ok_or(HeaderError::Session)?;
-        let stream = StreamId(u32::from_le_bytes(array(bytes, STREAM)));
+        let stream = StreamId {
+            connection: u16::from_le_bytes(array(bytes, CONNECTION)),
+            place: u16::from_le_bytes(array(bytes, PLACE)),
+        };
         let length = u32::from_le_bytes(array(bytes, LENGTH));
         Self::new(kind, length, session, stream, u64::from_le_bytes(array(bytes, SEQUENCE)))
     }

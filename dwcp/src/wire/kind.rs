@@ -2,27 +2,29 @@
 
 use std::ops::RangeInclusive;
 
-use super::limits::{ANNOUNCE_MAX, CONTROL_MAX, NUMBERS_MAX, PAGES_MAX, STATE_MAX};
+use super::limits::{
+    ANNOUNCE_MAX, CONTROL_MAX, NUMBERS_MAX, PAGES_MAX, STATE_HEAD, STATE_MAX, WELCOME_HEAD,
+};
 
 /// What a frame is. The numbers are fixed; one that is not here is an error, never skipped: a peer
 /// of the same version has no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
-    /// The first frame of a stream: it joins a session.
+    /// The first frame that a source sends on a stream: it joins the session.
     Hello = 1,
-    /// Ranges of memory that are not zero, for the destination to populate.
-    Announce = 2,
-    /// Encoded page runs with their send numbers and arrival checks.
+    /// The destination's first frame on a control stream: what it holds already.
+    Welcome = 2,
+    /// Encoded page runs with their send numbers and arrival check.
     Pages = 3,
     /// Send numbers whose pages are written and checked.
     Acknowledge = 4,
-    /// Pages that are wanted in full, since the base of a delta was not there.
+    /// Send numbers whose pages are wanted in full, since what they build on is not there.
     Want = 5,
     /// A part of the machine's state, or of a difference to it.
     State = 6,
-    /// The root of memory and state.
-    Root = 7,
+    /// Ranges of memory that are not zero, for the destination to populate.
+    Announce = 7,
     /// The permit frame: the last of a switch.
     Permit = 8,
     /// The source asks what became of the session.
@@ -41,12 +43,12 @@ impl Kind {
     /// Every kind.
     pub const ALL: [Self; 13] = [
         Self::Hello,
-        Self::Announce,
+        Self::Welcome,
         Self::Pages,
         Self::Acknowledge,
         Self::Want,
         Self::State,
-        Self::Root,
+        Self::Announce,
         Self::Permit,
         Self::Ask,
         Self::Answer,
@@ -65,23 +67,25 @@ impl Kind {
     #[must_use]
     pub fn payload_bytes(self) -> RangeInclusive<u32> {
         match self {
-            Self::Announce => 1..=ANNOUNCE_MAX,
+            Self::Hello => 8..=8,
+            Self::Welcome => WELCOME_HEAD..=CONTROL_MAX,
             Self::Pages => 1..=PAGES_MAX,
-            Self::Acknowledge | Self::Want => 1..=NUMBERS_MAX,
-            Self::State => 1..=STATE_MAX,
-            Self::Root => 64..=64,
-            Self::Ask => 0..=0,
-            Self::Hello | Self::Permit | Self::Answer | Self::Limits | Self::Abort => {
-                1..=CONTROL_MAX
-            }
-            Self::Ping => 0..=CONTROL_MAX,
+            Self::Acknowledge | Self::Want => 16..=NUMBERS_MAX,
+            Self::State => STATE_HEAD + 1..=STATE_MAX,
+            Self::Announce => 16..=ANNOUNCE_MAX,
+            Self::Permit => 72..=72,
+            Self::Ask => 1..=1,
+            Self::Answer => 1..=CONTROL_MAX,
+            Self::Limits => 16..=16,
+            Self::Abort => 0..=CONTROL_MAX,
+            Self::Ping => 9..=9,
         }
     }
 
-    /// Whether it belongs on the control stream only. What decides the session has one order, and
+    /// Whether it belongs on a control stream only. What decides the session has one order, and
     /// nothing of it can overtake or be overtaken.
     #[must_use]
     pub fn is_control_only(self) -> bool {
-        !matches!(self, Self::Hello | Self::Pages | Self::Acknowledge | Self::Want | Self::Ping)
+        !matches!(self, Self::Hello | Self::Pages)
     }
 }

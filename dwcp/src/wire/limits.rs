@@ -8,8 +8,17 @@ pub const PAYLOAD_MAX: u32 = 8 << 20;
 /// grow a little, and each run has a head.
 pub const PAGES_MAX: u32 = PAYLOAD_MAX;
 
-/// A part of the machine's state. States of many vCPUs take several frames.
+/// A part of the machine's state, its head included. States of many vCPUs take several frames.
 pub const STATE_MAX: u32 = 1 << 20;
+
+/// What stands in front of a part of the machine's state.
+pub const STATE_HEAD: u32 = 24;
+
+/// The machine's state as a whole: 64 vCPUs with every register that they can have are below 2 MiB.
+pub const STATE_TOTAL_MAX: u32 = 32 << 20;
+
+/// What stands in front of the ranges of a `Welcome`.
+pub const WELCOME_HEAD: u32 = 8;
 
 /// Ranges of memory that the source announces as not zero.
 pub const ANNOUNCE_MAX: u32 = 1 << 20;

@@ -1,0 +1,567 @@
+//! [`Source`]: the side that has the permit, and the guest.
+
+mod link;
+mod pages;
+mod phase;
+mod states;
+
+use std::collections::VecDeque;
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::time::Duration;
+
+use link::Link;
+use pages::PagesOut;
+pub use pages::{Counts, Draft};
+pub use phase::SourceEnd;
+use phase::{Live, Phase, Switch};
+use states::StatesOut;
+
+use super::timers::{ASK_EVERY, UNANSWERED_AFTER};
+use super::{Agreement, Fault, SourceTimers, Transmit};
+use crate::digest::{DigestKey, PageDigest, Root};
+use crate::ledger::{Ledger, LedgerError, SendNumber};
+use crate::page::{Gfn, PageRun};
+use crate::wire::{
+    Ask, Expected, Header, HeaderBytes, Kind, Message, PeerAnswer, Permit, StreamId, Text,
+};
+
+/// What a source tells its caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceEvent {
+    /// The destination was heard over a new connection.
+    Connected,
+    /// The connection is over: close every stream of it.
+    Disconnected,
+    /// A data stream is over: close it.
+    StreamDead(StreamId),
+    /// The switch is cancelled, and the permit frame was not sent: let the guest run on, at once.
+    /// The offer stays; the pages and the state are in order.
+    SwitchCancelled,
+    /// The permit frame was handed out: who runs is in doubt from here on.
+    Parted,
+    /// The destination has no record of the session. The doubt remains, and will not end by itself.
+    Unknown,
+    /// The attempt is over.
+    Over(SourceEnd),
+}
+
+/// A command that the source cannot follow now. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// `Offered` is not known to be durable
+    #[error("the permit was not offered: a switch needs an offer that is written")]
+    NotOffered,
+    /// There is no connection
+    #[error("the destination is not connected: wait until it is")]
+    NotConnected,
+    /// The guest has stopped for the switch already, or the attempt is over
+    #[error("the attempt is past the point where this was possible")]
+    TooLate,
+}
+
+/// The source of a move.
+///
+/// While the guest runs, the caller puts dirty pages into it ([`Source::owe_words`]), serves every
+/// stream ([`Source::poll_transmit`]), and decides on the switch. From [`Source::switch`] on the
+/// guest stands still until an event says otherwise.
+#[derive(Debug)]
+pub struct Source {
+    key: DigestKey,
+    timers: SourceTimers,
+    link: Link,
+    pages: PagesOut,
+    states: StatesOut,
+    phase: Phase,
+    data_streams: usize,
+    events: VecDeque<SourceEvent>,
+}
+
+impl Source {
+    /// The source of an attempt. Nothing is owed yet: the whole of the guest's memory that is not
+    /// zero is the caller's first debt.
+    #[must_use]
+    pub fn new(now: Duration, agreement: &Agreement, timers: SourceTimers) -> Self {
+        Self {
+            key: agreement.key.clone(),
+            timers,
+            link: Link::new(agreement.session, now),
+            pages: PagesOut::new(agreement.limit()),
+            states: StatesOut::default(),
+            phase: Phase::Live(Live::default()),
+            data_streams: 0,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The pages owed and in flight.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        self.pages.ledger()
+    }
+
+    /// What the attempt has cost so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts { connections: self.link.connections().into(), ..self.pages.counts }
+    }
+
+    /// Since when the destination has not been heard; `None` while it is connected.
+    #[must_use]
+    pub fn waiting_since(&self) -> Option<Duration> {
+        self.link.down_since
+    }
+
+    /// Adds dirty pages. See [`Ledger::owe`].
+    ///
+    /// # Errors
+    /// When the guest has no such pages.
+    pub fn owe(&mut self, run: PageRun) -> Result<u64, LedgerError> {
+        self.pages.owe(run)
+    }
+
+    /// Adds a part of a dirty bitmap. See [`Ledger::owe_words`].
+    ///
+    /// # Errors
+    /// When the guest has no such pages.
+    pub fn owe_words(&mut self, first: Gfn, words: &[u64]) -> Result<u64, LedgerError> {
+        self.pages.owe_words(first, words)
+    }
+
+    /// How many data streams there shall be beside the control stream, which carries pages, too.
+    /// Fewer than there are lets those that die be missed; none is closed.
+    pub fn set_data_streams(&mut self, streams: usize) {
+        self.data_streams = streams;
+    }
+
+    /// How many pages a batch may have from now on.
+    pub fn set_batch_pages(&mut self, pages: NonZeroU64) {
+        self.pages.set_batch_pages(pages);
+    }
+
+    /// Sends the machine's state ahead, while the guest runs. One that is not out yet is replaced.
+    /// Once the guest has stopped it does nothing.
+    pub fn speculate(&mut self, state: Vec<u8>) {
+        if matches!(self.phase, Phase::Live(_)) {
+            self.states.send(state);
+        }
+    }
+
+    /// The record says `Offered`, durably (P6).
+    pub fn offered(&mut self) {
+        if let Phase::Live(live) = &mut self.phase {
+            live.is_offered = true;
+        }
+    }
+
+    /// Begins no new batch, so that the streams run empty while the guest still runs.
+    pub fn drain(&mut self) {
+        if let Phase::Live(live) = &mut self.phase {
+            live.is_draining = true;
+        }
+    }
+
+    /// Whether nothing is on its way into a socket.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let connection = self.link.connection();
+        connection
+            .is_none_or(|connection| connection.control.is_idle() && connection.data_is_idle())
+    }
+
+    /// The guest has stopped (P7), its last dirty pages are owed, and `state` is what it is. What
+    /// follows is one burst, without a round trip.
+    ///
+    /// # Errors
+    /// When there is no durable offer, no connection, or the attempt is past this. The guest may run
+    /// on then.
+    pub fn switch(&mut self, now: Duration, state: Vec<u8>) -> Result<(), SourceError> {
+        let Phase::Live(live) = &mut self.phase else { return Err(SourceError::TooLate) };
+        if !live.is_offered {
+            return Err(SourceError::NotOffered);
+        }
+        if !self.link.connection().is_some_and(link::Connection::carries_pages) {
+            return Err(SourceError::NotConnected);
+        }
+        self.phase = Phase::Switch(std::mem::take(live).switch(now));
+        self.states.send(state);
+        self.pages.counts.switches += 1;
+        Ok(())
+    }
+
+    /// Gives the attempt up. The destination is told, if it can be.
+    ///
+    /// # Errors
+    /// When the permit frame was sent, or the attempt is over.
+    pub fn abort(&mut self, reason: &str) -> Result<(), SourceError> {
+        if !matches!(self.phase, Phase::Live(_) | Phase::Switch(_)) {
+            return Err(SourceError::TooLate);
+        }
+        self.link.push(Message::Abort(Text::new(reason)));
+        self.end(SourceEnd::Aborted(Text::new(reason)));
+        Ok(())
+    }
+
+    /// The next stream that the caller shall connect. Answer with [`Source::handle_connected`] or
+    /// [`Source::handle_closed`].
+    pub fn poll_connect(&mut self, now: Duration) -> Option<StreamId> {
+        if matches!(self.phase, Phase::Over) {
+            return None;
+        }
+        self.link.poll_connect(now, self.data_streams)
+    }
+
+    /// A stream is connected.
+    pub fn handle_connected(&mut self, now: Duration, stream: StreamId) {
+        if self.link.connected(now, stream) {
+            let hello = Message::Hello { settled_below: self.pages.ledger().settled_below() };
+            self.link.outgoing(stream).expect("a stream that was just opened").push(hello);
+        }
+    }
+
+    /// A stream has closed, or could not be connected.
+    pub fn handle_closed(&mut self, now: Duration, stream: StreamId) {
+        if stream.is_control() {
+            let was_up = self.link.connection().is_some();
+            if self.link.control_closed(now, stream) && was_up {
+                self.connection_lost();
+            }
+        } else if self.link.data_closed(stream) {
+            self.pages.stream_lost(stream);
+        }
+    }
+
+    /// The header of the next frame of a stream; its payload is to be read and given to
+    /// [`Source::handle_frame`].
+    ///
+    /// # Errors
+    /// When it is not the next header of the stream.
+    pub fn handle_header(
+        &mut self,
+        now: Duration,
+        stream: StreamId,
+        bytes: &HeaderBytes,
+    ) -> Result<Header, Fault> {
+        let header = self.incoming(stream).and_then(|expected| Ok(expected.check(bytes)?));
+        header.inspect_err(|fault| self.blame(now, fault))
+    }
+
+    /// A frame has arrived.
+    ///
+    /// # Errors
+    /// When the peer is at fault: the attempt is aborted then, or, in doubt, the connection given up.
+    pub fn handle_frame(
+        &mut self,
+        now: Duration,
+        header: Header,
+        payload: &[u8],
+    ) -> Result<(), Fault> {
+        let result = self.take_frame(now, header, payload);
+        result.inspect_err(|fault| self.blame(now, fault))
+    }
+
+    /// The pages of a draft are read and encoded into `payload_bytes` bytes of payload, and have
+    /// these digests. Returns the header to be written in front of the payload; `None` if the stream
+    /// is gone, and the payload with it.
+    pub fn handle_encoded(
+        &mut self,
+        draft: &Draft,
+        digests: &[PageDigest],
+        payload_bytes: usize,
+    ) -> Option<HeaderBytes> {
+        let header = self.link.outgoing(draft.stream)?.header(Kind::Pages, payload_bytes);
+        self.pages.encoded(&draft.batch, digests, payload_bytes);
+        Some(header)
+    }
+
+    /// The last frame of a stream is wholly in its socket.
+    pub fn handle_written(&mut self, now: Duration, stream: StreamId) {
+        if let Some(outgoing) = self.link.outgoing(stream) {
+            outgoing.written();
+            self.pages.written(now, stream);
+        }
+    }
+
+    /// A time that [`Source::poll_timeout`] named is reached.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        if matches!(self.phase, Phase::Over) {
+            return;
+        }
+        if self.link.is_dead(now) {
+            self.drop_connection(now);
+        }
+        while let Some((_, stream)) = self.unanswered().filter(|(at, _)| *at <= now) {
+            self.handle_closed(now, stream);
+            if !stream.is_control() {
+                self.events.push_back(SourceEvent::StreamDead(stream));
+            }
+        }
+        self.link.ping(now);
+        let waited = self.link.down_since.map(|since| now.saturating_sub(since));
+        match &mut self.phase {
+            Phase::Live(_) if waited.is_some_and(|waited| waited >= self.timers.patience) => {
+                let reason = "the destination could not be reached for the time allowed";
+                self.abort(reason).expect("the guest runs");
+            }
+            Phase::Switch(switch) if now >= switch.since + self.timers.switch_budget => {
+                self.cancel_switch();
+            }
+            Phase::Parted(parted) if now >= parted.ask_at => {
+                parted.ask_at = now + ASK_EVERY;
+                let refuse = now >= parted.since + self.timers.doubt;
+                self.link.push(Message::Ask(Ask { refuse, is_complete: false }));
+            }
+            _ => {}
+        }
+    }
+
+    /// When to call [`Source::handle_timeout`], or [`Source::poll_connect`], at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let phase = match &self.phase {
+            Phase::Live(_) => self.link.down_since.map(|since| since + self.timers.patience),
+            Phase::Switch(switch) => Some(switch.since + self.timers.switch_budget),
+            Phase::Parted(parted) => Some(parted.ask_at),
+            Phase::Over => return None,
+        };
+        let unanswered = self.unanswered().map(|(at, _)| at);
+        [phase, self.link.timeout(), unanswered].into_iter().flatten().min()
+    }
+
+    /// What has happened.
+    pub fn poll_event(&mut self) -> Option<SourceEvent> {
+        self.events.pop_front()
+    }
+
+    /// What to put on a stream whose socket takes bytes. After it is written, and not before, the
+    /// stream gets the next ([`Source::handle_written`]).
+    pub fn poll_transmit(&mut self, now: Duration, stream: StreamId) -> Option<Transmit> {
+        let outgoing = self.link.outgoing(stream).filter(|outgoing| !outgoing.is_busy())?;
+        if let Some(frame) = outgoing.pop() {
+            self.spoke(now, stream);
+            return Some(Transmit::Frame(frame));
+        }
+        if !self.link.connection().is_some_and(link::Connection::carries_pages) {
+            return None;
+        }
+        if stream.is_control()
+            && !matches!(self.phase, Phase::Over)
+            && let Some(frame) = self.state_part(stream)
+        {
+            self.spoke(now, stream);
+            return Some(Transmit::Frame(frame));
+        }
+        if let Some(draft) = self.draft(now, stream) {
+            self.link.outgoing(stream)?.start();
+            return Some(Transmit::Pages(draft));
+        }
+        if stream.is_control() { self.permit(now, stream) } else { None }
+    }
+
+    /// The stream that first counts as dead if nothing is acknowledged, and when.
+    fn unanswered(&self) -> Option<(Duration, StreamId)> {
+        let connection = self.link.connection()?;
+        let unanswered = self.pages.unanswered().filter(|(stream, _)| connection.is_quiet(*stream));
+        unanswered.map(|(stream, since)| (since + UNANSWERED_AFTER, stream)).min()
+    }
+
+    fn draft(&mut self, now: Duration, stream: StreamId) -> Option<Draft> {
+        match &self.phase {
+            Phase::Live(live) if !live.is_draining => self.pages.draft(now, stream, false),
+            Phase::Switch(_) | Phase::Parted(_) => self.pages.draft(now, stream, true),
+            Phase::Live(_) | Phase::Over => None,
+        }
+    }
+
+    fn state_part(&mut self, stream: StreamId) -> Option<Vec<u8>> {
+        let outgoing = self.link.outgoing(stream)?;
+        self.states.next_part(|part| outgoing.frame(part))
+    }
+
+    /// The permit frame, if everything else is out: the last of the burst.
+    fn permit(&mut self, now: Duration, stream: StreamId) -> Option<Transmit> {
+        let asked_complete_on = match &self.phase {
+            Phase::Parted(parted) => parted.asked_complete_on,
+            _ => None,
+        };
+        let is_out = self.pages.ledger().owed() == 0
+            && self.states.is_sent()
+            && self.link.connection()?.data_is_idle();
+        if !is_out {
+            return None;
+        }
+        let connection = stream.connection;
+        let permit = match &mut self.phase {
+            Phase::Parted(parted) if parted.permit_on != Some(connection) => {
+                let (number, _) = self.states.newest()?;
+                parted.permit.state = number;
+                parted.permit_on = Some(connection);
+                parted.permit
+            }
+            Phase::Parted(_) => return self.ask_complete(stream, asked_complete_on),
+            Phase::Switch(_) => {
+                let (number, state) = self.states.newest()?;
+                let root = Root::new(&self.key, self.pages.sum(), state);
+                let permit = Permit { state: number, root };
+                self.phase = Phase::Parted(self.take_switch()?.part(now, connection, permit));
+                self.events.push_back(SourceEvent::Parted);
+                permit
+            }
+            Phase::Live(_) | Phase::Over => return None,
+        };
+        self.spoke(now, stream);
+        Some(Transmit::Frame(self.link.outgoing(stream)?.frame(&Message::Permit(permit))))
+    }
+
+    /// Tells the destination, once a connection, that everything is acknowledged.
+    fn ask_complete(&mut self, stream: StreamId, asked_on: Option<u16>) -> Option<Transmit> {
+        if asked_on == Some(stream.connection) || !self.pages.ledger().is_settled() {
+            return None;
+        }
+        if let Phase::Parted(parted) = &mut self.phase {
+            parted.asked_complete_on = Some(stream.connection);
+        }
+        let ask = Message::Ask(Ask { refuse: false, is_complete: true });
+        Some(Transmit::Frame(self.link.outgoing(stream)?.frame(&ask)))
+    }
+
+    fn take_switch(&mut self) -> Option<Switch> {
+        match std::mem::replace(&mut self.phase, Phase::Live(Live::default())) {
+            Phase::Switch(switch) => Some(switch),
+            other => {
+                self.phase = other;
+                None
+            }
+        }
+    }
+
+    fn incoming(&mut self, stream: StreamId) -> Result<&mut Expected, Fault> {
+        let connection = self.link.connection_mut();
+        // The destination speaks on control streams only.
+        let connection = connection
+            .filter(|connection| StreamId::control(connection.number) == stream)
+            .ok_or(Fault::NotOpen(stream))?;
+        Ok(&mut connection.incoming)
+    }
+
+    fn take_frame(&mut self, now: Duration, header: Header, payload: &[u8]) -> Result<(), Fault> {
+        let kind = header.kind();
+        self.incoming(header.stream())?;
+        let message = Message::parse(kind, payload)?.ok_or(Fault::Unexpected(kind))?;
+        self.link.heard(now);
+        let is_welcomed = self.link.connection().is_some_and(|connection| connection.is_welcomed);
+        if is_welcomed == matches!(message, Message::Welcome { .. }) {
+            return Err(Fault::Unexpected(kind));
+        }
+        match message {
+            Message::Welcome { state, applied } => self.welcomed(now, state, &applied)?,
+            Message::Acknowledge(ranges) => self.pages.settle(now, &ranges)?,
+            Message::Want(ranges) => self.pages.want(&ranges)?,
+            Message::Answer { answer, reason } => self.answered(answer, reason)?,
+            Message::Limits(limits) => {
+                if let Some(pages) = NonZeroU64::new(limits.batch_pages.into()) {
+                    self.pages.set_batch_pages(pages);
+                }
+            }
+            Message::Ping { is_echo: false, token } => {
+                self.link.push(Message::Ping { is_echo: true, token });
+            }
+            Message::Ping { is_echo: true, .. } => {}
+            Message::Hello { .. }
+            | Message::State(_)
+            | Message::Announce(_)
+            | Message::Permit(_)
+            | Message::Ask(_)
+            | Message::Abort(_) => return Err(Fault::Unexpected(kind)),
+        }
+        Ok(())
+    }
+
+    fn welcomed(
+        &mut self,
+        now: Duration,
+        state: u64,
+        applied: &[Range<SendNumber>],
+    ) -> Result<(), Fault> {
+        self.pages.welcomed(now, applied)?;
+        let is_first = self.link.connection().is_some_and(|connection| connection.number == 1);
+        // On the first connection states went out before the destination was heard.
+        if !is_first {
+            self.states.welcomed(state, !matches!(self.phase, Phase::Live(_)));
+        }
+        self.link.welcomed();
+        self.events.push_back(SourceEvent::Connected);
+        Ok(())
+    }
+
+    /// What the destination, or somebody who can read its record, answers. It may come over any
+    /// authenticated way: the session's own streams may be gone for good.
+    ///
+    /// # Errors
+    /// When a destination claims to have run the guest without having been given the permit.
+    pub fn answered(&mut self, answer: PeerAnswer, reason: Text) -> Result<(), Fault> {
+        match (&self.phase, answer) {
+            (Phase::Over, _) | (_, PeerAnswer::Undecided) => {}
+            (Phase::Parted(_), PeerAnswer::Ran) => self.end(SourceEnd::Ran),
+            (Phase::Live(_) | Phase::Switch(_), PeerAnswer::Ran) => {
+                return Err(Fault::Unexpected(Kind::Answer));
+            }
+            (_, PeerAnswer::NeverRan) => self.end(SourceEnd::Refused(reason)),
+            (Phase::Parted(_), PeerAnswer::Unknown) => self.events.push_back(SourceEvent::Unknown),
+            (Phase::Live(_) | Phase::Switch(_), PeerAnswer::Unknown) => {
+                self.end(SourceEnd::Aborted(Text::new("the destination has no such session")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The attempt is over. What goes back into the ledger is true for whoever looks at it.
+    fn end(&mut self, end: SourceEnd) {
+        self.events.push_back(SourceEvent::Over(end));
+        self.phase = Phase::Over;
+    }
+
+    fn blame(&mut self, now: Duration, fault: &Fault) {
+        // What a connection that is over still carried is nobody's fault.
+        if matches!(fault, Fault::NotOpen(_)) {
+            return;
+        }
+        match self.phase {
+            Phase::Live(_) | Phase::Switch(_) => {
+                self.abort(&fault.to_string()).expect("the permit frame was not sent");
+            }
+            // A wrong frame is no answer.
+            Phase::Parted(_) => self.drop_connection(now),
+            Phase::Over => {}
+        }
+    }
+
+    fn drop_connection(&mut self, now: Duration) {
+        let number = self.link.connection().map(|connection| connection.number);
+        if let Some(number) = number {
+            self.handle_closed(now, StreamId::control(number));
+        }
+    }
+
+    fn connection_lost(&mut self) {
+        self.pages.connection_lost();
+        self.events.push_back(SourceEvent::Disconnected);
+        if let Phase::Switch(_) = self.phase {
+            self.cancel_switch();
+        }
+    }
+
+    fn cancel_switch(&mut self) {
+        if let Some(switch) = self.take_switch() {
+            self.phase = Phase::Live(switch.cancel());
+            self.states.cancel();
+            self.events.push_back(SourceEvent::SwitchCancelled);
+        }
+    }
+
+    fn spoke(&mut self, now: Duration, stream: StreamId) {
+        if let Some(connection) = self.link.connection_mut().filter(|_| stream.is_control()) {
+            connection.spoke_at = now;
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! [`PagesOut`]: which pages go out on which stream, and what became of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::digest::{DigestSum, Manifest, PageDigest};
+use crate::hde::{BATCH_PAGES_MAX, Batch, Ladder};
+use crate::ledger::{Ledger, LedgerError, SendNumber};
+use crate::page::{Gfn, PageRun};
+use crate::page_set::PageSet;
+use crate::wire::StreamId;
+
+const MOST: NonZeroU64 = NonZeroU64::new(BATCH_PAGES_MAX as u64).expect("not zero");
+
+/// What an attempt has cost so far, in pages and events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Pages that became owed because they were dirty; a page counts each time.
+    pub pages_owed: u64,
+    /// Pages that were handed out for sending.
+    pub pages_sent: u64,
+    /// Pages that were owed again since the stream that carried them died.
+    pub pages_lost: u64,
+    /// Pages that were owed again since the destination lacked what they built on.
+    pub pages_wanted: u64,
+    /// Bytes of payload that carried pages.
+    pub payload_bytes: u64,
+    /// Batches.
+    pub batches: u64,
+    /// Switches that were begun.
+    pub switches: u64,
+    /// Connections that were made.
+    pub connections: u64,
+}
+
+/// Pages to be read from the guest's memory **after** this was handed out, encoded, and given back to
+/// [`super::Source::handle_encoded`].
+#[derive(Debug)]
+pub struct Draft {
+    pub(super) stream: StreamId,
+    /// The pages and their send numbers.
+    pub batch: Batch,
+    /// For each page the send whose content the destination holds, and a delta may build on.
+    pub bases: Vec<Option<SendNumber>>,
+    /// The destination lacked what an earlier send of one of these pages built on: this one must
+    /// build on nothing.
+    pub is_in_full: bool,
+    /// Every send below is settled or given up; goes into the payload's head.
+    pub settled_below: SendNumber,
+}
+
+/// The sends that a stream carries, oldest first. What is settled is let go from the front, since a
+/// stream has one order.
+#[derive(Debug)]
+struct Carried {
+    batches: VecDeque<Range<SendNumber>>,
+    /// When a frame was last written, or the oldest batch last settled.
+    quiet_since: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct PagesOut {
+    ledger: Ledger,
+    manifest: Manifest,
+    /// Pages that the destination wants in full.
+    in_full: PageSet,
+    carried: BTreeMap<StreamId, Carried>,
+    /// Sends on streams of a connection that is over: the next `Welcome` tells which arrived.
+    orphans: Vec<Range<SendNumber>>,
+    batch_pages: NonZeroU64,
+    pub(super) counts: Counts,
+}
+
+impl PagesOut {
+    pub(super) fn new(limit: Gfn) -> Self {
+        Self {
+            ledger: Ledger::new(limit),
+            manifest: Manifest::new(limit),
+            in_full: PageSet::new(limit),
+            carried: BTreeMap::new(),
+            orphans: Vec::new(),
+            batch_pages: Ladder::step(0).batch_pages,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub(super) fn sum(&self) -> DigestSum {
+        self.manifest.sum()
+    }
+
+    pub(super) fn set_batch_pages(&mut self, pages: NonZeroU64) {
+        self.batch_pages = pages.min(MOST);
+    }
+
+    pub(super) fn owe(&mut self, run: PageRun) -> Result<u64, LedgerError> {
+        let new = self.ledger.owe(run)?;
+        self.counts.pages_owed += new;
+        Ok(new)
+    }
+
+    pub(super) fn owe_words(&mut self, first: Gfn, words: &[u64]) -> Result<u64, LedgerError> {
+        let new = self.ledger.owe_words(first, words)?;
+        self.counts.pages_owed += new;
+        Ok(new)
+    }
+
+    /// The next batch for a stream, if a page is ready.
+    pub(super) fn draft(
+        &mut self,
+        now: Duration,
+        stream: StreamId,
+        is_burst: bool,
+    ) -> Option<Draft> {
+        let (mut runs, mut bases) = (Vec::new(), Vec::new());
+        let mut is_in_full = false;
+        let (settled_below, first_number) =
+            (self.ledger.settled_below(), self.ledger.next_number());
+        let mut room = Some(self.batch_pages);
+        while let Some(max_pages) = room {
+            let send = if is_burst {
+                self.ledger.next_run_in_burst(max_pages)
+            } else {
+                self.ledger.next_run_with_bases(max_pages, &mut bases)
+            };
+            let Some(send) = send else { break };
+            is_in_full |= self.in_full.remove(send.run).expect("a page of the ledger") > 0;
+            room = NonZeroU64::new(max_pages.get() - send.run.pages());
+            runs.push(send.run);
+        }
+        let batch = Batch::new(first_number, runs).ok()?;
+        bases.resize(batch.pages(), None);
+        self.counts.pages_sent += batch.pages() as u64;
+        self.counts.batches += 1;
+        let nothing = || Carried { batches: VecDeque::new(), quiet_since: now };
+        let carried = self.carried.entry(stream).or_insert_with(nothing);
+        carried.batches.push_back(batch.numbers());
+        Some(Draft { stream, batch, bases, is_in_full, settled_below })
+    }
+
+    /// Keeps the digests of what was read, where nothing newer was.
+    pub(super) fn encoded(&mut self, batch: &Batch, digests: &[PageDigest], bytes: usize) {
+        for ((gfn, number), digest) in batch.sends().zip(digests) {
+            if self.ledger.latest_send(gfn) == Some(number) {
+                self.manifest.replace(gfn, *digest).expect("a page of the ledger");
+            }
+        }
+        self.counts.payload_bytes += bytes as u64;
+    }
+
+    /// A frame of a stream is in its socket.
+    pub(super) fn written(&mut self, now: Duration, stream: StreamId) {
+        if let Some(carried) = self.carried.get_mut(&stream) {
+            carried.quiet_since = now;
+        }
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        now: Duration,
+        ranges: &[Range<SendNumber>],
+    ) -> Result<(), LedgerError> {
+        for range in ranges {
+            self.ledger.settle(range.clone())?;
+        }
+        for carried in self.carried.values_mut() {
+            let before = carried.batches.len();
+            while carried.batches.pop_front_if(|batch| !self.ledger.is_outstanding(batch)).is_some()
+            {
+            }
+            if carried.batches.len() < before {
+                carried.quiet_since = now;
+            }
+        }
+        Ok(())
+    }
+
+    /// Streams that wait for an acknowledgement, and since when.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = (StreamId, Duration)> {
+        let waiting = self.carried.iter().filter(|(_, carried)| !carried.batches.is_empty());
+        waiting.map(|(stream, carried)| (*stream, carried.quiet_since))
+    }
+
+    /// The destination lacks what these sends built on: their pages go out again, in full.
+    pub(super) fn want(&mut self, ranges: &[Range<SendNumber>]) -> Result<(), LedgerError> {
+        for range in ranges {
+            let in_full = &mut self.in_full;
+            let lost = self.ledger.lose_with(range.clone(), |run| {
+                in_full.insert(run).expect("a page of the ledger");
+            })?;
+            self.counts.pages_wanted += lost;
+        }
+        Ok(())
+    }
+
+    /// A stream has died, and others live on.
+    pub(super) fn stream_lost(&mut self, stream: StreamId) {
+        let carried = self.carried.remove(&stream).map(|carried| carried.batches);
+        for numbers in carried.unwrap_or_default() {
+            self.lose(numbers);
+        }
+    }
+
+    /// All streams have died. What they carried is neither settled nor lost until the destination
+    /// has said what it got.
+    pub(super) fn connection_lost(&mut self) {
+        let carried = std::mem::take(&mut self.carried).into_values();
+        self.orphans.extend(carried.flat_map(|carried| carried.batches));
+    }
+
+    /// The destination has these sends, of those that were on their way when the connection ended.
+    pub(super) fn welcomed(
+        &mut self,
+        now: Duration,
+        applied: &[Range<SendNumber>],
+    ) -> Result<(), LedgerError> {
+        self.settle(now, applied)?;
+        for numbers in std::mem::take(&mut self.orphans) {
+            self.lose(numbers);
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, numbers: Range<SendNumber>) {
+        self.counts.pages_lost += self.ledger.lose(numbers).expect("numbers that were drawn");
+    }
+}

@@ -1,0 +1,28 @@
+//! A simulated move: two hosts, their records, a guest that dirties its memory, and a network that
+//! fails, all in virtual time. One seed gives one run, for ever.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `world` | both hosts and what drives them; the only place where things happen |
+//! | `source_host`, `destination_host` | what a machine process does with its half of the session |
+//! | `scenario` | what a seed stands for: link, guest, and what goes wrong when |
+//! | `pipes` | streams over a link that delays, jitters, clogs, cuts and heals |
+//! | `guest` | memory, a dirty log, a program |
+//! | `checker` | what must be true at every moment, and at the end |
+
+mod checker;
+mod destination_host;
+mod guest;
+mod pipes;
+mod rng;
+mod scenario;
+mod source_host;
+mod storage;
+mod world;
+
+pub use checker::Violation;
+pub use scenario::{Fault, Scenario, When};
+pub use world::{Ending, Report, run};
+
+#[cfg(test)]
+mod tests;

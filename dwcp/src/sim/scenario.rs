@@ -1,0 +1,131 @@
+//! [`Scenario`]: what a seed stands for.
+
+use std::time::Duration;
+
+use super::pipes::LinkShape;
+use super::rng::Rng;
+use crate::page::{Gfn, PageRun};
+
+/// When something goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// As this frame of the run is about to arrive, of whichever stream and side; it is lost with
+    /// what the fault takes down.
+    Frame(u64),
+    /// After this time.
+    After(Duration),
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The link is cut, and heals after this time.
+    Cut(Duration),
+    /// One stream dies: reset by something on the way, or by TLS since a byte was changed or lost.
+    StreamDies,
+    /// What a stream carries is held up.
+    Clog(Duration),
+    /// The source's machine process is killed.
+    KillSource,
+    /// The destination's machine process is killed.
+    KillDestination,
+    /// The source's next write of its record stores so many bytes, and fails.
+    TearSource(usize),
+    /// The same at the destination.
+    TearDestination(usize),
+    /// The destination finds, when everything has arrived, that it cannot restore the machine.
+    CannotRestore,
+    /// The user gives the attempt up.
+    Abort,
+}
+
+/// A run of the simulation: everything that happens follows from it.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The seed: of the guest's content, and of the network's moods.
+    pub seed: u64,
+    /// The guest's memory.
+    pub memory: Vec<PageRun>,
+    /// Writes of the guest a millisecond.
+    pub writes_per_ms: u64,
+    /// Data streams beside the control stream.
+    pub data_streams: usize,
+    /// Pages a batch.
+    pub batch_pages: u64,
+    /// Bytes a second of the link.
+    pub bytes_per_second: u64,
+    /// Time from one host to the other.
+    pub delay: Duration,
+    /// By how much frames of a stream may be later than others.
+    pub jitter: Duration,
+    /// What goes wrong.
+    pub faults: Vec<(When, Fault)>,
+}
+
+impl Scenario {
+    /// A small guest on a good link, and nothing goes wrong.
+    #[must_use]
+    pub fn quiet(seed: u64) -> Self {
+        let run = |first, pages| PageRun::known_valid(Gfn(first), pages);
+        Self {
+            seed,
+            // Two slots and a hole, neither of which begins or ends at a whole word.
+            memory: vec![run(0, 40), run(100, 30)],
+            writes_per_ms: 2,
+            data_streams: 1,
+            batch_pages: 4,
+            bytes_per_second: 12_500_000,
+            delay: Duration::from_millis(5),
+            jitter: Duration::from_millis(1),
+            faults: Vec::new(),
+        }
+    }
+
+    /// The scenario of a seed: any link, any guest, any faults.
+    #[must_use]
+    pub fn random(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut scenario = Self::quiet(seed);
+        let run = |first, pages| PageRun::known_valid(Gfn(first), pages);
+        let (low, high) = (rng.below(1..70), rng.below(1..70));
+        scenario.memory = vec![run(0, low), run(low + rng.below(1..100), high)];
+        scenario.writes_per_ms = [0, 1, 2, 5][rng.below(0..4) as usize];
+        scenario.data_streams = rng.below(0..4) as usize;
+        scenario.batch_pages = [1, 4, 16, 64][rng.below(0..4) as usize];
+        scenario.bytes_per_second = [2_000_000, 12_500_000, 125_000_000][rng.below(0..3) as usize];
+        scenario.delay = Duration::from_micros([50, 5_000, 50_000][rng.below(0..3) as usize]);
+        scenario.jitter = scenario.delay * [0, 1, 3][rng.below(0..3) as usize] / 2;
+        for _ in 0..rng.below(0..7) {
+            let when = match rng.below(0..3) {
+                0 => When::After(Duration::from_micros(rng.below(0..3_000_000))),
+                _ => When::Frame(rng.below(0..120)),
+            };
+            scenario.faults.push((when, random_fault(&mut rng)));
+        }
+        scenario
+    }
+
+    pub(super) fn link(&self) -> LinkShape {
+        LinkShape {
+            bytes_per_second: self.bytes_per_second,
+            delay: self.delay,
+            jitter: self.jitter,
+        }
+    }
+}
+
+fn random_fault(rng: &mut Rng) -> Fault {
+    let pause =
+        |rng: &mut Rng| Duration::from_millis([1, 200, 3_000, 20_000][rng.below(0..4) as usize]);
+    match rng.below(0..16) {
+        0..4 => Fault::Cut(pause(rng)),
+        4..8 => Fault::StreamDies,
+        8 | 9 => Fault::Clog(pause(rng) / 2),
+        10 => Fault::KillSource,
+        11 => Fault::KillDestination,
+        12 => Fault::TearSource(rng.below(0..4097) as usize),
+        13 => Fault::TearDestination(rng.below(0..4097) as usize),
+        14 => Fault::CannotRestore,
+        _ => Fault::Abort,
+    }
+}

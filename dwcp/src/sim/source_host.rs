@@ -1,0 +1,284 @@
+//! [`SourceProcess`]: the machine process that has the guest, and moves it.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use super::checker::Frozen;
+use super::guest::Guest;
+use super::pipes::{Pipes, Side};
+use super::scenario::Scenario;
+use super::storage::{self, Storage};
+use crate::acp::{Actor, Event, HostName, Nonce, PermitState, SessionId, Successor, VmId};
+use crate::digest::DigestKey;
+use crate::hde::{Base, Encoder, Ladder, LadderStep, Offer, Sending, Shadow};
+use crate::page::Gfn;
+use crate::session::{Agreement, Draft, Source, SourceEnd, SourceEvent, SourceTimers, Transmit};
+use crate::wire::{HEADER_BYTES, StreamId};
+
+/// Rounds after which the switch comes, however much is dirtied.
+const ROUNDS_MAX: u32 = 12;
+
+pub(super) struct SourceProcess {
+    pub(super) guest: Guest,
+    pub(super) nonce: Nonce,
+    pub(super) session: Option<Attempt>,
+    rounds: u32,
+}
+
+/// One attempt, with what a process has for it.
+pub(super) struct Attempt {
+    pub(super) id: SessionId,
+    pub(super) source: Source,
+    pub(super) in_doubt: bool,
+    key: DigestKey,
+    open: BTreeSet<StreamId>,
+    encoder: Encoder,
+    shadow: Shadow,
+    step: LadderStep,
+    is_offered: bool,
+    wants_switch: bool,
+    /// What the record must be made to say before anything else happens.
+    end: Option<SourceEnd>,
+}
+
+/// How an attempt ended for its process.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum SourceOutcome {
+    /// The memory may be let go.
+    Gone,
+    /// The guest runs here.
+    Stays,
+}
+
+struct Bases<'a> {
+    draft: &'a Draft,
+    shadow: &'a Shadow,
+}
+
+impl Offer for Bases<'_> {
+    fn base(&self, gfn: Gfn) -> Option<Base<'_>> {
+        let index = self.draft.batch.sends().position(|(of, _)| of == gfn)?;
+        self.shadow.get(gfn, self.draft.bases[index]?)
+    }
+}
+
+impl SourceProcess {
+    pub(super) fn new(guest: Guest, nonce: Nonce) -> Self {
+        Self { guest, nonce, session: None, rounds: 0 }
+    }
+
+    /// Whether nothing can be sent.
+    pub(super) fn is_waiting(&self) -> bool {
+        let attempt = self.session.as_ref();
+        attempt.is_none_or(|attempt| attempt.source.waiting_since().is_some())
+    }
+
+    /// Begins an attempt, in which everything is owed.
+    pub(super) fn start(&mut self, now: Duration, agreement: &Agreement, scenario: &Scenario) {
+        let timers = SourceTimers { patience: Duration::from_secs(60), ..SourceTimers::default() };
+        let mut source = Source::new(now, agreement, timers);
+        source.set_data_streams(scenario.data_streams);
+        let pages = NonZeroU64::new(scenario.batch_pages).expect("a scenario's batch");
+        source.set_batch_pages(pages);
+        for run in &agreement.memory {
+            source.owe(*run).expect("the guest's memory");
+        }
+        // What was dirty before the attempt is owed anyway.
+        self.guest.take_dirty();
+        self.rounds = 0;
+        self.session = Some(Attempt {
+            id: agreement.session,
+            source,
+            in_doubt: false,
+            key: agreement.key.clone(),
+            open: BTreeSet::new(),
+            encoder: Encoder::new(),
+            shadow: Shadow::new(16 * 4096),
+            step: Ladder::step((agreement.session.bytes()[0] % 4).into()),
+            is_offered: false,
+            wants_switch: false,
+            end: None,
+        });
+    }
+
+    /// Does everything that can be done now.
+    pub(super) fn drive(
+        &mut self,
+        now: Duration,
+        net: &mut Pipes,
+        storage: &Storage,
+        vm: VmId,
+        frozen: &mut Option<Frozen>,
+    ) -> Option<SourceOutcome> {
+        self.policy(now, storage, vm, frozen);
+        let attempt = self.session.as_mut()?;
+        while let Some(stream) = attempt.source.poll_connect(now) {
+            net.connect(now, stream);
+        }
+        let streams: Vec<StreamId> = attempt.open.iter().copied().collect();
+        for stream in streams {
+            while let Some(transmit) = attempt.source.poll_transmit(now, stream) {
+                if let Some(frame) = attempt.frame(transmit, &self.guest) {
+                    net.write(now, Side::Source, stream, frame);
+                }
+            }
+        }
+        while let Some(event) = attempt.source.poll_event() {
+            match event {
+                SourceEvent::Connected | SourceEvent::Unknown => {}
+                SourceEvent::Disconnected => {
+                    for stream in std::mem::take(&mut attempt.open) {
+                        net.close(now, Side::Source, stream);
+                    }
+                }
+                SourceEvent::StreamDead(stream) => {
+                    attempt.open.remove(&stream);
+                    net.close(now, Side::Source, stream);
+                }
+                SourceEvent::SwitchCancelled => {
+                    self.guest.is_running = true;
+                    self.rounds = 0;
+                    attempt.wants_switch = false;
+                }
+                SourceEvent::Parted => attempt.in_doubt = true,
+                SourceEvent::Over(end) => attempt.end = Some(end),
+            }
+        }
+        self.conclude(now, net, storage, vm)
+    }
+
+    /// Makes the record say how it ended, and only then acts on it.
+    fn conclude(
+        &mut self,
+        now: Duration,
+        net: &mut Pipes,
+        storage: &Storage,
+        vm: VmId,
+    ) -> Option<SourceOutcome> {
+        let attempt = self.session.as_mut()?;
+        let (end, session) = (attempt.end.as_ref()?, attempt.id);
+        // The last frame, if there is one, goes out first.
+        if !attempt.source.is_drained() && !attempt.in_doubt {
+            return None;
+        }
+        let (event, is_made): (_, fn(&PermitState) -> bool) = match end {
+            SourceEnd::Ran => {
+                (Event::PeerTook { session }, |state| matches!(state, PermitState::Gone { .. }))
+            }
+            SourceEnd::Refused(_) => {
+                (Event::PeerRefused { session }, |state| matches!(state, PermitState::Held { .. }))
+            }
+            SourceEnd::Aborted(_) => {
+                (Event::Withdraw { session }, |state| matches!(state, PermitState::Held { .. }))
+            }
+        };
+        let actor = Actor::Process(self.nonce);
+        if !storage::ensure(storage, vm, actor, &event, is_made).expect("the source's record") {
+            return None;
+        }
+        for stream in std::mem::take(&mut attempt.open) {
+            net.close(now, Side::Source, stream);
+        }
+        let outcome = match end {
+            SourceEnd::Ran => SourceOutcome::Gone,
+            SourceEnd::Refused(_) | SourceEnd::Aborted(_) => {
+                self.guest.is_running = true;
+                SourceOutcome::Stays
+            }
+        };
+        Some(outcome)
+    }
+
+    /// What a user's limits would decide: rounds, and the switch once a round is small.
+    fn policy(&mut self, now: Duration, storage: &Storage, vm: VmId, frozen: &mut Option<Frozen>) {
+        let Some(attempt) = self.session.as_mut().filter(|attempt| attempt.end.is_none()) else {
+            return;
+        };
+        if attempt.in_doubt || !self.guest.is_running || attempt.source.waiting_since().is_some() {
+            return;
+        }
+        if attempt.source.ledger().owed() == 0 && !attempt.wants_switch {
+            let dirty = self.guest.dirty_pages();
+            attempt.source.owe_words(Gfn(0), &self.guest.take_dirty()).expect("the guest's pages");
+            attempt.source.speculate(self.guest.state());
+            self.rounds += 1;
+            attempt.wants_switch = dirty <= 6 || self.rounds >= ROUNDS_MAX;
+        }
+        if attempt.wants_switch && !attempt.is_offered {
+            let to = Successor::Host(HostName::new("destination").expect("a name"));
+            let (session, actor) = (attempt.id, Actor::Process(self.nonce));
+            let is_made = |state: &PermitState| matches!(state, PermitState::Offered { .. });
+            let event = Event::Offer { session, to };
+            attempt.is_offered =
+                storage::ensure(storage, vm, actor, &event, is_made).expect("a holder may offer");
+            if attempt.is_offered {
+                attempt.source.offered();
+            }
+        }
+        if attempt.wants_switch && attempt.is_offered {
+            attempt.source.drain();
+            if attempt.source.is_drained() {
+                self.guest.is_running = false;
+                let dirty = self.guest.take_dirty();
+                attempt.source.owe_words(Gfn(0), &dirty).expect("the guest's pages");
+                let state = self.guest.state();
+                match attempt.source.switch(now, state.clone()) {
+                    Ok(()) => *frozen = Some(Frozen { memory: self.guest.memory.clone(), state }),
+                    Err(_) => self.guest.is_running = true,
+                }
+            }
+        }
+    }
+}
+
+impl Attempt {
+    pub(super) fn connected(&mut self, now: Duration, stream: StreamId) {
+        self.open.insert(stream);
+        self.source.handle_connected(now, stream);
+    }
+
+    pub(super) fn closed(&mut self, now: Duration, stream: StreamId) {
+        self.open.remove(&stream);
+        self.source.handle_closed(now, stream);
+    }
+
+    pub(super) fn arrived(&mut self, now: Duration, stream: StreamId, frame: &[u8]) {
+        let (header, payload) = frame.split_first_chunk::<HEADER_BYTES>().expect("a frame");
+        if let Ok(header) = self.source.handle_header(now, stream, header) {
+            // A fault shows in what the source does next; a correct peer makes none.
+            self.source.handle_frame(now, header, payload).expect("a correct peer");
+        }
+    }
+
+    fn frame(&mut self, transmit: Transmit, guest: &Guest) -> Option<Vec<u8>> {
+        let draft = match transmit {
+            Transmit::Frame(frame) => return Some(frame),
+            Transmit::Pages(draft) => draft,
+        };
+        let mut content = Vec::new();
+        for run in draft.batch.runs() {
+            content.extend(guest.memory.run(*run));
+        }
+        let sending = Sending {
+            key: &self.key,
+            batch: &draft.batch,
+            content: &content,
+            settled_below: draft.settled_below,
+        };
+        let mut frame = vec![0; HEADER_BYTES];
+        let bases = Bases { draft: &draft, shadow: &self.shadow };
+        let encoded = if draft.is_in_full {
+            self.encoder.encode(&sending, &self.step, &(), &mut frame)
+        } else {
+            self.encoder.encode(&sending, &self.step, &bases, &mut frame)
+        };
+        let payload_bytes = frame.len() - HEADER_BYTES;
+        let header = self.source.handle_encoded(&draft, encoded.digests, payload_bytes)?;
+        frame[..HEADER_BYTES].copy_from_slice(&header);
+        for ((gfn, number), page) in draft.batch.sends().zip(content.as_chunks().0) {
+            self.shadow.insert(gfn, number, page);
+        }
+        Some(frame)
+    }
+}

@@ -1,0 +1,109 @@
+use std::time::Duration;
+
+use super::*;
+
+/// Runs a scenario; a failure is one line that says how to see it again.
+fn check(scenario: &Scenario) -> Report {
+    run(scenario).unwrap_or_else(|violation| {
+        let Scenario { seed, faults, .. } = scenario;
+        panic!("seed {seed}, {faults:?}: {violation}")
+    })
+}
+
+fn with(fault: Fault, when: When) -> Scenario {
+    Scenario { faults: vec![(when, fault)], ..Scenario::quiet(1) }
+}
+
+#[test]
+fn a_machine_moves_when_nothing_goes_wrong() {
+    for seed in 0..20 {
+        let report = check(&Scenario::quiet(seed));
+        assert_eq!((report.ending, report.attempts), (Ending::Moved, 1), "seed {seed}");
+        assert_eq!(report.counts.pages_lost, 0);
+    }
+}
+
+/// Runs a scenario with a fault at each frame that it has, and returns how they ended.
+fn at_every_frame(fault: Fault) -> Vec<Report> {
+    let frames = check(&Scenario::quiet(1)).frames;
+    assert!(frames > 30, "{frames} frames are no move");
+    (0..frames).map(|frame| check(&with(fault, When::Frame(frame)))).collect()
+}
+
+#[test]
+fn the_link_dies_at_every_frame_and_the_move_goes_on() {
+    for pause in [Duration::from_millis(1), Duration::from_secs(5)] {
+        for (frame, report) in at_every_frame(Fault::Cut(pause)).iter().enumerate() {
+            let reached = (report.ending, report.attempts);
+            assert_eq!(reached, (Ending::Moved, 1), "cut for {pause:?} at frame {frame}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_dies_at_every_frame_and_the_move_goes_on() {
+    for (frame, report) in at_every_frame(Fault::StreamDies).iter().enumerate() {
+        assert_eq!((report.ending, report.attempts), (Ending::Moved, 1), "at frame {frame}");
+    }
+}
+
+#[test]
+fn the_destination_is_killed_at_every_frame_and_the_guest_lives_or_has_run() {
+    let reports = at_every_frame(Fault::KillDestination);
+    for (frame, report) in reports.iter().enumerate() {
+        let expected = [(Ending::Moved, 2), (Ending::DiedThere, 1)];
+        assert!(expected.contains(&(report.ending, report.attempts)), "{frame}: {report:?}");
+    }
+    assert!(reports.iter().any(|report| report.ending == Ending::Moved));
+}
+
+#[test]
+fn the_source_is_killed_at_every_frame_and_its_machine_runs_once() {
+    let reports = at_every_frame(Fault::KillSource);
+    for ending in [Ending::Moved, Ending::Restarted] {
+        assert!(reports.iter().any(|report| report.ending == ending), "{ending:?}");
+    }
+}
+
+#[test]
+fn a_record_is_torn_at_every_frame() {
+    for bytes in [0, 1000, 4096] {
+        for fault in [Fault::TearSource(bytes), Fault::TearDestination(bytes)] {
+            for report in at_every_frame(fault) {
+                assert_eq!(report.ending, Ending::Moved, "{fault:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_destination_that_cannot_restore_leaves_the_guest_where_it_is() {
+    let report = check(&with(Fault::CannotRestore, When::Frame(3)));
+    assert_eq!((report.ending, report.attempts), (Ending::Moved, 2));
+}
+
+/// Seeds of the short run, and of the long one.
+const SEEDS: u64 = 5_000;
+const LONG_SEEDS: u64 = 100_000;
+
+#[allow(clippy::disallowed_methods, reason = "how much to test is the caller's affair")]
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn seeds() {
+    let seeds = match setting("NOVACRON_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..if setting("NOVACRON_LONG").is_some() { LONG_SEEDS } else { SEEDS },
+    };
+    let mut endings = std::collections::BTreeMap::<_, u64>::new();
+    for seed in seeds {
+        let report = run(&Scenario::random(seed)).unwrap_or_else(|violation| {
+            let again = "cargo test -p dwcp --features sim seeds";
+            panic!("NOVACRON_SEED={seed} {again}   # {violation}")
+        });
+        *endings.entry(format!("{:?}", report.ending)).or_default() += 1;
+    }
+    println!("{endings:?}");
+}
