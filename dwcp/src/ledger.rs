@@ -93,8 +93,9 @@ pub struct Ledger {
     in_flight: PageSet,
     /// Pages whose latest send is settled: the destination holds exactly that content.
     held: PageSet,
-    /// The latest send of each page; 0 for never.
-    latest: Vec<SendNumber>,
+    /// The number of the latest send of each page; 0 for never. Plain numbers, since the allocator
+    /// gives zeros of these without touching them.
+    latest: Vec<u64>,
     /// Sends that are neither settled nor lost, by their first number, never overlapping. Entries
     /// are cut where only a part of a run is settled.
     outstanding: BTreeMap<SendNumber, PageRun>,
@@ -117,7 +118,7 @@ impl Ledger {
             owed: PageSet::new(limit),
             in_flight: PageSet::new(limit),
             held: PageSet::new(limit),
-            latest: vec![SendNumber(0); pages],
+            latest: vec![0; pages],
             outstanding: BTreeMap::new(),
             next_number: SendNumber(1),
             cursor: Gfn(0),
@@ -159,14 +160,14 @@ impl Ledger {
     #[must_use]
     pub fn latest_send(&self, gfn: Gfn) -> Option<SendNumber> {
         let number = *self.latest.get(usize::try_from(gfn.0).ok()?)?;
-        (number != SendNumber(0)).then_some(number)
+        (number != 0).then_some(SendNumber(number))
     }
 
     /// The latest send of a page, if it is settled: the destination holds the page exactly as it was
     /// read for that send, and will until another arrives. What a delta may build on.
     #[must_use]
     pub fn held_send(&self, gfn: Gfn) -> Option<SendNumber> {
-        self.held.contains(gfn).then(|| self.latest[index(gfn)])
+        self.held.contains(gfn).then(|| SendNumber(self.latest[index(gfn)]))
     }
 
     /// Whether any of these sends is neither settled nor lost.
@@ -303,7 +304,7 @@ impl Ledger {
     fn send(&mut self, run: PageRun) -> PageSend {
         let first_number = self.next_number;
         for (gfn, number) in run.frames().zip(first_number.0..) {
-            self.latest[index(gfn)] = SendNumber(number);
+            self.latest[index(gfn)] = number;
         }
         // At 10^9 pages a second the counter lasts for 584 years.
         self.next_number = SendNumber(first_number.0 + run.pages());
@@ -357,7 +358,7 @@ impl Ledger {
     fn latest_part(&self, first_number: SendNumber, run: PageRun, from: u64) -> Option<PageRun> {
         let is_latest = |page: &u64| {
             let gfn = Gfn(run.first().0 + page);
-            self.latest[index(gfn)] == SendNumber(first_number.0 + page)
+            self.latest[index(gfn)] == first_number.0 + page
         };
         let start = (from..run.pages()).find(is_latest)?;
         let end = (start..run.pages()).find(|page| !is_latest(page)).unwrap_or(run.pages());

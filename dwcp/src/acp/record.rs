@@ -107,7 +107,7 @@ impl<S: RecordStorage> PermitRecord<S> {
     pub fn confirm(&mut self) -> Result<(), RecordError<S::Error>> {
         let mut slots = self.storage.lock().map_err(RecordError::Read)?;
         if let Some(Loaded { mut record, .. }) = read(&mut slots, self.vm)? {
-            record.sequence += 1;
+            record.sequence = record.next_sequence()?;
             self.is_certain = false;
             write(&mut slots, &record)?;
         }

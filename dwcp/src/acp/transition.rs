@@ -53,6 +53,9 @@ pub enum Refusal {
     /// A machine that has moved, or was resolved, 2^32 times
     #[error("generation {0} cannot be raised")]
     LastGeneration(Generation),
+    /// A record with the last sequence number: nobody has written 2^64 of them
+    #[error("the record has the last sequence number there is: it was not written by this program")]
+    LastRecord,
     /// A process cannot be its own successor
     #[error("process {0} offers the permit to itself")]
     ToItself(Nonce),
@@ -88,9 +91,17 @@ impl Record {
             }
             outcomes.push_back(outcome);
         }
-        let sequence = current.map_or(0, |record| record.sequence) + 1;
+        let sequence = current.map_or(Ok(1), Self::next_sequence)?;
         let Change { state, generation, .. } = change;
         Ok(Self { vm, sequence, generation, state, outcomes })
+    }
+
+    /// The number of the record after this one.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn next_sequence(&self) -> Result<u64, Refusal> {
+        self.sequence.checked_add(1).ok_or(Refusal::LastRecord)
     }
 
     fn change(&self, actor: Actor, event: &Event) -> Result<Change, Refusal> {

@@ -24,13 +24,15 @@ pub enum ManifestError {
     },
 }
 
-/// The digest of every page of a guest, and their sum: 8 MiB a GiB.
+/// The digest of every page of a guest, and their sum: at most 8 MiB a GiB.
 ///
 /// A new one stands for memory that is all zeros. The sum follows each replacement by subtracting
 /// the old digest and adding the new one, so that a root costs no pass over memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    digests: Vec<PageDigest>,
+    /// Plain bytes, since the allocator gives zeros of these without touching them: what no page has
+    /// used costs no memory, and neither does the hole below 4 GiB.
+    digests: Vec<[u8; 32]>,
     sum: DigestSum,
 }
 
@@ -42,7 +44,7 @@ impl Manifest {
     #[must_use]
     pub fn new(limit: Gfn) -> Self {
         let pages = usize::try_from(limit.0).expect("a limit checked before");
-        Self { digests: vec![PageDigest::ZERO; pages], sum: DigestSum::ZERO }
+        Self { digests: vec![PageDigest::ZERO.0; pages], sum: DigestSum::ZERO }
     }
 
     /// The sum over all pages.
@@ -54,7 +56,7 @@ impl Manifest {
     /// The digest of a page; `None` beyond the limit.
     #[must_use]
     pub fn get(&self, gfn: Gfn) -> Option<PageDigest> {
-        self.digests.get(usize::try_from(gfn.0).ok()?).copied()
+        self.digests.get(usize::try_from(gfn.0).ok()?).copied().map(PageDigest)
     }
 
     /// Puts a page's new digest in place of its old one, which is returned.
@@ -67,7 +69,7 @@ impl Manifest {
         let Some(place) = place else {
             return Err(ManifestError::BeyondLimit { gfn, limit });
         };
-        let old = std::mem::replace(place, new);
+        let old = PageDigest(std::mem::replace(place, new.0));
         self.sum -= old;
         self.sum += new;
         Ok(old)
@@ -89,8 +91,10 @@ impl Manifest {
             let gfn = run.first().max(limit);
             return Err(ManifestError::BeyondLimit { gfn, limit });
         };
-        self.sum -= places.iter().sum::<DigestSum>();
-        places.copy_from_slice(new);
+        for (place, new) in places.iter_mut().zip(new) {
+            self.sum -= PageDigest(*place);
+            *place = new.0;
+        }
         self.sum += new.iter().sum::<DigestSum>();
         Ok(())
     }

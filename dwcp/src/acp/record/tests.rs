@@ -276,3 +276,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_record_with_the_last_sequence_number_is_refused_and_left_alone() {
+    let (storage, _) = running();
+    let mut record = storage::load(&storage.slots(), VM).unwrap().unwrap().record;
+    record.sequence = u64::MAX;
+    let mut slots = storage.slots();
+    slots[storage::slot_of(u64::MAX)] = *record.encode();
+    storage.set_slots(slots);
+    assert_eq!(open(&storage).map(drop), Err(RecordError::Refused(Refusal::LastRecord)));
+    assert_eq!(storage.slots(), slots);
+}

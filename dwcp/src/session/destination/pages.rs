@@ -38,8 +38,9 @@ pub struct Counts {
 #[derive(Debug)]
 pub(super) struct PagesIn {
     memory: Vec<PageRun>,
-    /// The send whose content each page has; 0 for none.
-    applied: Vec<SendNumber>,
+    /// The number of the send whose content each page has; 0 for none. Plain numbers, since the
+    /// allocator gives zeros of these without touching them.
+    applied: Vec<u64>,
     manifest: Manifest,
     /// Sends that are applied, at or above what the source has settled.
     numbers: NumberSet,
@@ -55,7 +56,7 @@ impl PagesIn {
         let pages = usize::try_from(limit.0).expect("a limit checked before");
         Self {
             memory: agreement.memory.clone(),
-            applied: vec![SendNumber(0); pages],
+            applied: vec![0; pages],
             manifest: Manifest::new(limit),
             numbers: NumberSet::new(),
             to_acknowledge: NumberSet::new(),
@@ -70,7 +71,7 @@ impl PagesIn {
 
     pub(super) fn applied(&self, gfn: Gfn) -> Option<SendNumber> {
         let number = *self.applied.get(usize::try_from(gfn.0).ok()?)?;
-        (number != SendNumber(0)).then_some(number)
+        (number != 0).then_some(SendNumber(number))
     }
 
     /// The source will never ask for a number below this one.
@@ -110,12 +111,12 @@ impl PagesIn {
             for gfn in run.frames() {
                 let Some(((_, number), digest)) = sends.next() else { return Ok(()) };
                 let place = &mut self.applied[index(gfn)];
-                if *place >= number {
+                if *place >= number.0 {
                     self.counts.pages_dropped += 1;
                     write(&mut fresh, run, at, content, memory)?;
                     continue;
                 }
-                *place = number;
+                *place = number.0;
                 self.manifest.replace(gfn, *digest).expect("a page of the guest");
                 self.counts.pages_applied += 1;
                 fresh = Some(match fresh {
