@@ -66,14 +66,20 @@ pub(super) fn prepare(
     })
 }
 
-/// An identity map of the first GiB in 2 MiB pages, and the descriptors that boot.rst names:
+/// GiB that are mapped: everything below 4 GiB, where the protocol's pointers end.
+const MAPPED_GIB: u64 = 4;
+
+/// An identity map of the first 4 GiB in 2 MiB pages, and the descriptors that boot.rst names:
 /// `__BOOT_CS` 0x10 and `__BOOT_DS` 0x18, flat.
 fn write_tables(ram: &GuestRam) -> Result<(), RamError> {
     let (pml4, pdpt, pd) =
         (PAGE_TABLE_ADDRESS, PAGE_TABLE_ADDRESS + 0x1000, PAGE_TABLE_ADDRESS + 0x2000);
     ram.write(pml4, &(pdpt | PRESENT_WRITABLE).to_le_bytes())?;
-    ram.write(pdpt, &(pd | PRESENT_WRITABLE).to_le_bytes())?;
-    for index in 0..512_u64 {
+    for gib in 0..MAPPED_GIB {
+        let entry = (pd + gib * 0x1000) | PRESENT_WRITABLE;
+        ram.write(pdpt + gib * 8, &entry.to_le_bytes())?;
+    }
+    for index in 0..512 * MAPPED_GIB {
         let entry = (index << 21) | LARGE_PAGE | PRESENT_WRITABLE;
         ram.write(pd + index * 8, &entry.to_le_bytes())?;
     }

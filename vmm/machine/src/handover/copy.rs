@@ -1,22 +1,23 @@
-//! The page path of the copying form: harvest → ledger → run → digest → socket → acknowledgement.
+//! The page path of the copying form: harvest → ledger → batch → digest → socket → acknowledgement.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use dwcp::digest::{DigestKey, DigestSum, Manifest, ManifestError, PageDigest, is_zero};
-use dwcp::ledger::{Ledger, PageSend, SendNumber};
-use dwcp::page::{Gfn, PAGE_SIZE, PageRun};
+use dwcp::hde::Batch;
+use dwcp::ledger::{Ledger, SendNumber};
+use dwcp::page::{Gfn, PAGE_BYTES, PAGE_SIZE, PageRun};
 
 use super::blackout::{Blackout, now_ns};
-use super::message::{Form, PagesFrame, ToPredecessor, ToSuccessor};
+use super::message::{Extent, Form, PagesFrame, ToPredecessor, ToSuccessor};
 use super::{HandOverError, HandOverReport, Limits};
 use crate::dirty::{DirtyLog, KvmBitmapLog};
 use crate::ipc::Channel;
-use crate::memory::GuestRam;
+use crate::memory::{GuestRam, HoleOrData};
 
-/// Pages in one run: 1 MiB. Longer runs wait longer for their acknowledgement, shorter ones cost more
-/// messages.
-const RUN_PAGES: NonZeroU64 = NonZeroU64::new(256).unwrap();
+/// Pages in one batch: 1 MiB. Larger ones wait longer for their acknowledgement, smaller ones cost
+/// more messages: where a guest writes pages here and there, a batch is one message for all of them.
+const BATCH_PAGES: NonZeroU64 = NonZeroU64::new(256).unwrap();
 
 /// The digest of every page at this end, as the pages go out or come in.
 struct Digests {
@@ -38,15 +39,20 @@ impl Digests {
         Ok(sum)
     }
 
-    /// The same for a run of zeros, which nobody needs to read.
+    /// The same for a run of zeros, which nobody needs to read. What is known to be zero is left as
+    /// it is: writing it again would only cost memory.
     fn record_zeros(&mut self, run: PageRun) -> Result<DigestSum, ManifestError> {
-        run.frames().try_for_each(|gfn| self.manifest.replace(gfn, PageDigest::ZERO).map(drop))?;
+        for gfn in run.frames() {
+            if !self.is_zero(gfn) {
+                self.manifest.replace(gfn, PageDigest::ZERO)?;
+            }
+        }
         Ok(DigestSum::ZERO)
     }
 
-    /// Whether every page of the run is known to be zero.
-    fn are_zero(&self, run: PageRun) -> bool {
-        run.frames().all(|gfn| self.manifest.get(gfn) == Some(PageDigest::ZERO))
+    /// Whether the page is known to be zero.
+    fn is_zero(&self, gfn: Gfn) -> bool {
+        self.manifest.get(gfn) == Some(PageDigest::ZERO)
     }
 }
 
@@ -110,7 +116,7 @@ impl<'a> Copier<'a> {
             log,
             ledger,
             digests: Digests::new(key, limit),
-            buffer: vec![0; byte_count(RUN_PAGES.get())],
+            buffer: vec![0; byte_count(BATCH_PAGES.get())],
             copied: Copied::default(),
         })
     }
@@ -143,8 +149,8 @@ impl<'a> Copier<'a> {
     /// Sends everything owed, and waits until all of it is written and checked at the successor.
     pub(super) fn send_owed(&mut self) -> Result<(), HandOverError> {
         let before = self.copied.pages;
-        while let Some(send) = self.ledger.next_run(RUN_PAGES) {
-            self.send(send)?;
+        while let Some(batch) = self.next_batch() {
+            self.send(&batch)?;
             while self.channel.is_readable()? {
                 self.settle_one()?;
             }
@@ -161,37 +167,68 @@ impl<'a> Copier<'a> {
         self.digests.manifest.sum()
     }
 
-    fn send(&mut self, send: PageSend) -> Result<(), HandOverError> {
-        let run = send.run;
-        let bytes = &mut self.buffer[..byte_count(run.pages())];
-        // A hole of the memory file reads as zeros; reading it would fill it.
-        let is_hole = self.ram.is_hole(run)?;
-        let digest_sum = if is_hole {
-            self.digests.record_zeros(run)?
-        } else {
-            self.ram.read_run(run, bytes)?;
-            self.digests.record(run, bytes)?
-        };
-        let is_zero = is_hole || is_zero(bytes);
-        self.copied.pages += run.pages();
+    /// The next pages to be sent, under consecutive numbers.
+    fn next_batch(&mut self) -> Option<Batch> {
+        let first_number = self.ledger.next_number();
+        let (mut runs, mut room) = (Vec::new(), Some(BATCH_PAGES));
+        while let Some(send) = room.and_then(|room| self.ledger.next_run(room)) {
+            room = room.and_then(|room| NonZeroU64::new(room.get() - send.run.pages()));
+            runs.push(send.run);
+        }
+        Batch::new(first_number, runs).ok()
+    }
+
+    fn send(&mut self, batch: &Batch) -> Result<(), HandOverError> {
+        let (mut extents, mut digest_sum, mut length) = (Vec::new(), DigestSum::ZERO, 0);
+        for run in batch.runs() {
+            let mut rest = Some(*run);
+            while let Some(run) = rest {
+                let (extent, sum, after) = self.read(run, length)?;
+                if !extent.is_zero {
+                    length += byte_count(extent.pages);
+                }
+                digest_sum += sum;
+                extents.push(extent);
+                rest = after;
+            }
+        }
+        self.copied.pages += batch.pages() as u64;
         #[cfg(feature = "fault-injection")]
-        if crate::fault::drops_page(run) {
+        if batch.runs().iter().any(|run| crate::fault::drops_page(*run)) {
             return Ok(());
         }
-        let frame = PagesFrame {
-            first_frame: run.first().0,
-            pages: run.pages(),
-            first_number: send.numbers().start.0,
-            digest_sum: digest_sum.to_bytes(),
-            is_zero,
-        };
+        let (first_number, digest_sum) = (batch.first_number().0, digest_sum.to_bytes());
+        let frame = PagesFrame { first_number, digest_sum, extents };
         self.channel.send(&ToSuccessor::Pages(frame), &[])?;
-        if !is_zero {
+        let bytes = &mut self.buffer[..length];
+        if !bytes.is_empty() {
             #[cfg(feature = "fault-injection")]
             crate::fault::damage_page(bytes);
             self.channel.send_bytes(bytes)?;
         }
         Ok(())
+    }
+
+    /// Reads the first pages of a run that are a hole of the memory file, or that are not, to `at` in
+    /// the buffer. Returns them, the sum of their digests, and the rest of the run.
+    fn read(
+        &mut self,
+        run: PageRun,
+        at: usize,
+    ) -> Result<(Extent, DigestSum, Option<PageRun>), HandOverError> {
+        let found = self.ram.hole_or_data(run)?;
+        let (HoleOrData::Hole(pages) | HoleOrData::Data(pages)) = found;
+        let (part, rest) =
+            run.split_at(pages).map_or((run, None), |(part, rest)| (part, Some(rest)));
+        let (sum, is_zero) = match found {
+            HoleOrData::Hole(_) => (self.digests.record_zeros(part)?, true),
+            HoleOrData::Data(_) => {
+                let bytes = &mut self.buffer[at..][..byte_count(pages)];
+                self.ram.read_run(part, bytes)?;
+                (self.digests.record(part, bytes)?, is_zero(bytes))
+            }
+        };
+        Ok((Extent { first_frame: part.first().0, pages, is_zero }, sum, rest))
     }
 
     fn settle_one(&mut self) -> Result<(), HandOverError> {
@@ -213,9 +250,9 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Bytes of a run that this process chose, or has checked against [`RUN_PAGES`].
+/// Bytes of pages that this process chose, or has checked against [`BATCH_PAGES`].
 fn byte_count(pages: u64) -> usize {
-    usize::try_from(pages * PAGE_SIZE).expect("a run is at most a MiB")
+    usize::try_from(pages * PAGE_SIZE).expect("a batch is at most a MiB")
 }
 
 /// The other end: writes what comes, and checks it.
@@ -223,7 +260,7 @@ pub(super) struct Applier {
     ram: Arc<GuestRam>,
     digests: Digests,
     buffer: Vec<u8>,
-    /// Send number from which the next run must start at least: numbers only grow on one stream.
+    /// Send number from which the next batch must start at least: numbers only grow on one stream.
     next_number: u64,
 }
 
@@ -233,54 +270,67 @@ impl Applier {
         Self {
             ram,
             digests: Digests::new(key, limit),
-            buffer: vec![0; byte_count(RUN_PAGES.get())],
+            buffer: vec![0; byte_count(BATCH_PAGES.get())],
             next_number: 0,
         }
     }
 }
 
 impl Applier {
-    /// Takes one run from the channel, writes it, checks it, and says so.
+    /// Takes one batch from the channel, writes it, checks it, and says so.
     pub(super) fn apply(
         &mut self,
         channel: &Channel,
         frame: &PagesFrame,
     ) -> Result<(), HandOverError> {
-        let run = PageRun::new(Gfn(frame.first_frame), frame.pages)
-            .ok()
-            .filter(|run| run.pages() <= RUN_PAGES.get())
-            .ok_or(HandOverError::Differs { what: "the length of a page run" })?;
-        if frame.first_number < self.next_number {
-            return Err(HandOverError::Differs { what: "the order of send numbers" });
+        let batch = self.check(frame)?;
+        let full = frame.extents.iter().filter(|extent| !extent.is_zero);
+        let length = byte_count(full.map(|extent| extent.pages).sum());
+        if length > 0 {
+            channel.receive_bytes(&mut self.buffer[..length])?;
         }
-        self.next_number = frame
-            .first_number
-            .checked_add(run.pages())
-            .ok_or(HandOverError::Differs { what: "the range of send numbers" })?;
+        let (first_number, pages) = (frame.first_number, batch.pages() as u64);
+        let applied = ToPredecessor::Applied { first_number, pages };
         #[cfg(feature = "fault-injection")]
-        if !frame.is_zero && crate::fault::acknowledges_unapplied() {
-            channel.receive_bytes(&mut self.buffer[..byte_count(run.pages())])?;
-            let (first_number, pages) = (frame.first_number, run.pages());
-            return Ok(channel.send(&ToPredecessor::Applied { first_number, pages }, &[])?);
+        if length > 0 && crate::fault::acknowledges_unapplied() {
+            return Ok(channel.send(&applied, &[])?);
         }
-        let sum = if frame.is_zero {
-            self.apply_zeros(run)?
-        } else {
-            let bytes = &mut self.buffer[..byte_count(run.pages())];
-            channel.receive_bytes(bytes)?;
-            self.ram.write_run(run, bytes)?;
-            self.digests.record(run, bytes)?
-        };
+        let (mut sum, mut at) = (DigestSum::ZERO, 0);
+        for (run, extent) in batch.runs().iter().zip(&frame.extents) {
+            if extent.is_zero {
+                sum += self.apply_zeros(*run)?;
+                continue;
+            }
+            let bytes = &self.buffer[at..][..byte_count(run.pages())];
+            self.ram.write_run(*run, bytes)?;
+            sum += self.digests.record(*run, bytes)?;
+            at += bytes.len();
+        }
         if sum.to_bytes() != frame.digest_sum {
-            return Err(HandOverError::Differs { what: "a page run" });
+            return Err(HandOverError::Differs { what: "a batch of pages" });
         }
-        let (first_number, pages) = (frame.first_number, run.pages());
         #[cfg(feature = "fault-injection")]
         if crate::fault::drops_acknowledgement() {
             return Ok(());
         }
-        channel.send(&ToPredecessor::Applied { first_number, pages }, &[])?;
-        Ok(())
+        Ok(channel.send(&applied, &[])?)
+    }
+
+    /// The batch that a frame announces, if it can be one.
+    fn check(&mut self, frame: &PagesFrame) -> Result<Batch, HandOverError> {
+        if frame.first_number < self.next_number {
+            return Err(HandOverError::Differs { what: "the order of send numbers" });
+        }
+        let runs = frame.extents.iter();
+        let runs = runs.map(|extent| PageRun::new(Gfn(extent.first_frame), extent.pages));
+        let runs = runs.collect::<Result<_, _>>();
+        let runs = runs.map_err(|_| HandOverError::Differs { what: "a run of pages" })?;
+        let batch = Batch::new(SendNumber(frame.first_number), runs)
+            .ok()
+            .filter(|batch| batch.pages() as u64 <= BATCH_PAGES.get())
+            .ok_or(HandOverError::Differs { what: "the size of a batch" })?;
+        self.next_number = batch.numbers().end.0;
+        Ok(batch)
     }
 
     /// Sum over all pages' digests.
@@ -290,10 +340,8 @@ impl Applier {
 
     /// Zeros over a page that is zero already would only fill the memory file's holes.
     fn apply_zeros(&mut self, run: PageRun) -> Result<DigestSum, HandOverError> {
-        if !self.digests.are_zero(run) {
-            let bytes = &mut self.buffer[..byte_count(run.pages())];
-            bytes.fill(0);
-            self.ram.write_run(run, bytes)?;
+        for gfn in run.frames().filter(|gfn| !self.digests.is_zero(*gfn)) {
+            self.ram.write(gfn.0 * PAGE_SIZE, &[0; PAGE_BYTES])?;
         }
         Ok(self.digests.record_zeros(run)?)
     }

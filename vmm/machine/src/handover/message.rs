@@ -35,15 +35,23 @@ pub(super) struct Hello {
     pub(super) digest_key: [u8; 32],
 }
 
-/// A run of pages.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// A batch of pages: extents, whose pages have consecutive send numbers in this order. The bytes of
+/// those that are not zero follow the message, in this order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct PagesFrame {
-    pub(super) first_frame: u64,
-    pub(super) pages: u64,
-    /// The send number of the first page; the others follow.
+    /// The send number of the first page.
     pub(super) first_number: u64,
     /// Sum of the pages' digests: the arrival check.
     pub(super) digest_sum: [u8; 32],
+    pub(super) extents: Vec<Extent>,
+}
+
+/// Consecutive pages.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Extent {
+    pub(super) first_frame: u64,
+    pub(super) pages: u64,
+    /// Whether every byte of them is zero.
     pub(super) is_zero: bool,
 }
 
@@ -63,7 +71,7 @@ pub(super) struct PermitFrame {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum ToSuccessor {
     Hello(Hello),
-    /// A run of pages; their bytes follow, unless all are zero.
+    /// A batch of pages; bytes follow.
     Pages(PagesFrame),
     Permit(Box<PermitFrame>),
     /// A descriptor: memory as it was at the pause, to be compared with.

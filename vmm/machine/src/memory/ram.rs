@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use dwcp::page::PageRun;
+use dwcp::page::{PAGE_SIZE, PageRun};
 use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
 use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::{
@@ -194,23 +194,42 @@ impl GuestRam {
         mapped.map_or_else(Vec::new, |mapped| mapped.get_mmap().bitmap().get_and_reset())
     }
 
-    /// Whether the memory file has nothing at all for these pages: they read as zeros, and are not
-    /// even read, since reading would fill the hole.
+    /// How many of the first pages of a run are a hole of the memory file, and how many are not: one
+    /// of the two is 0. What is a hole reads as zeros, and need not be read: reading fills it.
     ///
     /// # Errors
     /// When the kernel cannot tell, or the run is not RAM.
-    pub fn is_hole(&self, run: PageRun) -> Result<bool, RamError> {
+    pub(crate) fn hole_or_data(&self, run: PageRun) -> Result<HoleOrData, RamError> {
         let (address, length) = byte_range(run);
         let region =
             self.layout.regions().find(|r| r.start <= address && address + length <= r.end());
         let region = region.ok_or(RamError::OutOfRange { address, length })?;
         let offset = region.file_offset + (address - region.start);
-        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
-            Ok(data) => Ok(data >= offset + length),
-            Err(rustix::io::Errno::NXIO) => Ok(true),
-            Err(error) => Err(io::Error::from(error).into()),
+        let end = offset + length;
+        let seek = |from| match rustix::fs::seek(&self.file, from) {
+            Ok(found) => Ok(found.min(end)),
+            // There is no data any more.
+            Err(rustix::io::Errno::NXIO) => Ok(end),
+            Err(error) => Err(io::Error::from(error)),
+        };
+        let data = seek(SeekFrom::Data(offset))?;
+        // A page that has data somewhere is data.
+        let hole_pages = (data - offset) / PAGE_SIZE;
+        if hole_pages > 0 {
+            return Ok(HoleOrData::Hole(hole_pages));
         }
+        let hole = seek(SeekFrom::Hole(offset))?;
+        Ok(HoleOrData::Data((hole - offset).div_ceil(PAGE_SIZE)))
     }
+}
+
+/// What the memory file has at the beginning of a run, and for how many pages; at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HoleOrData {
+    /// Nothing: the pages are zeros that were never written.
+    Hole(u64),
+    /// Bytes.
+    Data(u64),
 }
 
 fn byte_range(run: PageRun) -> (u64, u64) {

@@ -82,7 +82,7 @@ fn is_caught(source: &str, destination: &str, form: Form, expected: &str) {
 #[test]
 fn a_page_damaged_on_its_way_is_caught() {
     if has_kvm("a_page_damaged_on_its_way_is_caught") {
-        is_caught("damage-page", "", Form::Copying, "a page run differs");
+        is_caught("damage-page", "", Form::Copying, "a batch of pages differs");
     }
 }
 

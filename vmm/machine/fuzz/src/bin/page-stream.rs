@@ -1,6 +1,6 @@
 //! Any bytes as what a predecessor writes to its socket in a copying hand-over.
 //!
-//! Checked: nothing is written for a stream whose first frame is refused before its digest is
+//! Checked: nothing is written for a stream whose first batch is refused before its digest is
 //! compared; and no stream keeps the successor waiting for what cannot come.
 
 use std::process::ExitCode;
@@ -39,8 +39,10 @@ fn apply(input: &[u8]) -> u64 {
         "the successor waits"
     );
     // A run that reaches beyond RAM is written up to there.
-    let may_write =
-        matches!(error, HandOverError::Differs { what: "a page run" } | HandOverError::Ram(_));
+    let may_write = matches!(
+        error,
+        HandOverError::Differs { what: "a batch of pages" } | HandOverError::Ram(_)
+    );
     if runs == 0 && !may_write {
         let is_untouched = machine_fuzz::is_untouched(ram, 0, SIZE).expect("holes can be found");
         assert!(is_untouched, "written though refused: {error}");
