@@ -30,19 +30,18 @@ pub(super) fn is_incompressible(page: &Page) -> bool {
     squares <= SQUARES_MAX
 }
 
-/// Words of a page.
+/// Bytes that are compared as one.
 const WORD: usize = 8;
 
 /// Words that may differ for a delta to be worth it: half of the page. What differs is about as
 /// compressible as the page itself, and the rest is zeros.
-const DIFFERENT_MAX: u32 = (PAGE_BYTES / WORD / 2) as u32;
+const DIFFERENT_MAX: usize = PAGE_BYTES / WORD / 2;
 
 /// Whether so few words of the page differ from its base that their difference is worth sending.
 pub(super) fn is_close(page: &Page, base: &Page) -> bool {
     let (words, _) = page.as_chunks::<WORD>();
     let (base, _) = base.as_chunks::<WORD>();
-    let different: u32 = words.iter().zip(base).map(|(word, base)| u32::from(word != base)).sum();
-    different <= DIFFERENT_MAX
+    words.iter().zip(base).filter(|(word, base)| word != base).count() <= DIFFERENT_MAX
 }
 
 /// Turns a page into its difference from another, or back.
