@@ -7,16 +7,15 @@ const SAMPLE: usize = 256;
 const GROUP: usize = 8;
 const STRIDE: usize = PAGE_BYTES / (SAMPLE / GROUP);
 
-/// Sum of the squared counts of byte values at or below which a page counts as incompressible. For
-/// 256 random bytes the sum is 511 on average, with a standard deviation of about 23; two equal
-/// bytes in a text are far likelier (its sum is above 3,000).
+/// The sum of the squared counts of byte values up to which a page counts as incompressible. Of 256
+/// random bytes it is 511 on average, with a standard deviation of 23; of a text it is above 3,000.
 const SQUARES_MAX: u32 = 600;
 
 /// Whether the page looks like random bytes: encrypted or already compressed. Such a page goes raw
 /// without being tried.
 ///
-/// Wrong either way it costs a few bytes or some time. It does not see that a random page occurs
-/// twice in a batch.
+/// Wrong either way it costs a few bytes or some time. What it does not see is order: that a random
+/// page occurs twice in a batch, or that a page holds each value equally often, but one after another.
 pub(super) fn is_incompressible(page: &Page) -> bool {
     let mut counts = [0_u8; 256];
     let (strides, _) = page.as_chunks::<STRIDE>();
