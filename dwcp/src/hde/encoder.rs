@@ -58,8 +58,9 @@ pub struct Encoded<'a> {
 }
 
 /// Encodes batches, one after the other. A worker has one: it owns zstd's context and every buffer,
-/// about 4 MiB and what zstd needs for the level, and allocates nothing once it has seen the step
-/// and the size of batches that it works at.
+/// about 4 MiB and what zstd needs for the level. From batch to batch it allocates nothing: zstd
+/// grows its tables for a stronger step or a larger frame than any before, and gives back what it
+/// has not needed for 128 frames.
 pub struct Encoder {
     context: CCtx<'static>,
     digests: Vec<PageDigest>,

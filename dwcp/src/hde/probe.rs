@@ -7,16 +7,15 @@ const SAMPLE: usize = 256;
 const GROUP: usize = 8;
 const STRIDE: usize = PAGE_BYTES / (SAMPLE / GROUP);
 
-/// Sum of the squared counts of byte values at or below which a page counts as incompressible. For
-/// 256 random bytes the sum is 511 on average, with a standard deviation of about 23; two equal
-/// bytes in a text are far likelier (its sum is above 3,000).
+/// The sum of the squared counts of byte values up to which a page counts as incompressible. Of 256
+/// random bytes it is 511 on average, with a standard deviation of 23; of a text it is above 3,000.
 const SQUARES_MAX: u32 = 600;
 
 /// Whether the page looks like random bytes: encrypted or already compressed. Such a page goes raw
 /// without being tried.
 ///
-/// Wrong either way it costs a few bytes or some time. It does not see that a random page occurs
-/// twice in a batch.
+/// Wrong either way it costs a few bytes or some time. What it does not see is order: that a random
+/// page occurs twice in a batch, or that a page holds each value equally often, but one after another.
 pub(super) fn is_incompressible(page: &Page) -> bool {
     let mut counts = [0_u8; 256];
     let (strides, _) = page.as_chunks::<STRIDE>();
@@ -30,19 +29,18 @@ pub(super) fn is_incompressible(page: &Page) -> bool {
     squares <= SQUARES_MAX
 }
 
-/// Words of a page.
+/// Bytes that are compared as one.
 const WORD: usize = 8;
 
 /// Words that may differ for a delta to be worth it: half of the page. What differs is about as
 /// compressible as the page itself, and the rest is zeros.
-const DIFFERENT_MAX: u32 = (PAGE_BYTES / WORD / 2) as u32;
+const DIFFERENT_MAX: usize = PAGE_BYTES / WORD / 2;
 
 /// Whether so few words of the page differ from its base that their difference is worth sending.
 pub(super) fn is_close(page: &Page, base: &Page) -> bool {
     let (words, _) = page.as_chunks::<WORD>();
     let (base, _) = base.as_chunks::<WORD>();
-    let different: u32 = words.iter().zip(base).map(|(word, base)| u32::from(word != base)).sum();
-    different <= DIFFERENT_MAX
+    words.iter().zip(base).filter(|(word, base)| word != base).count() <= DIFFERENT_MAX
 }
 
 /// Turns a page into its difference from another, or back.

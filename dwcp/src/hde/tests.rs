@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::digest::{DigestKey, DigestSum, PageDigest};
 use crate::ledger::SendNumber;
-use crate::page::{Gfn, PAGE_BYTES, Page, PageRun};
+use crate::page::{Gfn, PAGE_BYTES, Page, PageRun, RunError};
 use crate::wire::limits::PAGES_MAX;
 
 fn key() -> DigestKey {
@@ -327,4 +327,71 @@ fn every_flipped_bit_is_an_error_or_changes_no_content() {
     head::put(&case.batch, SendNumber(0), &mut head);
     assert!(accepted.iter().all(|byte| *byte < 16 || *byte >= head.len()), "{accepted:?}");
     assert!(accepted.len() < 64, "{accepted:?}");
+}
+
+/// The bytes of a vector; `(XX*N)` stands for N bytes XX.
+fn bytes_of(vector: &str) -> Vec<u8> {
+    let plain = |hex: &str| -> Vec<u8> {
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(byte).collect()
+    };
+    let Some((before, repeated)) = vector.split_once('(') else { return plain(vector) };
+    let (byte, count) = repeated.strip_suffix(')').unwrap().split_once('*').unwrap();
+    let mut bytes = plain(before);
+    bytes.extend(plain(byte).repeat(count.parse().unwrap()));
+    bytes
+}
+
+/// The destination of the vectors, as the file describes it.
+fn destination_of_the_vectors() -> Destination {
+    let content_key = ContentKey::new([9; 32]);
+    let base = std::array::from_fn(|index| (index % 97) as u8);
+    let public = [0x22; PAGE_BYTES];
+    Destination {
+        bases: BTreeMap::from([(Gfn(0x12), (SendNumber(5), base))]),
+        kept: BTreeMap::from([(Gfn(0x11), [0x11; PAGE_BYTES])]),
+        public: BTreeMap::from([(content_key.digest(&public), public)]),
+        content_key: Some(content_key),
+    }
+}
+
+#[test]
+fn the_committed_vectors_are_read() {
+    let numbers = SendNumber(41)..SendNumber(46);
+    let (first, below) = (SendNumber(1), SendNumber(2));
+    let zero = BatchError::Numbers { first_number: SendNumber(0), pages: 1 };
+    let refused = [
+        DecodeError::Truncated,
+        DecodeError::Trailing(1),
+        zero.into(),
+        DecodeError::SettledBelow { first, below },
+        BatchError::Empty.into(),
+        DecodeError::Pages { announced: 2, found: 1 },
+        DecodeError::Number,
+        RunError::Overflow { first: Gfn(u64::MAX), pages: 1 }.into(),
+        DecodeError::Tier(6),
+        DecodeError::TierRun,
+        DecodeError::Base,
+        DecodeError::Missing { numbers: numbers.clone() },
+        DecodeError::Frame(Tier::Zstd),
+        DecodeError::Arrival,
+        DecodeError::HeldDiffers { numbers },
+    ];
+    let expected = [[1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 1]];
+    let expected: Vec<_> = expected.map(Ok).into_iter().chain(refused.map(Err)).collect();
+    let text = include_str!("../../vectors/pages.txt");
+    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(lines.len(), expected.len(), "a vector for each, and each is looked at");
+
+    let (destination, mut decoder) = (destination_of_the_vectors(), Decoder::new());
+    for (line, expected) in lines.into_iter().zip(expected) {
+        let (vector, meaning) = line.split_once(' ').unwrap();
+        let found = decoder.decode(&DigestKey::new([3; 32]), &bytes_of(vector), &destination);
+        let tiers = found.as_ref().map(|decoded| pages_by_tier(&decoded.tiers));
+        assert_eq!(tiers.map_err(Clone::clone), expected, "{meaning}");
+        if let Ok(decoded) = found {
+            let content = blake3::hash(decoded.content);
+            assert!(meaning.starts_with(content.to_hex().as_str()), "{meaning}");
+        }
+    }
 }
