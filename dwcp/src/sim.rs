@@ -6,22 +6,28 @@
 //! | `world` | both hosts and what drives them; the only place where things happen |
 //! | `source_host`, `destination_host` | what a machine process does with its half of the session |
 //! | `scenario` | what a seed stands for: link, guest, and what goes wrong when |
-//! | `pipes` | streams over a link that delays, jitters, clogs, cuts and heals |
+//! | `network` | what the world needs of a network |
+//! | `pipes` | frames over a link that delays, jitters, clogs, cuts and heals |
+//! | `tcp` | smoltcp's TCP over packets that are lost, reordered, doubled, damaged, cut short |
 //! | `guest` | memory, a dirty log, a program |
 //! | `checker` | what must be true at every moment, and at the end |
+
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a simulation are small")]
 
 mod checker;
 mod destination_host;
 mod guest;
+mod network;
 mod pipes;
 mod rng;
 mod scenario;
 mod source_host;
 mod storage;
+mod tcp;
 mod world;
 
 pub use checker::Violation;
-pub use scenario::{Fault, Scenario, When};
+pub use scenario::{Fault, Scenario, Transport, When};
 pub use world::{Ending, Report, run};
 
 #[cfg(test)]

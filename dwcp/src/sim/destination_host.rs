@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use super::guest::Memory;
-use super::pipes::{Pipes, Side};
+use super::network::{Network, Side};
 use super::storage::{self, Storage};
 use crate::acp::{Actor, Event, Nonce, PermitState, SessionId, VmId};
 use crate::digest::DigestKey;
@@ -119,7 +119,7 @@ impl DestinationProcess {
     pub(super) fn drive(
         &mut self,
         now: Duration,
-        net: &mut Pipes,
+        net: &mut impl Network,
         storage: &Storage,
         vm: VmId,
     ) -> bool {

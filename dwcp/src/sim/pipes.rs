@@ -1,42 +1,14 @@
 //! [`Pipes`]: streams between two hosts, frame by frame, over one link in virtual time.
 //!
-//! A stream is what TLS over TCP gives: frames arrive whole, once and in order, or the stream dies.
-//! Streams do not wait for each other, so frames of different ones overtake.
+//! It is fast, and every frame and every moment can be hit by a fault. Streams do not wait for each
+//! other, so frames of different ones overtake.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::network::{NetEvent, Network, Side};
 use super::rng::Rng;
 use crate::wire::StreamId;
-
-/// An end of the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Side {
-    Source,
-    Destination,
-}
-
-impl Side {
-    fn other(self) -> Self {
-        match self {
-            Self::Source => Self::Destination,
-            Self::Destination => Self::Source,
-        }
-    }
-}
-
-/// What the network does to a side.
-#[derive(Debug)]
-pub(super) enum NetEvent {
-    /// The source's attempt to connect has succeeded.
-    Connected(StreamId),
-    /// The stream is gone, or could not be connected.
-    Closed(Side, StreamId),
-    /// A frame has arrived at this side.
-    Frame(Side, StreamId, Vec<u8>),
-    /// The last frame of this side is in its socket.
-    Written(Side, StreamId),
-}
 
 /// What the link is like.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +32,7 @@ pub(super) struct Pipes {
     /// By time, then by the order in which they were made.
     queue: BTreeMap<(Duration, u64), NetEvent>,
     made: u64,
-    pub(super) delivered: u64,
+    delivered: u64,
 }
 
 impl Pipes {
@@ -77,17 +49,22 @@ impl Pipes {
         }
     }
 
-    pub(super) fn is_up(&self) -> bool {
+    fn push(&mut self, at: Duration, event: NetEvent) {
+        self.made += 1;
+        self.queue.insert((at, self.made), event);
+    }
+}
+
+impl Network for Pipes {
+    fn is_up(&self) -> bool {
         self.is_up
     }
 
-    /// When something happens next.
-    pub(super) fn next_time(&self) -> Option<Duration> {
+    fn next_time(&mut self) -> Option<Duration> {
         self.queue.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// What has happened until now.
-    pub(super) fn poll(&mut self, now: Duration) -> Option<NetEvent> {
+    fn poll(&mut self, now: Duration) -> Option<NetEvent> {
         let entry = self.queue.first_entry().filter(|entry| entry.key().0 <= now)?;
         let event = entry.remove();
         if matches!(event, NetEvent::Frame(..)) {
@@ -96,7 +73,11 @@ impl Pipes {
         Some(event)
     }
 
-    pub(super) fn connect(&mut self, now: Duration, stream: StreamId) {
+    fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    fn connect(&mut self, now: Duration, stream: StreamId) {
         if self.is_up {
             self.streams.insert(stream, [now; 2]);
             self.push(now + 2 * self.shape.delay, NetEvent::Connected(stream));
@@ -105,7 +86,7 @@ impl Pipes {
         }
     }
 
-    pub(super) fn write(&mut self, now: Duration, side: Side, stream: StreamId, frame: Vec<u8>) {
+    fn write(&mut self, now: Duration, side: Side, stream: StreamId, frame: Vec<u8>) {
         let nanos = frame.len() as u64 * 1_000_000_000 / self.shape.bytes_per_second;
         let free_at = self.free_at.entry(side).or_default();
         let departs = now.max(*free_at) + Duration::from_nanos(nanos);
@@ -120,7 +101,7 @@ impl Pipes {
     }
 
     /// A side closes a stream: what it has sent arrives, then the other side learns of it.
-    pub(super) fn close(&mut self, now: Duration, side: Side, stream: StreamId) {
+    fn close(&mut self, now: Duration, side: Side, stream: StreamId) {
         if let Some(last) = self.streams.remove(&stream) {
             let last = last[usize::from(side == Side::Destination)];
             let arrives = last.max(now + self.shape.delay);
@@ -128,13 +109,11 @@ impl Pipes {
         }
     }
 
-    /// All streams that carry, oldest first.
-    pub(super) fn streams(&self) -> Vec<StreamId> {
+    fn streams(&self) -> Vec<StreamId> {
         self.streams.keys().copied().collect()
     }
 
-    /// A stream dies with what it carried. Each side learns of it some time later, or never.
-    pub(super) fn kill_stream(&mut self, now: Duration, stream: StreamId) {
+    fn kill_stream(&mut self, now: Duration, stream: StreamId) {
         if self.streams.remove(&stream).is_none() {
             return;
         }
@@ -153,38 +132,31 @@ impl Pipes {
         }
     }
 
-    /// What a stream carries arrives later by this much.
-    pub(super) fn clog(&mut self, stream: StreamId, for_: Duration) {
+    fn clog(&mut self, _now: Duration, stream: StreamId, pause: Duration) {
         let is_of = |event: &NetEvent| matches!(event, NetEvent::Frame(_, of, _) if *of == stream);
         let all = std::mem::take(&mut self.queue);
         for ((at, made), event) in all {
-            let at = if is_of(&event) { at + for_ } else { at };
+            let at = if is_of(&event) { at + pause } else { at };
             self.queue.insert((at, made), event);
         }
         if let Some(last) = self.streams.get_mut(&stream) {
-            last.iter_mut().for_each(|last| *last += for_);
+            last.iter_mut().for_each(|last| *last += pause);
         }
     }
 
-    /// Nothing of an attempt that is over reaches the processes of the next.
-    pub(super) fn forget_all(&mut self) {
+    fn forget_all(&mut self) {
         self.streams.clear();
         self.queue.clear();
     }
 
-    pub(super) fn cut(&mut self, now: Duration) {
+    fn cut(&mut self, now: Duration) {
         self.is_up = false;
         for stream in self.streams() {
             self.kill_stream(now, stream);
         }
     }
 
-    pub(super) fn heal(&mut self) {
+    fn heal(&mut self) {
         self.is_up = true;
-    }
-
-    fn push(&mut self, at: Duration, event: NetEvent) {
-        self.made += 1;
-        self.queue.insert((at, self.made), event);
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::pipes::LinkShape;
 use super::rng::Rng;
+use crate::hde::Tiers;
 use crate::page::{Gfn, PageRun};
 
 /// When something goes wrong.
@@ -39,6 +40,15 @@ pub enum Fault {
     Abort,
 }
 
+/// What a stream is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Frames over a link: fast, and a fault can hit any of them.
+    Frames,
+    /// TCP over packets that are lost, reordered, doubled, damaged and cut short.
+    Tcp,
+}
+
 /// A run of the simulation: everything that happens follows from it.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -56,8 +66,24 @@ pub struct Scenario {
     pub bytes_per_second: u64,
     /// Time from one host to the other.
     pub delay: Duration,
-    /// By how much frames of a stream may be later than others.
+    /// By how much frames of a stream, or packets, may be later than others.
     pub jitter: Duration,
+    /// What moves: whole frames, or packets under TCP.
+    pub transport: Transport,
+    /// Packets lost, of a million (TCP).
+    pub loss_per_million: u64,
+    /// Packets doubled, damaged or cut short, of a thousand (TCP).
+    pub damage_per_thousand: u64,
+    /// Before the guest is stopped, everything sent is acknowledged: no queue is ahead of the burst.
+    pub settles_first: bool,
+    /// The guest is stopped once a round begins with so many dirty pages, or fewer.
+    pub pages_at_switch: u64,
+    /// How pages are encoded: a step of [`Ladder`](crate::hde::Ladder).
+    pub ladder_step: usize,
+    /// The tiers that may be used.
+    pub tiers: Tiers,
+    /// What the source may keep to make deltas.
+    pub shadow_bytes: usize,
     /// What goes wrong.
     pub faults: Vec<(When, Fault)>,
 }
@@ -77,6 +103,14 @@ impl Scenario {
             bytes_per_second: 12_500_000,
             delay: Duration::from_millis(5),
             jitter: Duration::from_millis(1),
+            transport: Transport::Frames,
+            loss_per_million: 0,
+            damage_per_thousand: 0,
+            settles_first: false,
+            pages_at_switch: 6,
+            ladder_step: 2,
+            tiers: Tiers::ALL,
+            shadow_bytes: 64 << 10,
             faults: Vec::new(),
         }
     }
@@ -95,6 +129,8 @@ impl Scenario {
         scenario.bytes_per_second = [2_000_000, 12_500_000, 125_000_000][rng.below(0..3) as usize];
         scenario.delay = Duration::from_micros([50, 5_000, 50_000][rng.below(0..3) as usize]);
         scenario.jitter = scenario.delay * [0, 1, 3][rng.below(0..3) as usize] / 2;
+        scenario.settles_first = rng.chance(300);
+        scenario.ladder_step = rng.below(0..4) as usize;
         for _ in 0..rng.below(0..7) {
             let when = match rng.below(0..3) {
                 0 => When::After(Duration::from_micros(rng.below(0..3_000_000))),
@@ -102,6 +138,17 @@ impl Scenario {
             };
             scenario.faults.push((when, random_fault(&mut rng)));
         }
+        scenario
+    }
+
+    /// The same over TCP: fewer streams and faults, since packets fail by themselves.
+    #[must_use]
+    pub fn random_tcp(seed: u64) -> Self {
+        let mut scenario = Self::random(seed);
+        let mut rng = Rng::new(!seed);
+        scenario.transport = Transport::Tcp;
+        scenario.loss_per_million = [0, 1_000, 10_000, 50_000][rng.below(0..4) as usize];
+        scenario.damage_per_thousand = [0, 0, 5, 30][rng.below(0..4) as usize];
         scenario
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::checker::Frozen;
 use super::guest::Guest;
-use super::pipes::{Pipes, Side};
+use super::network::{Network, Side};
 use super::scenario::Scenario;
 use super::storage::{self, Storage};
 use crate::acp::{Actor, Event, HostName, Nonce, PermitState, SessionId, Successor, VmId};
@@ -24,6 +24,7 @@ pub(super) struct SourceProcess {
     pub(super) nonce: Nonce,
     pub(super) session: Option<Attempt>,
     rounds: u32,
+    settles_first: bool,
 }
 
 /// One attempt, with what a process has for it.
@@ -38,6 +39,7 @@ pub(super) struct Attempt {
     step: LadderStep,
     is_offered: bool,
     wants_switch: bool,
+    pages_at_switch: u64,
     /// What the record must be made to say before anything else happens.
     end: Option<SourceEnd>,
 }
@@ -65,7 +67,12 @@ impl Offer for Bases<'_> {
 
 impl SourceProcess {
     pub(super) fn new(guest: Guest, nonce: Nonce) -> Self {
-        Self { guest, nonce, session: None, rounds: 0 }
+        Self { guest, nonce, session: None, rounds: 0, settles_first: false }
+    }
+
+    /// Rounds of the attempt.
+    pub(super) fn rounds(&self) -> u32 {
+        self.rounds
     }
 
     /// Whether nothing can be sent.
@@ -87,6 +94,7 @@ impl SourceProcess {
         // What was dirty before the attempt is owed anyway.
         self.guest.take_dirty();
         self.rounds = 0;
+        self.settles_first = scenario.settles_first;
         self.session = Some(Attempt {
             id: agreement.session,
             source,
@@ -94,10 +102,11 @@ impl SourceProcess {
             key: agreement.key.clone(),
             open: BTreeSet::new(),
             encoder: Encoder::new(),
-            shadow: Shadow::new(16 * 4096),
-            step: Ladder::step((agreement.session.bytes()[0] % 4).into()),
+            shadow: Shadow::new(scenario.shadow_bytes),
+            step: LadderStep { tiers: scenario.tiers, ..Ladder::step(scenario.ladder_step) },
             is_offered: false,
             wants_switch: false,
+            pages_at_switch: scenario.pages_at_switch,
             end: None,
         });
     }
@@ -106,7 +115,7 @@ impl SourceProcess {
     pub(super) fn drive(
         &mut self,
         now: Duration,
-        net: &mut Pipes,
+        net: &mut impl Network,
         storage: &Storage,
         vm: VmId,
         frozen: &mut Option<Frozen>,
@@ -152,7 +161,7 @@ impl SourceProcess {
     fn conclude(
         &mut self,
         now: Duration,
-        net: &mut Pipes,
+        net: &mut impl Network,
         storage: &Storage,
         vm: VmId,
     ) -> Option<SourceOutcome> {
@@ -203,7 +212,7 @@ impl SourceProcess {
             attempt.source.owe_words(Gfn(0), &self.guest.take_dirty()).expect("the guest's pages");
             attempt.source.speculate(self.guest.state());
             self.rounds += 1;
-            attempt.wants_switch = dirty <= 6 || self.rounds >= ROUNDS_MAX;
+            attempt.wants_switch = dirty <= attempt.pages_at_switch || self.rounds >= ROUNDS_MAX;
         }
         if attempt.wants_switch && !attempt.is_offered {
             let to = Successor::Host(HostName::new("destination").expect("a name"));
@@ -218,7 +227,8 @@ impl SourceProcess {
         }
         if attempt.wants_switch && attempt.is_offered {
             attempt.source.drain();
-            if attempt.source.is_drained() {
+            let is_empty = !self.settles_first || attempt.source.ledger().in_flight() == 0;
+            if attempt.source.is_drained() && is_empty {
                 self.guest.is_running = false;
                 let dirty = self.guest.take_dirty();
                 attempt.source.owe_words(Gfn(0), &dirty).expect("the guest's pages");

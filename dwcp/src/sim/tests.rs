@@ -82,28 +82,48 @@ fn a_destination_that_cannot_restore_leaves_the_guest_where_it_is() {
     assert_eq!((report.ending, report.attempts), (Ending::Moved, 2));
 }
 
-/// Seeds of the short run, and of the long one.
-const SEEDS: u64 = 5_000;
-const LONG_SEEDS: u64 = 100_000;
+/// Seeds of the short run, and of the long one: frame by frame, and over TCP.
+const SEEDS: [u64; 2] = [5_000, 300];
+const LONG_SEEDS: [u64; 2] = [100_000, 5_000];
 
 #[allow(clippy::disallowed_methods, reason = "how much to test is the caller's affair")]
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-#[test]
-fn seeds() {
+/// Runs the scenarios of many seeds, or of the one that `NOVACRON_SEED` names.
+fn run_seeds(test: &str, transport: Transport, scenario: fn(u64) -> Scenario) {
+    let counts = if setting("NOVACRON_LONG").is_some() { LONG_SEEDS } else { SEEDS };
     let seeds = match setting("NOVACRON_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..if setting("NOVACRON_LONG").is_some() { LONG_SEEDS } else { SEEDS },
+        None => 0..counts[usize::from(transport == Transport::Tcp)],
     };
     let mut endings = std::collections::BTreeMap::<_, u64>::new();
     for seed in seeds {
-        let report = run(&Scenario::random(seed)).unwrap_or_else(|violation| {
-            let again = "cargo test -p dwcp --features sim seeds";
+        let report = run(&scenario(seed)).unwrap_or_else(|violation| {
+            let again = format!("cargo test -p dwcp --features sim {test}");
             panic!("NOVACRON_SEED={seed} {again}   # {violation}")
         });
         *endings.entry(format!("{:?}", report.ending)).or_default() += 1;
     }
     println!("{endings:?}");
+}
+
+#[test]
+fn seeds_frame_by_frame() {
+    run_seeds("seeds_frame_by_frame", Transport::Frames, Scenario::random);
+}
+
+#[test]
+fn seeds_over_tcp() {
+    run_seeds("seeds_over_tcp", Transport::Tcp, Scenario::random_tcp);
+}
+
+#[test]
+fn a_machine_moves_over_tcp() {
+    for (seed, loss_per_million) in [(1, 0), (2, 1_000), (3, 50_000)] {
+        let quiet = Scenario::quiet(seed);
+        let report = check(&Scenario { transport: Transport::Tcp, loss_per_million, ..quiet });
+        assert_eq!((report.ending, report.attempts), (Ending::Moved, 1), "{report:?}");
+    }
 }

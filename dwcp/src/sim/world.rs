@@ -5,11 +5,13 @@ use std::time::Duration;
 use super::checker::{self, Census, Frozen, Violation};
 use super::destination_host::DestinationProcess;
 use super::guest::Guest;
-use super::pipes::{NetEvent, Pipes, Side};
+use super::network::{NetEvent, Network, Side};
+use super::pipes::Pipes;
 use super::rng::Rng;
-use super::scenario::{Fault, Scenario, When};
+use super::scenario::{Fault, Scenario, Transport, When};
 use super::source_host::{SourceOutcome, SourceProcess};
 use super::storage::{self, Storage};
+use super::tcp::Tcp;
 use crate::acp::{Actor, Answer, Event, Generation, HostName, Nonce, PermitState, SessionId, VmId};
 use crate::digest::DigestKey;
 use crate::session::{Agreement, SourceCounts};
@@ -54,6 +56,8 @@ pub struct Report {
     pub frames: u64,
     /// What the last attempt cost.
     pub counts: SourceCounts,
+    /// Rounds that it took while the guest ran.
+    pub rounds: u32,
 }
 
 /// Runs a scenario until everything has come to rest.
@@ -61,7 +65,15 @@ pub struct Report {
 /// # Errors
 /// When something was not as it must be.
 pub fn run(scenario: &Scenario) -> Result<Report, Violation> {
-    let mut world = World::new(scenario);
+    let seed = Rng::new(scenario.seed).next();
+    match scenario.transport {
+        Transport::Frames => run_over(scenario, Pipes::new(scenario.link(), seed)),
+        Transport::Tcp => run_over(scenario, Tcp::new(scenario, seed)),
+    }
+}
+
+fn run_over(scenario: &Scenario, net: impl Network) -> Result<Report, Violation> {
+    let mut world = World::new(scenario, net);
     for _ in 0..STEPS_MAX {
         if let Some(ending) = world.step()? {
             return Ok(world.report(ending));
@@ -71,12 +83,12 @@ pub fn run(scenario: &Scenario) -> Result<Report, Violation> {
     Err(Violation(format!("nothing has come of it after {STEPS_MAX} steps: {state}")))
 }
 
-struct World<'a> {
+struct World<'a, N> {
     scenario: &'a Scenario,
     now: Duration,
     rng: Rng,
     vm: VmId,
-    net: Pipes,
+    net: N,
     faults: Vec<(When, Fault)>,
     heal_at: Option<Duration>,
     guest_at: Duration,
@@ -95,10 +107,11 @@ struct World<'a> {
     source_killed: bool,
     destination_killed_running: bool,
     counts: SourceCounts,
+    rounds: u32,
 }
 
-impl<'a> World<'a> {
-    fn new(scenario: &'a Scenario) -> Self {
+impl<'a, N: Network> World<'a, N> {
+    fn new(scenario: &'a Scenario, net: N) -> Self {
         let mut rng = Rng::new(scenario.seed);
         let vm = VmId::new(rng.bytes()).expect("not zeros");
         let (source_storage, destination_storage) = (Storage::new(), Storage::new());
@@ -110,7 +123,6 @@ impl<'a> World<'a> {
         }
         let guest = Guest::new(&scenario.memory, rng.next());
         let agreement = agreement(&mut rng, scenario);
-        let net = Pipes::new(scenario.link(), rng.next());
         let mut world = Self {
             scenario,
             now: Duration::ZERO,
@@ -134,6 +146,7 @@ impl<'a> World<'a> {
             source_killed: false,
             destination_killed_running: false,
             counts: SourceCounts::default(),
+            rounds: 0,
         };
         world.new_attempt();
         world
@@ -145,8 +158,9 @@ impl<'a> World<'a> {
             attempts: self.attempts,
             duration: self.now,
             blackout: self.blackout,
-            frames: self.net.delivered,
+            frames: self.net.delivered(),
             counts: self.counts,
+            rounds: self.rounds,
         }
     }
 
@@ -230,6 +244,7 @@ impl<'a> World<'a> {
         }
         if let Some(attempt) = &process.session {
             self.counts = attempt.source.counts();
+            self.rounds = process.rounds();
             checker::check_resent(&self.counts)?;
         }
         match outcome {
@@ -352,7 +367,7 @@ impl<'a> World<'a> {
 
     /// What the network brings now. A fault that waits for this frame comes first, and may take it.
     fn next_net_event(&mut self) -> Option<NetEvent> {
-        let next = self.net.delivered;
+        let next = self.net.delivered();
         while let Some(index) = self.faults.iter().position(|(when, _)| *when == When::Frame(next))
         {
             if self.net.next_time().is_none_or(|at| at > self.now) {
@@ -380,7 +395,7 @@ impl<'a> World<'a> {
             }
             Fault::Clog(pause) => {
                 if let Some(stream) = self.net.streams().first() {
-                    self.net.clog(*stream, pause);
+                    self.net.clog(self.now, *stream, pause);
                 }
             }
             Fault::KillSource => self.kill_source(),

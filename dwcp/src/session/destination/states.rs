@@ -13,7 +13,7 @@ pub(super) struct StatesIn {
     arriving: Option<Arriving>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Arriving {
     number: u64,
     base: u64,
@@ -62,11 +62,5 @@ impl StatesIn {
             self.arriving = None;
         }
         Ok(())
-    }
-}
-
-impl Default for Arriving {
-    fn default() -> Self {
-        Self { number: 0, base: 0, total: 0, encoded: Vec::new() }
     }
 }
