@@ -221,15 +221,103 @@ fn one_encoder_and_one_decoder_serve_batches_of_any_kind() {
 }
 
 #[test]
+#[should_panic(expected = "4096 bytes of content for a batch of 2 pages")]
+fn content_of_another_length_is_a_bug_of_the_caller() {
+    let mut case = Case::new("sz");
+    case.content.truncate(PAGE_BYTES);
+    case.encode(&strong());
+}
+
+#[test]
+#[should_panic(expected = "cannot be settled while send 5000 is sent")]
+fn numbers_that_are_sent_are_not_settled() {
+    let (case, key) = (Case::new("z"), key());
+    let sending = Sending { settled_below: SendNumber(5001), ..case.sending(&key) };
+    Encoder::default().encode(&sending, &strong(), &(), &mut Vec::new());
+}
+
+#[test]
+fn frames_that_are_not_exactly_their_pages_are_refused() {
+    let key = key();
+    let decode = |payload: &[u8], destination: &Destination| {
+        Decoder::default().decode(&key, payload, destination).err()
+    };
+    for (pages, tier, length) in [("s", Tier::Zstd, 56), ("d", Tier::Delta, 52)] {
+        let case = Case::new(pages);
+        let (good, _, _) = case.encode(&strong());
+        let mut head = Vec::new();
+        head::put(&case.batch, SendNumber(0), &mut head);
+        let start = head.len();
+        let bytes = u32::from_le_bytes(good[length..length + 4].try_into().unwrap());
+        let end = start + bytes as usize;
+        // The same frame twice; with an empty frame behind it; none; and a page too many in it.
+        let with = |frame: &[u8]| {
+            let mut payload = [&good[..start], frame, &good[end..]].concat();
+            let bytes = u32::try_from(frame.len()).unwrap().to_le_bytes();
+            payload[length..length + 4].copy_from_slice(&bytes);
+            payload
+        };
+        let frame = &good[start..end];
+        let empty = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0];
+        let two_pages = zstd::bulk::compress(&[7; 2 * PAGE_BYTES], 1).unwrap();
+        let skippable = [0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9];
+        assert_eq!(with(frame), good);
+        for bad in [
+            &[frame, frame].concat(),
+            &[frame, &empty].concat(),
+            &[&skippable, frame].concat(),
+            &two_pages[..],
+            &empty,
+            &[],
+        ] {
+            let found = decode(&with(bad), &case.destination);
+            assert_eq!(found, Some(DecodeError::Frame(tier)), "{pages}: {bad:02x?}");
+        }
+        // And a frame of a tier that no page has.
+        let zero = Case::new("z");
+        let (mut payload, _, _) = zero.encode(&strong());
+        let behind = payload.len() - 1;
+        payload.splice(behind..behind, empty);
+        payload[length] = empty.len() as u8;
+        let found = decode(&payload, &zero.destination);
+        assert_eq!(found, Some(DecodeError::Frame(tier)));
+    }
+}
+
+#[test]
 fn pages_that_do_not_shrink_go_raw_and_grow_by_heads_only() {
-    // Without the look at a sample zstd would have been tried: "s" pages that do not pay.
     let mut case = Case::new("ssss");
-    let noise: Vec<u8> = (0..4).flat_map(noise).collect();
-    case.content = noise;
+    case.content = (0..4).flat_map(noise).collect();
     let (payload, counts, _) = case.encode(&strong());
     assert_eq!(pages_by_tier(&counts), [0, 0, 0, 0, 0, 4]);
     assert!(payload.len() < case.content.len() + 100);
     case.check(&Decoder::new().decode(&key(), &payload, &()).unwrap());
+}
+
+#[test]
+fn a_frame_that_does_not_pay_is_taken_back() {
+    // The sample is the first 8 of each 128 bytes. Here they do not look random, and all else is.
+    let with_sample = |seed, change: fn(&mut u8)| {
+        let mut page = noise(seed);
+        page.chunks_mut(128).for_each(|stride| stride[..8].iter_mut().for_each(change));
+        assert!(!probe::is_incompressible(&page));
+        page
+    };
+    let shrinks = with_sample(1, |byte| *byte = 0x55);
+    let grows = with_sample(2, |byte| *byte &= 0x7f);
+    let mut case = Case::new("dz");
+    let base = case.destination.bases.values().next().unwrap().1;
+    let run = |first, pages| PageRun::new(Gfn(first), pages).unwrap();
+    case.batch = Batch::new(SendNumber(5000), vec![run(0x1000, 1), run(0x2000, 1)]).unwrap();
+    for (pages, tiers) in [
+        ([edited(&base, 3), shrinks], [0, 0, 0, 1, 1, 0]),
+        ([edited(&base, 3), grows], [0, 0, 0, 1, 0, 1]),
+    ] {
+        case.content = pages.as_flattened().to_vec();
+        let (payload, counts, _) = case.encode(&strong());
+        assert_eq!(pages_by_tier(&counts), tiers);
+        case.check(&Decoder::new().decode(&key(), &payload, &case.destination).unwrap());
+    }
 }
 
 #[test]
