@@ -278,8 +278,8 @@ impl<'a, K: Offer + Held> Moved<'a, K> {
         context
             .set_parameter(CParameter::CompressionLevel(step.level))
             .map_err(|code| Stop::Failed(get_error_name(code).to_owned()))?;
-        let mut frame =
-            Vec::with_capacity(compress_bound(step.batch_pages.get() as usize * PAGE_BYTES));
+        let longest = blocks.iter().map(Vec::len).max().unwrap_or(0);
+        let mut frame = Vec::with_capacity(compress_bound(longest));
         let (mut alone, mut encode, mut decode) = (Vec::new(), Vec::new(), Vec::new());
         let (mut digest, mut digests) = (Vec::new(), Vec::new());
         let mut counts = TierCounts::default();

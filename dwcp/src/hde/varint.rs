@@ -53,20 +53,19 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn varint(&mut self) -> Result<u64, DecodeError> {
-        let mut value = 0;
-        for index in 0..LONGEST {
+        let (mut value, mut shift) = (0, 0);
+        loop {
             let [byte] = self.array()?;
-            let bits = u64::from(byte & 0x7f);
             // The tenth byte has room for one bit, and no last byte but the only one is 0.
-            if (index == LONGEST - 1 && byte > 1) || (byte == 0 && index > 0) {
+            if (shift == 63 && byte > 1) || (byte == 0 && shift > 0) {
                 return Err(DecodeError::Number);
             }
-            value |= bits << (7 * index);
+            value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 return Ok(value);
             }
+            shift += 7;
         }
-        Err(DecodeError::Number)
     }
 }
 
