@@ -53,7 +53,9 @@ pub(crate) struct RunOptions {
     pub(crate) shape: Shape,
 }
 
+/// Of an option that is given twice the last counts: `cargo demo` puts its own before the caller's.
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 pub(crate) struct DemoOptions {
     /// Plain lines, even on a terminal
     #[arg(long)]
