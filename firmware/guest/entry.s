@@ -18,6 +18,9 @@
 .set USER_DATA, 0x2b
 .set FIRST_TSS, 0x30
 
+# Ring 3's flags: interrupts off, which no code of ours changes, and IOPL 3 (see `long_mode`).
+.set USER_FLAGS, 0x3002
+
 # A task state segment, a bitmap of 0x400 ports, and the byte that is read with the last of them.
 .set TSS_BYTES, 104 + 0x400 / 8 + 4
 
@@ -66,8 +69,12 @@ protected_mode:
 long_mode:
     # The task state segment of this vCPU names the stack on which ring 0 receives an exception
     # (each vCPU has its own, since two may fail at once), and permits ring 3 the I/O ports up to
-    # 0x3ff. IOPL 3 would do that too, but not where KVM interprets ring 0: there ring 3 has the
-    # flags of a host process, and only the bitmap counts.
+    # 0x3ff. IOPL 3 does that too, and neither does it everywhere:
+    # - where KVM interprets ring 0, ring 3 has the flags of a host process: only the bitmap counts;
+    # - QEMU's emulated processor reads the bitmap of an available task only (`check_io` in its
+    #   target/i386/tcg). LTR leaves its own copy so, but KVM_GET_SREGS says busy, as it is on
+    #   hardware, and KVM_SET_SREGS makes it so: after a hand-over on an emulated host only IOPL
+    #   counts.
     mov %ebp, %edi
     shl $8, %edi
     add $task_states, %edi
@@ -105,7 +112,7 @@ long_mode:
     add $stacks, %ecx
     pushq $USER_DATA
     pushq %rcx
-    pushq $2                            # interrupts off for ever: ring 3 cannot change that
+    pushq $USER_FLAGS
     pushq $USER_CODE
     pushq $ring_3
     iretq
@@ -156,7 +163,7 @@ exception:
     add $stacks, %eax
     pushq $USER_DATA
     pushq %rax
-    pushq $2
+    pushq $USER_FLAGS
     pushq $USER_CODE
     pushq $ring_3_exception
     iretq

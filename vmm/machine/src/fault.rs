@@ -1,6 +1,7 @@
-//! Points at which a test kills the process or makes it lose something on purpose.
+//! The steps of a hand-over: a log line each, and points at which a test kills the process or makes
+//! it lose something on purpose.
 //!
-//! Without the feature `fault-injection`, which no release has, every function here is empty.
+//! Without the feature `fault-injection`, which no release has, only the log line is left.
 
 /// A step of a hand-over. A test kills the process at each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,15 +47,19 @@ impl Step {
     }
 }
 
-#[cfg(not(feature = "fault-injection"))]
-pub(crate) fn reached(_step: Step) {}
+/// Says in the log how far the hand-over has come, and dies there if a test asks for it.
+pub(crate) fn reached(step: Step) {
+    tracing::debug!(?step, "hand-over");
+    #[cfg(feature = "fault-injection")]
+    injected::die_if_asked(step);
+}
 
 #[cfg(feature = "fault-injection")]
 pub use injected::Plant;
 #[cfg(feature = "fault-injection")]
 pub(crate) use injected::{
     acknowledges_unapplied, compare_with_reference, damage_page, damage_state, drop_dirty_bit,
-    drops_acknowledgement, drops_field, drops_page, plant, reached, send_reference, slow_take,
+    drops_acknowledgement, drops_field, drops_page, plant, send_reference, slow_take,
 };
 
 #[cfg(feature = "fault-injection")]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::log::LogOptions;
 use crate::quantity::Size;
 
 /// Runs virtual machines, and moves them while they run.
@@ -11,12 +12,11 @@ use crate::quantity::Size;
 #[command(name = "novacron", version, propagate_version = true)]
 #[command(
     after_help = "Exit codes: 0 done, 1 failed, 2 misused, 3 this host cannot run machines, \
-                        4 the guest failed.\nLogs: NOVACRON_LOG=debug (or info, warn, error) on standard error."
+                        4 the guest failed."
 )]
 pub(crate) struct Cli {
-    /// Write log lines as JSON
-    #[arg(long, global = true)]
-    pub(crate) log_json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -53,7 +53,9 @@ pub(crate) struct RunOptions {
     pub(crate) shape: Shape,
 }
 
+/// Of an option that is given twice the last counts: `cargo demo` puts its own before the caller's.
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 pub(crate) struct DemoOptions {
     /// Plain lines, even on a terminal
     #[arg(long)]

@@ -2,6 +2,7 @@
 
 mod cli;
 mod demo;
+mod log;
 mod quantity;
 mod run;
 
@@ -23,10 +24,10 @@ mod exit_code {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(cli.log_json);
+    cli.log.start();
     let outcome = match cli.verb {
-        Verb::Run(options) => run::run(&options),
-        Verb::Demo(options) => demo::demo(&options),
+        Verb::Run(options) => run::run(&options, &cli.log),
+        Verb::Demo(options) => demo::demo(&options, &cli.log),
         Verb::Machine => machine_role(),
     };
     match outcome {
@@ -84,14 +85,4 @@ fn machine_role() -> Result<(), Failure> {
         return Err(Failure::Other(format!("machine is {why}")));
     }
     machine::run_role(control).map_err(|error| Failure::Other(error.to_string()))
-}
-
-fn start_logging(as_json: bool) {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("NOVACRON_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr);
-    if as_json { builder.json().init() } else { builder.init() }
 }

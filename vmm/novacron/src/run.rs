@@ -11,11 +11,12 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::Failure;
 use crate::cli::{RunOptions, Shape};
+use crate::log::LogOptions;
 
 /// Ctrl-], as with telnet and virsh.
 const ESCAPE: u8 = 0x1d;
 
-pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
+pub(crate) fn run(options: &RunOptions, log: &LogOptions) -> Result<(), Failure> {
     let config = config(options.shape)?;
     // Before a process is started: the error is this host's, and says what to do.
     drop(Host::open()?);
@@ -28,7 +29,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
         None => oracle_images(options.shape.cpus, &options.cmdline)?,
     };
     tracing::info!(name = options.name, "boot");
-    let (machine, console) = boot(config, &images)?;
+    let (machine, console) = boot(config, &images, log)?;
     let terminal = RawTerminal::enter();
     let input = console.try_clone().map_err(Failure::other("the console"))?;
     let control = machine.process().ender().map_err(Failure::other("the control socket"))?;
@@ -45,9 +46,11 @@ pub(crate) fn run(options: &RunOptions) -> Result<(), Failure> {
 pub(crate) fn boot(
     config: MachineConfig,
     images: &Images,
+    log: &LogOptions,
 ) -> Result<(Supervised, UnixStream), Failure> {
     let path = std::env::current_exe().map_err(Failure::other("the path of this executable"))?;
-    let executable = Executable { path: &path, environment: &[] };
+    let environment = log.environment();
+    let executable = Executable { path: &path, environment: &environment };
     Ok(Supervised::boot(executable, &std::env::temp_dir(), config, images)?)
 }
 

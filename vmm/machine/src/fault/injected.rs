@@ -29,7 +29,7 @@ fn once(fault: &str, done: &AtomicBool) -> bool {
 }
 
 /// Dies as by `kill -9` if this is the step to die at.
-pub(crate) fn reached(step: Step) {
+pub(super) fn die_if_asked(step: Step) {
     if is_asked(&format!("kill:{}", step.name())) {
         let itself = rustix::process::getpid();
         let _ = rustix::process::kill_process(itself, rustix::process::Signal::KILL);

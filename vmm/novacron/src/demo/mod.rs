@@ -10,6 +10,7 @@ use machine::{Executable, Form, Host, Limits};
 
 use crate::Failure;
 use crate::cli::{DemoOptions, Shape};
+use crate::log::LogOptions;
 use crate::quantity::Size;
 use guest_lines::{GuestLines, Line};
 use view::View;
@@ -22,7 +23,7 @@ const WARM_UP: Duration = Duration::from_millis(1500);
 /// Reports of the guest after a hand-over: the first may have been written before it.
 const REPORTS_AFTER: usize = 2;
 
-pub(crate) fn demo(options: &DemoOptions) -> Result<(), Failure> {
+pub(crate) fn demo(options: &DemoOptions, log: &LogOptions) -> Result<(), Failure> {
     let shape =
         Shape { cpus: options.cpus, memory: options.memory, hole_start: options.hole_start };
     let config = crate::run::config(shape)?;
@@ -35,14 +36,15 @@ pub(crate) fn demo(options: &DemoOptions) -> Result<(), Failure> {
         format!("pattern=random rate={} working_set={} report=100", options.rate, working_set.0);
     let images = crate::run::oracle_images(options.cpus, &words)?;
     let started = Instant::now();
-    let (mut machine, console) = crate::run::boot(config, &images)?;
+    let (mut machine, console) = crate::run::boot(config, &images, log)?;
     let mut guest = GuestLines::new(console)?;
     let ready = guest.wait_for(GUEST_PATIENCE, Line::ready)?;
     view.ready(&ready, started.elapsed());
     view.rate(&watch(&mut guest, WARM_UP)?);
 
     let path = std::env::current_exe().map_err(Failure::other("the path of this executable"))?;
-    let executable = Executable { path: &path, environment: &[] };
+    let environment = log.environment();
+    let executable = Executable { path: &path, environment: &environment };
     for form in [Form::Shared, Form::Copying] {
         for nth in 1..=options.times {
             let report = machine.hand_over(executable, form, Limits::default())?;
