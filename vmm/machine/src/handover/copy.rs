@@ -9,11 +9,11 @@ use dwcp::ledger::{Ledger, SendNumber};
 use dwcp::page::{Gfn, PAGE_BYTES, PAGE_SIZE, PageRun};
 
 use super::blackout::{Blackout, now_ns};
-use super::message::{Extent, Form, PagesFrame, ToPredecessor, ToSuccessor};
+use super::message::{Form, PagesFrame, Part, ToPredecessor, ToSuccessor};
 use super::{HandOverError, HandOverReport, Limits};
 use crate::dirty::{DirtyLog, KvmBitmapLog};
 use crate::ipc::Channel;
-use crate::memory::{GuestRam, HoleOrData};
+use crate::memory::{Extent, GuestRam};
 
 /// Pages in one batch: 1 MiB. Larger ones wait longer for their acknowledgement, smaller ones cost
 /// more messages: where a guest writes pages here and there, a batch is one message for all of them.
@@ -64,6 +64,8 @@ pub(super) struct Copier<'a> {
     ledger: Ledger,
     digests: Digests,
     buffer: Vec<u8>,
+    /// Pages of which the memory file was found to have something.
+    data: Option<PageRun>,
     pub(super) copied: Copied,
 }
 
@@ -117,6 +119,7 @@ impl<'a> Copier<'a> {
             ledger,
             digests: Digests::new(key, limit),
             buffer: vec![0; byte_count(BATCH_PAGES.get())],
+            data: None,
             copied: Copied::default(),
         })
     }
@@ -179,16 +182,16 @@ impl<'a> Copier<'a> {
     }
 
     fn send(&mut self, batch: &Batch) -> Result<(), HandOverError> {
-        let (mut extents, mut digest_sum, mut length) = (Vec::new(), DigestSum::ZERO, 0);
+        let (mut parts, mut digest_sum, mut length) = (Vec::new(), DigestSum::ZERO, 0);
         for run in batch.runs() {
             let mut rest = Some(*run);
             while let Some(run) = rest {
-                let (extent, sum, after) = self.read(run, length)?;
-                if !extent.is_zero {
-                    length += byte_count(extent.pages);
+                let (part, sum, after) = self.read(run, length)?;
+                if !part.is_zero {
+                    length += byte_count(part.pages);
                 }
                 digest_sum += sum;
-                extents.push(extent);
+                parts.push(part);
                 rest = after;
             }
         }
@@ -198,7 +201,7 @@ impl<'a> Copier<'a> {
             return Ok(());
         }
         let (first_number, digest_sum) = (batch.first_number().0, digest_sum.to_bytes());
-        let frame = PagesFrame { first_number, digest_sum, extents };
+        let frame = PagesFrame { first_number, digest_sum, parts };
         self.channel.send(&ToSuccessor::Pages(frame), &[])?;
         let bytes = &mut self.buffer[..length];
         if !bytes.is_empty() {
@@ -215,20 +218,32 @@ impl<'a> Copier<'a> {
         &mut self,
         run: PageRun,
         at: usize,
-    ) -> Result<(Extent, DigestSum, Option<PageRun>), HandOverError> {
-        let found = self.ram.hole_or_data(run)?;
-        let (HoleOrData::Hole(pages) | HoleOrData::Data(pages)) = found;
+    ) -> Result<(Part, DigestSum, Option<PageRun>), HandOverError> {
+        let Extent { run: alike, is_hole } = self.extent(run.first())?;
+        let pages = alike.end().0 - run.first().0;
         let (part, rest) =
             run.split_at(pages).map_or((run, None), |(part, rest)| (part, Some(rest)));
-        let (sum, is_zero) = match found {
-            HoleOrData::Hole(_) => (self.digests.record_zeros(part)?, true),
-            HoleOrData::Data(_) => {
-                let bytes = &mut self.buffer[at..][..byte_count(pages)];
-                self.ram.read_run(part, bytes)?;
-                (self.digests.record(part, bytes)?, is_zero(bytes))
-            }
+        let (sum, is_zero) = if is_hole {
+            (self.digests.record_zeros(part)?, true)
+        } else {
+            let bytes = &mut self.buffer[at..][..byte_count(part.pages())];
+            self.ram.read_run(part, bytes)?;
+            (self.digests.record(part, bytes)?, is_zero(bytes))
         };
-        Ok((Extent { first_frame: part.first().0, pages, is_zero }, sum, rest))
+        let part = Part { first_frame: part.first().0, pages: part.pages(), is_zero };
+        Ok((part, sum, rest))
+    }
+
+    /// What the memory file has for a page and those after it.
+    fn extent(&mut self, gfn: Gfn) -> Result<Extent, HandOverError> {
+        if let Some(run) = self.data.filter(|data| data.contains(gfn)) {
+            return Ok(Extent { run, is_hole: false });
+        }
+        let extent = self.ram.extent(gfn)?;
+        if !extent.is_hole {
+            self.data = Some(extent.run);
+        }
+        Ok(extent)
     }
 
     fn settle_one(&mut self) -> Result<(), HandOverError> {
@@ -284,8 +299,8 @@ impl Applier {
         frame: &PagesFrame,
     ) -> Result<(), HandOverError> {
         let batch = self.check(frame)?;
-        let full = frame.extents.iter().filter(|extent| !extent.is_zero);
-        let length = byte_count(full.map(|extent| extent.pages).sum());
+        let full = frame.parts.iter().filter(|part| !part.is_zero);
+        let length = byte_count(full.map(|part| part.pages).sum());
         if length > 0 {
             channel.receive_bytes(&mut self.buffer[..length])?;
         }
@@ -296,8 +311,8 @@ impl Applier {
             return Ok(channel.send(&applied, &[])?);
         }
         let (mut sum, mut at) = (DigestSum::ZERO, 0);
-        for (run, extent) in batch.runs().iter().zip(&frame.extents) {
-            if extent.is_zero {
+        for (run, part) in batch.runs().iter().zip(&frame.parts) {
+            if part.is_zero {
                 sum += self.apply_zeros(*run)?;
                 continue;
             }
@@ -321,8 +336,8 @@ impl Applier {
         if frame.first_number < self.next_number {
             return Err(HandOverError::Differs { what: "the order of send numbers" });
         }
-        let runs = frame.extents.iter();
-        let runs = runs.map(|extent| PageRun::new(Gfn(extent.first_frame), extent.pages));
+        let runs = frame.parts.iter();
+        let runs = runs.map(|part| PageRun::new(Gfn(part.first_frame), part.pages));
         let runs = runs.collect::<Result<_, _>>();
         let runs = runs.map_err(|_| HandOverError::Differs { what: "a run of pages" })?;
         let batch = Batch::new(SendNumber(frame.first_number), runs)

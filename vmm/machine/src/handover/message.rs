@@ -35,7 +35,7 @@ pub(super) struct Hello {
     pub(super) digest_key: [u8; 32],
 }
 
-/// A batch of pages: extents, whose pages have consecutive send numbers in this order. The bytes of
+/// A batch of pages: parts, whose pages have consecutive send numbers in this order. The bytes of
 /// those that are not zero follow the message, in this order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct PagesFrame {
@@ -43,12 +43,12 @@ pub(super) struct PagesFrame {
     pub(super) first_number: u64,
     /// Sum of the pages' digests: the arrival check.
     pub(super) digest_sum: [u8; 32],
-    pub(super) extents: Vec<Extent>,
+    pub(super) parts: Vec<Part>,
 }
 
 /// Consecutive pages.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Extent {
+pub(super) struct Part {
     pub(super) first_frame: u64,
     pub(super) pages: u64,
     /// Whether every byte of them is zero.

@@ -4,5 +4,5 @@ mod layout;
 mod ram;
 
 pub use layout::{DEFAULT_HOLE_START, HOLE_END, LayoutError, MemoryLayout, Region};
-pub(crate) use ram::HoleOrData;
+pub(crate) use ram::Extent;
 pub use ram::{GuestRam, RamError};

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use dwcp::page::{PAGE_SIZE, PageRun};
+use dwcp::page::{Gfn, PAGE_SIZE, PageRun};
 use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
 use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::{
@@ -194,42 +194,42 @@ impl GuestRam {
         mapped.map_or_else(Vec::new, |mapped| mapped.get_mmap().bitmap().get_and_reset())
     }
 
-    /// How many of the first pages of a run are a hole of the memory file, and how many are not: one
-    /// of the two is 0. What is a hole reads as zeros, and need not be read: reading fills it.
+    /// From this page on to the end of its region: the pages that are alike, a hole of the memory file
+    /// or not. What is a hole reads as zeros, and need not be read: reading fills it.
+    ///
+    /// The kernel looks at all of them, one by one: keep the answer, as long as it may be kept. What is
+    /// data stays data; a hole may be filled by the guest at any time.
     ///
     /// # Errors
-    /// When the kernel cannot tell, or the run is not RAM.
-    pub(crate) fn hole_or_data(&self, run: PageRun) -> Result<HoleOrData, RamError> {
-        let (address, length) = byte_range(run);
-        let region =
-            self.layout.regions().find(|r| r.start <= address && address + length <= r.end());
+    /// When the kernel cannot tell, or the page is not RAM.
+    pub(crate) fn extent(&self, gfn: Gfn) -> Result<Extent, RamError> {
+        let (address, length) = (gfn.0 * PAGE_SIZE, PAGE_SIZE);
+        let region = self.layout.regions().find(|r| r.start <= address && address < r.end());
         let region = region.ok_or(RamError::OutOfRange { address, length })?;
         let offset = region.file_offset + (address - region.start);
-        let end = offset + length;
+        let region_end = offset + (region.end() - address);
         let seek = |from| match rustix::fs::seek(&self.file, from) {
-            Ok(found) => Ok(found.min(end)),
+            Ok(found) => Ok(found.min(region_end)),
             // There is no data any more.
-            Err(rustix::io::Errno::NXIO) => Ok(end),
+            Err(rustix::io::Errno::NXIO) => Ok(region_end),
             Err(error) => Err(io::Error::from(error)),
         };
         let data = seek(SeekFrom::Data(offset))?;
-        // A page that has data somewhere is data.
-        let hole_pages = (data - offset) / PAGE_SIZE;
-        if hole_pages > 0 {
-            return Ok(HoleOrData::Hole(hole_pages));
-        }
-        let hole = seek(SeekFrom::Hole(offset))?;
-        Ok(HoleOrData::Data((hole - offset).div_ceil(PAGE_SIZE)))
+        let is_hole = data > offset;
+        let end = if is_hole { data } else { seek(SeekFrom::Hole(offset))? };
+        // Another page may have become data since: at least this one is what it was.
+        let pages = ((end - offset) / PAGE_SIZE).max(1);
+        let run = PageRun::new(gfn, pages).map_err(|_| RamError::OutOfRange { address, length })?;
+        Ok(Extent { run, is_hole })
     }
 }
 
-/// What the memory file has at the beginning of a run, and for how many pages; at least one.
+/// Pages that are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HoleOrData {
-    /// Nothing: the pages are zeros that were never written.
-    Hole(u64),
-    /// Bytes.
-    Data(u64),
+pub(crate) struct Extent {
+    pub(crate) run: PageRun,
+    /// Whether the memory file has nothing for them.
+    pub(crate) is_hole: bool,
 }
 
 fn byte_range(run: PageRun) -> (u64, u64) {
