@@ -10,6 +10,7 @@
 //! | `pipes` | frames over a link that delays, jitters, clogs, cuts and heals |
 //! | `tcp` | smoltcp's TCP over packets that are lost, reordered, doubled, damaged, cut short |
 //! | `guest` | memory, a dirty log, a program |
+//! | `table` | what a move costs over links of many kinds, and without each part of the protocol |
 //! | `checker` | what must be true at every moment, and at the end |
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of a simulation are small")]
@@ -23,11 +24,13 @@ mod rng;
 mod scenario;
 mod source_host;
 mod storage;
+mod table;
 mod tcp;
 mod world;
 
 pub use checker::Violation;
 pub use scenario::{Fault, Scenario, Transport, When};
+pub use table::table;
 pub use world::{Ending, Report, run};
 
 #[cfg(test)]

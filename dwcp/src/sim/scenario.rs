@@ -78,6 +78,10 @@ pub struct Scenario {
     pub settles_first: bool,
     /// The guest is stopped once a round begins with so many dirty pages, or fewer.
     pub pages_at_switch: u64,
+    /// How long the guest may stand still before a switch is cancelled.
+    pub switch_budget: Duration,
+    /// The machine's state is sent ahead while the guest runs.
+    pub speculates: bool,
     /// How pages are encoded: a step of [`Ladder`](crate::hde::Ladder).
     pub ladder_step: usize,
     /// The tiers that may be used.
@@ -89,6 +93,28 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// A guest of 2 MiB on a link of 100 Mbit/s over TCP, as the table has it.
+    #[must_use]
+    pub fn wan(seed: u64, round_trip: Duration, loss_per_million: u64, writes_per_ms: u64) -> Self {
+        let run = |first, pages| PageRun::known_valid(Gfn(first), pages);
+        Self {
+            memory: vec![run(0, 256), run(300, 256)],
+            writes_per_ms,
+            data_streams: 4,
+            batch_pages: 64,
+            // Two hosts beside each other are still a little apart.
+            delay: (round_trip / 2).max(Duration::from_micros(50)),
+            jitter: Duration::ZERO,
+            transport: Transport::Tcp,
+            loss_per_million,
+            pages_at_switch: 16,
+            // However bad the link is, the table says how long it takes.
+            switch_budget: Duration::from_mins(1),
+            shadow_bytes: 16 << 20,
+            ..Self::quiet(seed)
+        }
+    }
+
     /// A small guest on a good link, and nothing goes wrong.
     #[must_use]
     pub fn quiet(seed: u64) -> Self {
@@ -108,6 +134,8 @@ impl Scenario {
             damage_per_thousand: 0,
             settles_first: false,
             pages_at_switch: 6,
+            switch_budget: Duration::from_secs(2),
+            speculates: true,
             ladder_step: 2,
             tiers: Tiers::ALL,
             shadow_bytes: 64 << 10,
@@ -130,6 +158,7 @@ impl Scenario {
         scenario.delay = Duration::from_micros([50, 5_000, 50_000][rng.below(0..3) as usize]);
         scenario.jitter = scenario.delay * [0, 1, 3][rng.below(0..3) as usize] / 2;
         scenario.settles_first = rng.chance(300);
+        scenario.speculates = rng.chance(800);
         scenario.ladder_step = rng.below(0..4) as usize;
         for _ in 0..rng.below(0..7) {
             let when = match rng.below(0..3) {

@@ -40,6 +40,7 @@ pub(super) struct Attempt {
     is_offered: bool,
     wants_switch: bool,
     pages_at_switch: u64,
+    speculates: bool,
     /// What the record must be made to say before anything else happens.
     end: Option<SourceEnd>,
 }
@@ -83,7 +84,11 @@ impl SourceProcess {
 
     /// Begins an attempt, in which everything is owed.
     pub(super) fn start(&mut self, now: Duration, agreement: &Agreement, scenario: &Scenario) {
-        let timers = SourceTimers { patience: Duration::from_secs(60), ..SourceTimers::default() };
+        let timers = SourceTimers {
+            patience: Duration::from_secs(60),
+            switch_budget: scenario.switch_budget,
+            ..SourceTimers::default()
+        };
         let mut source = Source::new(now, agreement, timers);
         source.set_data_streams(scenario.data_streams);
         let pages = NonZeroU64::new(scenario.batch_pages).expect("a scenario's batch");
@@ -107,6 +112,7 @@ impl SourceProcess {
             is_offered: false,
             wants_switch: false,
             pages_at_switch: scenario.pages_at_switch,
+            speculates: scenario.speculates,
             end: None,
         });
     }
@@ -210,7 +216,9 @@ impl SourceProcess {
         if attempt.source.ledger().owed() == 0 && !attempt.wants_switch {
             let dirty = self.guest.dirty_pages();
             attempt.source.owe_words(Gfn(0), &self.guest.take_dirty()).expect("the guest's pages");
-            attempt.source.speculate(self.guest.state());
+            if attempt.speculates {
+                attempt.source.speculate(self.guest.state());
+            }
             self.rounds += 1;
             attempt.wants_switch = dirty <= attempt.pages_at_switch || self.rounds >= ROUNDS_MAX;
         }

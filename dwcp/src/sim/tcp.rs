@@ -8,7 +8,7 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
-use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
+use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Packet, TcpPacket};
 
 use super::network::{NetEvent, Network, Side};
 use super::rng::Rng;
@@ -21,6 +21,10 @@ const ADDRESSES: [IpAddress; 2] = [IpAddress::v4(10, 0, 0, 1), IpAddress::v4(10,
 /// TCP gives a connection up that hears nothing for this long: what `TCP_USER_TIMEOUT` sets.
 const USER_TIMEOUT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(10);
 const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(3);
+
+/// A frame counts as written when no more than this of its stream waits in the socket without being on
+/// its way: what `TCP_NOTSENT_LOWAT` is for. What waits there is blackout.
+const NOT_SENT: u32 = 16 << 10;
 
 /// The first of the ports, of which each stream has one of its own.
 const FIRST_PORT: u16 = 10_000;
@@ -97,6 +101,9 @@ struct End {
     /// The rest of a frame that is not in the socket yet.
     unsent: VecDeque<u8>,
     is_writing: bool,
+    /// Bytes that were put into the socket, and of those, bytes that were on their way at least once.
+    pushed: u32,
+    on_the_way: u32,
     /// Bytes that arrived, up to a whole frame.
     arrived: Vec<u8>,
     is_closing: bool,
@@ -112,6 +119,8 @@ pub(super) struct Tcp {
     hosts: [Host; 2],
     streams: BTreeMap<StreamId, Stream>,
     events: VecDeque<NetEvent>,
+    /// The stream of each port, and the sequence number of the first byte that each side sends on it.
+    ports: BTreeMap<u16, (StreamId, [u32; 2])>,
     next_port: u16,
     buffer_bytes: usize,
     delivered: u64,
@@ -128,6 +137,7 @@ impl Tcp {
             link: Link::new(scenario, rng.next()),
             streams: BTreeMap::new(),
             events: VecDeque::new(),
+            ports: BTreeMap::new(),
             next_port: FIRST_PORT,
             buffer_bytes: usize::try_from(buffer_bytes).expect("a bounded buffer"),
             delivered: 0,
@@ -148,7 +158,7 @@ impl Tcp {
     /// Lets both hosts and the link do what they can now.
     fn turn(&mut self, now: Duration) {
         loop {
-            self.fill(now);
+            self.fill();
             let mut is_busy = false;
             for side in Side::BOTH {
                 let host = &mut self.hosts[side.index()];
@@ -158,6 +168,7 @@ impl Tcp {
                 }
                 host.interface.poll(instant(now), &mut host.card, &mut host.sockets);
                 for packet in std::mem::take(&mut host.card.sent) {
+                    note(&mut self.ports, &mut self.streams, side, &packet);
                     self.link.send(now, side, packet);
                     is_busy = true;
                 }
@@ -170,7 +181,7 @@ impl Tcp {
     }
 
     /// Puts frames into the sockets.
-    fn fill(&mut self, _now: Duration) {
+    fn fill(&mut self) {
         for (stream, state) in &mut self.streams {
             for side in Side::BOTH {
                 let Some(end) = &mut state.ends[side.index()] else { continue };
@@ -179,8 +190,10 @@ impl Tcp {
                     let (front, _) = end.unsent.as_slices();
                     let sent = socket.send_slice(front).expect("a socket that can send");
                     end.unsent.drain(..sent);
+                    end.pushed += u32::try_from(sent).expect("a part of a frame");
                 }
-                if end.unsent.is_empty() && end.is_writing {
+                let waiting = end.pushed.saturating_sub(end.on_the_way);
+                if end.unsent.is_empty() && waiting <= NOT_SENT && end.is_writing {
                     end.is_writing = false;
                     self.events.push_back(NetEvent::Written(side, *stream));
                 }
@@ -288,6 +301,7 @@ impl Network for Tcp {
     fn connect(&mut self, now: Duration, stream: StreamId) {
         let port = self.next_port;
         self.next_port += 1;
+        self.ports.insert(port, (stream, [0; 2]));
         let (mut listener, mut caller) = (self.socket(), self.socket());
         listener.listen(port).expect("a port of its own");
         let [source, destination] = &mut self.hosts;
@@ -298,6 +312,8 @@ impl Network for Tcp {
             socket,
             unsent: VecDeque::new(),
             is_writing: false,
+            pushed: 0,
+            on_the_way: 0,
             arrived: Vec::new(),
             is_closing: false,
         };
@@ -355,6 +371,30 @@ impl Network for Tcp {
 
     fn heal(&mut self) {
         self.link.is_up = true;
+    }
+}
+
+/// Notes how far a side's bytes have come, as its packets say.
+fn note(
+    ports: &mut BTreeMap<u16, (StreamId, [u32; 2])>,
+    streams: &mut BTreeMap<StreamId, Stream>,
+    side: Side,
+    packet: &[u8],
+) {
+    let packet = Ipv4Packet::new_checked(packet).expect("a packet of smoltcp's");
+    let segment = TcpPacket::new_checked(packet.payload()).expect("a segment of smoltcp's");
+    // Both ends of a stream have the same port.
+    let Some((stream, first)) = ports.get_mut(&segment.src_port()) else { return };
+    let first = &mut first[side.index()];
+    let sequence = segment.seq_number().0.cast_unsigned();
+    if segment.syn() {
+        *first = sequence.wrapping_add(1);
+        return;
+    }
+    let end = streams.get_mut(stream).and_then(|stream| stream.ends[side.index()].as_mut());
+    let length = u32::try_from(segment.payload().len()).expect("a small packet");
+    if let Some(end) = end.filter(|_| length > 0) {
+        end.on_the_way = end.on_the_way.max(sequence.wrapping_sub(*first).wrapping_add(length));
     }
 }
 

@@ -127,3 +127,10 @@ fn a_machine_moves_over_tcp() {
         assert_eq!((report.ending, report.attempts), (Ending::Moved, 1), "{report:?}");
     }
 }
+
+#[test]
+fn the_committed_table_is_what_the_simulation_says() {
+    let table = table().unwrap_or_else(|violation| panic!("{violation}"));
+    let again = "`cargo run -p benches --bin simulated-wan > dwcp/simulated-wan.md` writes it anew";
+    assert!(table == include_str!("../../simulated-wan.md"), "{again}; it says:\n{table}");
+}

@@ -22,6 +22,7 @@ const TABLE: [Row; 10] = [
     // Knows the product by its executables and images only; the kernel is not the product.
     row("qemu-tests", &["kernel-config"], &["kernel-config"]),
     row("kernel-config", &[], &[]),
+    row("dwcp-fuzz", &["dwcp", "fuzzing"], &[]),
     row("machine-fuzz", &["machine", "fuzzing"], &[]),
     row("fuzzing", &[], &[]),
 ];

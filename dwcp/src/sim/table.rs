@@ -1,0 +1,149 @@
+//! The table of simulated moves: round trip × loss × dirty rate, and what each part of the protocol is
+//! worth. It is committed as `simulated-wan.md`: whatever changes it shows.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::{Ending, Report, Scenario, Violation, run};
+use crate::hde::Tiers;
+
+const ROUND_TRIPS_MS: [u64; 4] = [0, 20, 80, 200];
+const LOSSES_PER_MILLION: [u64; 3] = [0, 1_000, 10_000];
+const WRITES_PER_MS: [u64; 2] = [1, 5];
+
+/// Each figure is the median of so many seeds.
+const SEEDS: [u64; 3] = [11, 12, 13];
+
+/// What one row says.
+#[derive(Clone, Copy)]
+struct Row {
+    duration: Duration,
+    blackout: Duration,
+    rounds: u32,
+    payload_bytes: u64,
+}
+
+/// The table, as Markdown.
+///
+/// # Errors
+/// When a move fails.
+pub fn table() -> Result<String, Violation> {
+    let mut text = String::from(HEAD);
+    for round_trip in ROUND_TRIPS_MS.map(Duration::from_millis) {
+        for loss in LOSSES_PER_MILLION {
+            for writes in WRITES_PER_MS {
+                let row = median(|seed| Scenario::wan(seed, round_trip, loss, writes))?;
+                let cells = cells(&row, round_trip);
+                let (loss, rtt) = (percent(loss), round_trip.as_millis());
+                line(&mut text, format_args!("| {rtt} ms | {loss} | {writes} | {cells} |"));
+            }
+        }
+    }
+    text.push_str(SLOPE_HEAD);
+    for writes in WRITES_PER_MS {
+        let at = |ms| median(move |seed| Scenario::wan(seed, Duration::from_millis(ms), 0, writes));
+        let grown = at(200)?.blackout.saturating_sub(at(0)?.blackout);
+        let slope = grown.as_secs_f64() / 0.2;
+        line(&mut text, format_args!("| {writes} | {slope:.2} |"));
+    }
+    text.push_str(ABLATION_HEAD);
+    for (round_trip, loss) in [(0, 0), (80, 1_000)] {
+        for (name, change) in ABLATIONS {
+            let round_trip = Duration::from_millis(round_trip);
+            let row = median(|seed| {
+                let mut scenario = Scenario::wan(seed, round_trip, loss, 5);
+                change(&mut scenario);
+                scenario
+            })?;
+            let cells = cells(&row, round_trip);
+            let (loss, rtt) = (percent(loss), round_trip.as_millis());
+            line(&mut text, format_args!("| {name} | {rtt} ms, {loss} | {cells} |"));
+        }
+    }
+    Ok(text)
+}
+
+const HEAD: &str = "\
+# Simulated moves
+
+Every figure here is **simulated**: virtual time, smoltcp's TCP with CUBIC over a link of 100 Mbit/s, and no
+cost for computing. A guest of 2 MiB, of which two thirds are filled; its writes go to eight hot pages seven
+times of ten, and anywhere otherwise. Medians of three seeds. `cargo run -p benches --bin simulated-wan` prints
+this file, and a test compares it.
+
+*floor* is half a round trip: nothing can arrive sooner. *payload* is what carried pages.
+
+| round trip | loss | writes a ms | total | blackout | floor | rounds | payload |
+|---|---|---|---|---|---|---|---|
+";
+
+const SLOPE_HEAD: &str = "
+## Blackout against round trip
+
+From 0 to 200 ms, without loss: milliseconds of blackout for each millisecond of round trip. Half of one cannot
+be avoided.
+
+| writes a ms | slope |
+|---|---|
+";
+
+const ABLATION_HEAD: &str = "
+## Without a part of the protocol
+
+5 writes a millisecond.
+
+| without | link | total | blackout | floor | rounds | payload |
+|---|---|---|---|---|---|---|
+";
+
+/// A part that is turned off.
+type Ablation = (&'static str, fn(&mut Scenario));
+
+const ABLATIONS: [Ablation; 7] = [
+    ("nothing", |_| {}),
+    ("AMST: one stream", |scenario| scenario.data_streams = 0),
+    ("ASS: the state goes in the blackout", |scenario| scenario.speculates = false),
+    ("HDE: zero pages", |scenario| scenario.tiers.zero = false),
+    ("HDE: delta", |scenario| scenario.tiers.delta = false),
+    ("HDE: zstd", |scenario| scenario.tiers.zstd = false),
+    ("HDE", |scenario| scenario.tiers = Tiers::NONE),
+];
+
+fn median(scenario: impl Fn(u64) -> Scenario) -> Result<Row, Violation> {
+    let mut reports = Vec::new();
+    for seed in SEEDS {
+        let report = run(&scenario(seed))?;
+        if (report.ending, report.attempts) != (Ending::Moved, 1) {
+            return Err(Violation(format!("a quiet link, and yet {report:?}")));
+        }
+        reports.push(report);
+    }
+    Ok(Row {
+        duration: middle(&reports, |report| report.duration),
+        blackout: middle(&reports, |report| report.blackout.unwrap_or_default()),
+        rounds: middle(&reports, |report| report.rounds),
+        payload_bytes: middle(&reports, |report| report.counts.payload_bytes),
+    })
+}
+
+fn middle<T: Ord + Copy>(reports: &[Report], of: impl Fn(&Report) -> T) -> T {
+    let mut values: Vec<T> = reports.iter().map(of).collect();
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+fn cells(row: &Row, round_trip: Duration) -> String {
+    let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    let (total, blackout, floor) =
+        (row.duration.as_secs_f64(), ms(row.blackout), ms(round_trip) / 2.0);
+    let (rounds, kib) = (row.rounds, row.payload_bytes >> 10);
+    format!("{total:.2} s | {blackout:.1} ms | {floor:.0} ms | {rounds} | {kib} KiB")
+}
+
+fn percent(per_million: u64) -> String {
+    format!("{} %", per_million as f64 / 10_000.0)
+}
+
+fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
+    writeln!(text, "{line}").expect("a string takes every line");
+}
