@@ -12,7 +12,7 @@ struct Row {
 
 /// The whole of ARCHITECTURE.md's picture. A package without a row is a violation: whoever adds one
 /// says here where it stands.
-const TABLE: [Row; 10] = [
+const TABLE: [Row; 11] = [
     row("novacron", &["control", "machine", "dwcp", "firmware"], &[]),
     row("control", &["machine", "dwcp"], &[]),
     row("machine", &["dwcp"], &["firmware"]),
