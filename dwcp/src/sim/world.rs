@@ -24,7 +24,7 @@ const ATTEMPTS_MAX: u32 = 6;
 const STEPS_MAX: u64 = 2_000_000;
 
 /// Virtual time after which it does.
-const TIME_MAX: Duration = Duration::from_mins(10);
+const TIME_MAX: Duration = Duration::from_mins(30);
 
 /// How often the guest gets to run, and the daemons look around.
 const TICK: Duration = Duration::from_millis(1);
