@@ -30,10 +30,30 @@ pub enum ManifestError {
 /// the old digest and adding the new one, so that a root costs no pass over memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// Plain bytes, since the allocator gives zeros of these without touching them: what no page has
-    /// used costs no memory, and neither does the hole below 4 GiB.
-    digests: Vec<[u8; 32]>,
+    /// Plain words, since the allocator gives zeros of these without touching them: what no page has
+    /// used costs no memory, and neither does the hole below 4 GiB. (Of arrays of more than 16 elements
+    /// the standard library does not look whether they are zero.)
+    digests: Vec<Words>,
     sum: DigestSum,
+}
+
+/// A digest as words.
+type Words = [u64; 4];
+
+fn words(digest: PageDigest) -> Words {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(digest.0.as_chunks().0) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    words
+}
+
+fn digest_of(words: Words) -> PageDigest {
+    let mut digest = PageDigest::ZERO;
+    for (bytes, word) in digest.0.as_chunks_mut().0.iter_mut().zip(words) {
+        *bytes = word.to_le_bytes();
+    }
+    digest
 }
 
 impl Manifest {
@@ -44,7 +64,7 @@ impl Manifest {
     #[must_use]
     pub fn new(limit: Gfn) -> Self {
         let pages = usize::try_from(limit.0).expect("a limit checked before");
-        Self { digests: vec![PageDigest::ZERO.0; pages], sum: DigestSum::ZERO }
+        Self { digests: vec![[0; 4]; pages], sum: DigestSum::ZERO }
     }
 
     /// The sum over all pages.
@@ -56,7 +76,7 @@ impl Manifest {
     /// The digest of a page; `None` beyond the limit.
     #[must_use]
     pub fn get(&self, gfn: Gfn) -> Option<PageDigest> {
-        self.digests.get(usize::try_from(gfn.0).ok()?).copied().map(PageDigest)
+        self.digests.get(usize::try_from(gfn.0).ok()?).copied().map(digest_of)
     }
 
     /// Puts a page's new digest in place of its old one, which is returned.
@@ -69,7 +89,7 @@ impl Manifest {
         let Some(place) = place else {
             return Err(ManifestError::BeyondLimit { gfn, limit });
         };
-        let old = PageDigest(std::mem::replace(place, new.0));
+        let old = digest_of(std::mem::replace(place, words(new)));
         self.sum -= old;
         self.sum += new;
         Ok(old)
@@ -92,8 +112,8 @@ impl Manifest {
             return Err(ManifestError::BeyondLimit { gfn, limit });
         };
         for (place, new) in places.iter_mut().zip(new) {
-            self.sum -= PageDigest(*place);
-            *place = new.0;
+            self.sum -= digest_of(*place);
+            *place = words(*new);
         }
         self.sum += new.iter().sum::<DigestSum>();
         Ok(())
