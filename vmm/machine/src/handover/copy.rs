@@ -1,5 +1,6 @@
 //! The page path of the copying form: harvest → ledger → batch → digest → socket → acknowledgement.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -18,6 +19,10 @@ use crate::memory::{Extent, GuestRam};
 /// Pages in one batch: 1 MiB. Larger ones wait longer for their acknowledgement, smaller ones cost
 /// more messages: where a guest writes pages here and there, a batch is one message for all of them.
 const BATCH_PAGES: NonZeroU64 = NonZeroU64::new(256).unwrap();
+
+/// Extents of the memory file that are remembered. A guest that has used all of its memory has one a
+/// slot; where there are many, they are short, and soon found again.
+const EXTENTS_KEPT: usize = 16;
 
 /// The digest of every page at this end, as the pages go out or come in.
 struct Digests {
@@ -64,8 +69,8 @@ pub(super) struct Copier<'a> {
     ledger: Ledger,
     digests: Digests,
     buffer: Vec<u8>,
-    /// Pages of which the memory file was found to have something.
-    data: Option<PageRun>,
+    /// Pages of which the memory file was found to have something, the newest last.
+    data: VecDeque<PageRun>,
     pub(super) copied: Copied,
 }
 
@@ -119,7 +124,7 @@ impl<'a> Copier<'a> {
             ledger,
             digests: Digests::new(key, limit),
             buffer: vec![0; byte_count(BATCH_PAGES.get())],
-            data: None,
+            data: VecDeque::with_capacity(EXTENTS_KEPT),
             copied: Copied::default(),
         })
     }
@@ -236,12 +241,15 @@ impl<'a> Copier<'a> {
 
     /// What the memory file has for a page and those after it.
     fn extent(&mut self, gfn: Gfn) -> Result<Extent, HandOverError> {
-        if let Some(run) = self.data.filter(|data| data.contains(gfn)) {
-            return Ok(Extent { run, is_hole: false });
+        if let Some(run) = self.data.iter().rev().find(|data| data.contains(gfn)) {
+            return Ok(Extent { run: *run, is_hole: false });
         }
         let extent = self.ram.extent(gfn)?;
         if !extent.is_hole {
-            self.data = Some(extent.run);
+            if self.data.len() == EXTENTS_KEPT {
+                self.data.pop_front();
+            }
+            self.data.push_back(extent.run);
         }
         Ok(extent)
     }
