@@ -330,6 +330,14 @@ impl Destination {
         }
     }
 
+    /// Answers what was asked.
+    fn reply(&mut self, answer: PeerAnswer, reason: &Text) {
+        if let Some(control) = self.control() {
+            control.reply(Message::Answer { answer, reason: reason.clone() });
+        }
+    }
+
+    /// Says what was decided, asked or not.
     fn answer(&mut self, answer: PeerAnswer, reason: &Text) {
         self.push(Message::Answer { answer, reason: reason.clone() });
     }
@@ -381,7 +389,9 @@ impl Destination {
         match message {
             Message::Ask(ask) => self.asked(ask),
             Message::Ping { is_echo: false, token } => {
-                self.push(Message::Ping { is_echo: true, token });
+                if let Some(control) = self.control() {
+                    control.reply(Message::Ping { is_echo: true, token });
+                }
             }
             Message::Ping { is_echo: true, .. } => {}
             Message::Announce(_) | Message::State(_) | Message::Permit(_) | Message::Abort(_) => {
@@ -443,20 +453,20 @@ impl Destination {
 
     fn asked(&mut self, ask: Ask) {
         match &self.phase {
-            Phase::Running => self.answer(PeerAnswer::Ran, &Text::default()),
+            Phase::Running => self.reply(PeerAnswer::Ran, &Text::default()),
             Phase::Refused(reason) => {
                 let reason = reason.clone();
-                self.answer(PeerAnswer::NeverRan, &reason);
+                self.reply(PeerAnswer::NeverRan, &reason);
             }
             // Whoever has everything is about to decide by itself.
-            Phase::Ready => self.answer(PeerAnswer::Undecided, &Text::default()),
+            Phase::Ready => self.reply(PeerAnswer::Undecided, &Text::default()),
             Phase::Receiving(receiving) => {
                 if ask.refuse {
                     self.refuse("the source asked to refuse");
                 } else if ask.is_complete && receiving.permit.is_some() {
                     self.refuse("memory or state differ from what the source has sent");
                 } else {
-                    self.answer(PeerAnswer::Undecided, &Text::default());
+                    self.reply(PeerAnswer::Undecided, &Text::default());
                 }
             }
         }

@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use crate::acp::SessionId;
 use crate::wire::{HEADER_BYTES, Header, HeaderBytes, Kind, Message, StreamId};
 
+/// Replies that may wait. A peer that asks faster than it reads gets no more: it asks again.
+const REPLIES_MAX: usize = 16;
+
 /// What a side puts on a stream. One frame at a time is in the hands of the caller, so that
 /// everything is decided as late as the socket allows.
 #[derive(Debug)]
@@ -33,6 +36,13 @@ impl Outgoing {
 
     pub(super) fn push(&mut self, message: Message<'static>) {
         self.queue.push_back(message);
+    }
+
+    /// The same for the answer to something that a peer may ask as often as it likes.
+    pub(super) fn reply(&mut self, message: Message<'static>) {
+        if self.queue.len() < REPLIES_MAX {
+            self.push(message);
+        }
     }
 
     /// The next message that waits, as a frame.

@@ -134,7 +134,7 @@ impl Source {
         self.data_streams = streams;
     }
 
-    /// How many pages a batch may have from now on.
+    /// How many pages a batch may have from now on, if the destination takes as many.
     pub fn set_batch_pages(&mut self, pages: NonZeroU64) {
         self.pages.set_batch_pages(pages);
     }
@@ -309,7 +309,7 @@ impl Source {
             Phase::Parted(parted) if now >= parted.ask_at => {
                 parted.ask_at = now + ASK_EVERY;
                 let refuse = now >= parted.since + self.timers.doubt;
-                self.link.push(Message::Ask(Ask { refuse, is_complete: false }));
+                self.link.reply(Message::Ask(Ask { refuse, is_complete: false }));
             }
             _ => {}
         }
@@ -460,11 +460,11 @@ impl Source {
             Message::Answer { answer, reason } => self.answered(answer, reason)?,
             Message::Limits(limits) => {
                 if let Some(pages) = NonZeroU64::new(limits.batch_pages.into()) {
-                    self.pages.set_batch_pages(pages);
+                    self.pages.set_peer_batch_pages(pages);
                 }
             }
             Message::Ping { is_echo: false, token } => {
-                self.link.push(Message::Ping { is_echo: true, token });
+                self.link.reply(Message::Ping { is_echo: true, token });
             }
             Message::Ping { is_echo: true, .. } => {}
             Message::Hello { .. }

@@ -635,6 +635,37 @@ fn limits_make_batches_smaller_under_way() {
 }
 
 #[test]
+fn a_peers_limit_never_makes_batches_larger_than_ours() {
+    let mut pair = Pair::greeted();
+    pair.source.set_batch_pages(NonZeroU64::new(3).unwrap());
+    (0..12).for_each(|gfn| pair.write(gfn, 1));
+    let limits = Message::Limits(Limits { bytes_per_second: 0, batch_pages: 1000 });
+    pair.hear(CONTROL, &forge(CONTROL, 1, &limits)).unwrap();
+    let Some(Transmit::Pages(draft)) = pair.source.poll_transmit(pair.now, CONTROL) else {
+        panic!("pages are owed");
+    };
+    assert_eq!(draft.batch.pages(), 3);
+}
+
+#[test]
+fn who_asks_without_reading_fills_no_memory() {
+    let mut pair = Pair::greeted();
+    for sequence in 1..1000 {
+        let message = match sequence % 2 {
+            0 => Message::Ping { is_echo: false, token: sequence },
+            _ => Message::Ask(Ask::default()),
+        };
+        pair.arrive(CONTROL, &forge(CONTROL, sequence, &message)).unwrap();
+        let ping = Message::Ping { is_echo: false, token: sequence };
+        pair.hear(CONTROL, &forge(CONTROL, sequence, &ping)).unwrap();
+    }
+    let replies = std::iter::from_fn(|| pair.reply(CONTROL)).count();
+    assert!((1..100).contains(&replies), "{replies} frames waited");
+    let echoes = std::iter::from_fn(|| pair.send(CONTROL)).count();
+    assert!((1..100).contains(&echoes), "{echoes} frames waited");
+}
+
+#[test]
 fn a_destination_populates_what_is_announced_and_exists() {
     let mut pair = Pair::greeted();
     let announce = |runs| Message::Announce(runs);

@@ -134,7 +134,8 @@ impl PagesIn {
 
     /// Whether the peer has left more gaps than streams explain.
     pub(super) fn check_gaps(&self) -> Result<(), Fault> {
-        let gaps = self.numbers.len().max(self.to_want.len());
+        let sets = [&self.numbers, &self.to_acknowledge, &self.to_want];
+        let gaps = sets.into_iter().map(NumberSet::len).max().unwrap_or(0);
         if gaps > GAPS_MAX { Err(Fault::TooManyGaps(gaps)) } else { Ok(()) }
     }
 }

@@ -102,6 +102,13 @@ impl Link {
         }
     }
 
+    /// The same for what may be left out if too much waits already.
+    pub(super) fn reply(&mut self, message: Message<'static>) {
+        if let Some(connection) = self.connection_mut() {
+            connection.control.reply(message);
+        }
+    }
+
     /// The next stream to connect: a control stream when it is time for one, or a data stream while
     /// there are fewer than `data_streams`.
     pub(super) fn poll_connect(&mut self, now: Duration, data_streams: usize) -> Option<StreamId> {

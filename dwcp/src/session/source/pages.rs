@@ -70,6 +70,8 @@ pub(super) struct PagesOut {
     /// Sends on streams of a connection that is over: the next `Welcome` tells which arrived.
     orphans: Vec<Range<SendNumber>>,
     batch_pages: NonZeroU64,
+    /// What the destination takes: it can make batches smaller, and not larger than we want them.
+    peer_batch_pages: NonZeroU64,
     pub(super) counts: Counts,
 }
 
@@ -82,6 +84,7 @@ impl PagesOut {
             carried: BTreeMap::new(),
             orphans: Vec::new(),
             batch_pages: Ladder::step(0).batch_pages,
+            peer_batch_pages: MOST,
             counts: Counts::default(),
         }
     }
@@ -96,6 +99,10 @@ impl PagesOut {
 
     pub(super) fn set_batch_pages(&mut self, pages: NonZeroU64) {
         self.batch_pages = pages.min(MOST);
+    }
+
+    pub(super) fn set_peer_batch_pages(&mut self, pages: NonZeroU64) {
+        self.peer_batch_pages = pages.min(MOST);
     }
 
     pub(super) fn owe(&mut self, run: PageRun) -> Result<u64, LedgerError> {
@@ -121,7 +128,7 @@ impl PagesOut {
         let mut is_in_full = false;
         let (settled_below, first_number) =
             (self.ledger.settled_below(), self.ledger.next_number());
-        let mut room = Some(self.batch_pages);
+        let mut room = Some(self.batch_pages.min(self.peer_batch_pages));
         while let Some(max_pages) = room {
             let send = if is_burst {
                 self.ledger.next_run_in_burst(max_pages)
