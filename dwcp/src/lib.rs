@@ -16,6 +16,8 @@
 //! | [`numbers`] | a set of send numbers |
 //! | [`ass`] | a machine's state as its difference to one that was sent ahead |
 //! | [`acp`] | the permit: which one process, on which one host, may run the machine |
+//! | [`pba`] | what is measured during a move, and forecasts: when to stop, how hard to compress |
+//! | [`amst`] | how pages are spread over streams |
 //! | [`wire`] | frames: their headers, what they say, and the limits on what a peer may send |
 //! | [`session`] | one attempt to move a machine: the source and the destination |
 //! | `sim` (feature) | a simulated move over a network that fails, in virtual time |
@@ -26,6 +28,7 @@
 )]
 
 pub mod acp;
+pub mod amst;
 pub mod ass;
 pub mod digest;
 pub mod hde;
@@ -33,6 +36,7 @@ pub mod ledger;
 pub mod numbers;
 pub mod page;
 pub mod page_set;
+pub mod pba;
 pub mod session;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -25,6 +25,7 @@ pub struct HostImage {
     ports: Vec<String>,
     memory_mib: u32,
     cpus: u32,
+    accelerator: Accelerator,
     time_limit: Duration,
 }
 
@@ -104,6 +105,7 @@ impl HostImage {
             ports: vec![REPORT_PORT.to_owned()],
             memory_mib: 768,
             cpus: 2,
+            accelerator: Accelerator::asked_for(),
             time_limit: Duration::from_secs(60),
         })
     }
@@ -150,6 +152,14 @@ impl HostImage {
         self
     }
 
+    /// Lets the host's processors take turns, if they are emulated: see [`Accelerator`] for when that
+    /// is right.
+    #[must_use]
+    pub fn in_turns(mut self) -> Self {
+        self.accelerator = self.accelerator.in_turns();
+        self
+    }
+
     /// How long the host may live.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
@@ -171,7 +181,7 @@ impl HostImage {
             cmdline: "console=ttyS0 panic=-1".to_owned(),
             cpus: self.cpus,
             memory_mib: self.memory_mib,
-            accelerator: Accelerator::asked_for(),
+            accelerator: self.accelerator,
             ports: self.ports,
             time_limit: self.time_limit,
             logs: case.logs.clone(),

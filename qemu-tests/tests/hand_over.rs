@@ -23,7 +23,7 @@ const DEMO: [&str; 9] = [
 #[test]
 fn the_demonstration_runs_on_kvm_amd() {
     let Some(case) = case("the_demonstration_runs_on_kvm_amd") else { return };
-    let image = host().program("/bin/novacron", &novacron().unwrap()).unwrap();
+    let image = host().in_turns().program("/bin/novacron", &novacron().unwrap()).unwrap();
     let image = image.run(&["/init", "kvm"]).run(&DEMO).time_limit(Duration::from_secs(180));
     let report = image.boot(&case).unwrap().finish().unwrap();
     let [kvm, demo] = report.runs.as_slice() else { panic!("{} runs", report.runs.len()) };

@@ -22,6 +22,7 @@ use super::{Agreement, Fault, SourceTimers, Transmit};
 use crate::digest::{DigestKey, PageDigest, Root};
 use crate::ledger::{Ledger, LedgerError, SendNumber};
 use crate::page::{Gfn, PageRun};
+use crate::pba::LinkEstimator;
 use crate::wire::{
     Ask, Expected, Header, HeaderBytes, Kind, Message, PeerAnswer, Permit, StreamId, Text,
 };
@@ -104,6 +105,13 @@ impl Source {
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts { connections: self.link.connections().into(), ..self.pages.counts }
+    }
+
+    /// What the link does, as far as acknowledgements tell. It is a matter of speed alone: what a
+    /// destination could make of it by lying, it could make by being slow.
+    #[must_use]
+    pub fn link(&self) -> &LinkEstimator {
+        &self.pages.link
     }
 
     /// Since when the destination has not been heard; `None` while it is connected.
@@ -265,12 +273,13 @@ impl Source {
     /// is gone, and the payload with it.
     pub fn handle_encoded(
         &mut self,
+        now: Duration,
         draft: &Draft,
         digests: &[PageDigest],
         payload_bytes: usize,
     ) -> Option<HeaderBytes> {
         let header = self.link.outgoing(draft.stream)?.header(Kind::Pages, payload_bytes);
-        self.pages.encoded(&draft.batch, digests, payload_bytes);
+        self.pages.encoded(now, draft, digests, payload_bytes);
         Some(header)
     }
 
@@ -355,6 +364,7 @@ impl Source {
             self.link.outgoing(stream)?.start();
             return Some(Transmit::Pages(draft));
         }
+        self.pages.link.idle();
         if stream.is_control() { self.permit(now, stream) } else { None }
     }
 
@@ -366,11 +376,12 @@ impl Source {
     }
 
     fn draft(&mut self, now: Duration, stream: StreamId) -> Option<Draft> {
-        match &self.phase {
-            Phase::Live(live) if !live.is_draining => self.pages.draft(now, stream, false),
-            Phase::Switch(_) | Phase::Parted(_) => self.pages.draft(now, stream, true),
-            Phase::Live(_) | Phase::Over => None,
-        }
+        let burst = match &self.phase {
+            Phase::Live(live) if !live.is_draining => None,
+            Phase::Switch(_) | Phase::Parted(_) => Some(self.link.connection()?.streams()),
+            Phase::Live(_) | Phase::Over => return None,
+        };
+        self.pages.draft(now, stream, burst)
     }
 
     fn state_part(&mut self, stream: StreamId) -> Option<Vec<u8>> {
@@ -466,7 +477,7 @@ impl Source {
             Message::Ping { is_echo: false, token } => {
                 self.link.reply(Message::Ping { is_echo: true, token });
             }
-            Message::Ping { is_echo: true, .. } => {}
+            Message::Ping { is_echo: true, token } => self.pages.pinged(now, token),
             Message::Hello { .. }
             | Message::State(_)
             | Message::Announce(_)

@@ -147,7 +147,8 @@ impl Pair {
         let encoded = self.encoder.encode(&sending, &step, &bases, &mut frame);
         self.tiers = encoded.tiers;
         let payload_bytes = frame.len() - HEADER_BYTES;
-        let header = self.source.handle_encoded(draft, encoded.digests, payload_bytes).unwrap();
+        let header =
+            self.source.handle_encoded(self.now, draft, encoded.digests, payload_bytes).unwrap();
         frame[..HEADER_BYTES].copy_from_slice(&header);
         for ((gfn, number), page) in draft.batch.sends().zip(content.as_chunks().0) {
             self.shadow.insert(gfn, number, page);
@@ -805,7 +806,7 @@ fn a_worker_whose_stream_is_gone_drops_what_it_encoded() {
     };
     assert!(!pair.source.is_drained());
     pair.source.handle_closed(pair.now, data);
-    assert_eq!(pair.source.handle_encoded(&draft, &[], 10), None);
+    assert_eq!(pair.source.handle_encoded(pair.now, &draft, &[], 10), None);
     pair.source.handle_written(pair.now, data);
     assert_eq!(pair.source.ledger().owed(), 1);
 }

@@ -21,6 +21,8 @@ impl std::error::Error for Violation {}
 pub(super) struct Frozen {
     pub(super) memory: Memory,
     pub(super) state: Vec<u8>,
+    /// What had been sent by then.
+    pub(super) payload_bytes: u64,
 }
 
 /// Who has what of the machine.

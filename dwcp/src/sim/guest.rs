@@ -96,11 +96,6 @@ impl Guest {
         self.state.clone()
     }
 
-    /// Whether anything is dirty.
-    pub(super) fn dirty_pages(&self) -> u64 {
-        self.dirty.iter().map(|word| u64::from(word.count_ones())).sum()
-    }
-
     /// Gives the dirty log, which is empty afterwards.
     pub(super) fn take_dirty(&mut self) -> Vec<u64> {
         let words = self.dirty.len();

@@ -74,6 +74,8 @@ pub struct Scenario {
     pub loss_per_million: u64,
     /// Packets doubled, damaged or cut short, of a thousand (TCP).
     pub damage_per_thousand: u64,
+    /// How long the guest may stand still, if PBA decides when it stops; without, the two rules below do.
+    pub downtime: Option<Duration>,
     /// Before the guest is stopped, everything sent is acknowledged: no queue is ahead of the burst.
     pub settles_first: bool,
     /// The guest is stopped once a round begins with so many dirty pages, or fewer.
@@ -108,6 +110,7 @@ impl Scenario {
             transport: Transport::Tcp,
             loss_per_million,
             pages_at_switch: 16,
+            downtime: Some(Duration::from_millis(300)),
             // However bad the link is, the table says how long it takes.
             switch_budget: Duration::from_mins(1),
             shadow_bytes: 16 << 20,
@@ -132,6 +135,7 @@ impl Scenario {
             transport: Transport::Frames,
             loss_per_million: 0,
             damage_per_thousand: 0,
+            downtime: None,
             settles_first: false,
             pages_at_switch: 6,
             switch_budget: Duration::from_secs(2),
@@ -158,6 +162,7 @@ impl Scenario {
         scenario.delay = Duration::from_micros([50, 5_000, 50_000][rng.below(0..3) as usize]);
         scenario.jitter = scenario.delay * [0, 1, 3][rng.below(0..3) as usize] / 2;
         scenario.settles_first = rng.chance(300);
+        scenario.downtime = rng.chance(500).then_some(Duration::from_millis(300));
         scenario.speculates = rng.chance(800);
         scenario.ladder_step = rng.below(0..4) as usize;
         for _ in 0..rng.below(0..7) {

@@ -13,18 +13,20 @@ use crate::acp::{Actor, Event, HostName, Nonce, PermitState, SessionId, Successo
 use crate::digest::DigestKey;
 use crate::hde::{Base, Encoder, Ladder, LadderStep, Offer, Sending, Shadow};
 use crate::page::Gfn;
+use crate::pba::{Debt, Decision, DirtyEstimator, EncoderEstimator, Outlook, decide};
 use crate::session::{Agreement, Draft, Source, SourceEnd, SourceEvent, SourceTimers, Transmit};
 use crate::wire::{HEADER_BYTES, StreamId};
 
-/// Rounds after which the switch comes, however much is dirtied.
+/// Rounds after which the switch comes, however much is dirtied: nobody is here to be asked.
 const ROUNDS_MAX: u32 = 12;
+/// The same, while there is hope.
+const HOPEFUL_ROUNDS_MAX: u32 = 40;
 
 pub(super) struct SourceProcess {
     pub(super) guest: Guest,
     pub(super) nonce: Nonce,
     pub(super) session: Option<Attempt>,
     rounds: u32,
-    settles_first: bool,
 }
 
 /// One attempt, with what a process has for it.
@@ -37,12 +39,23 @@ pub(super) struct Attempt {
     encoder: Encoder,
     shadow: Shadow,
     step: LadderStep,
+    step_index: usize,
+    predictor: Option<Predictor>,
+    settles_first: bool,
     is_offered: bool,
     wants_switch: bool,
     pages_at_switch: u64,
     speculates: bool,
     /// What the record must be made to say before anything else happens.
     end: Option<SourceEnd>,
+}
+
+/// What a forecast is made of.
+struct Predictor {
+    dirty: DirtyEstimator,
+    encoders: EncoderEstimator,
+    harvested_at: Duration,
+    budget: Duration,
 }
 
 /// How an attempt ended for its process.
@@ -68,7 +81,7 @@ impl Offer for Bases<'_> {
 
 impl SourceProcess {
     pub(super) fn new(guest: Guest, nonce: Nonce) -> Self {
-        Self { guest, nonce, session: None, rounds: 0, settles_first: false }
+        Self { guest, nonce, session: None, rounds: 0 }
     }
 
     /// Rounds of the attempt.
@@ -99,7 +112,7 @@ impl SourceProcess {
         // What was dirty before the attempt is owed anyway.
         self.guest.take_dirty();
         self.rounds = 0;
-        self.settles_first = scenario.settles_first;
+        let limit = agreement.memory.last().expect("a guest has memory").end();
         self.session = Some(Attempt {
             id: agreement.session,
             source,
@@ -109,6 +122,14 @@ impl SourceProcess {
             encoder: Encoder::new(),
             shadow: Shadow::new(scenario.shadow_bytes),
             step: LadderStep { tiers: scenario.tiers, ..Ladder::step(scenario.ladder_step) },
+            step_index: scenario.ladder_step,
+            predictor: scenario.downtime.map(|budget| Predictor {
+                dirty: DirtyEstimator::new(limit),
+                encoders: EncoderEstimator::new(),
+                harvested_at: now,
+                budget,
+            }),
+            settles_first: scenario.settles_first,
             is_offered: false,
             wants_switch: false,
             pages_at_switch: scenario.pages_at_switch,
@@ -134,7 +155,7 @@ impl SourceProcess {
         let streams: Vec<StreamId> = attempt.open.iter().copied().collect();
         for stream in streams {
             while let Some(transmit) = attempt.source.poll_transmit(now, stream) {
-                if let Some(frame) = attempt.frame(transmit, &self.guest) {
+                if let Some(frame) = attempt.frame(now, transmit, &self.guest) {
                     net.write(now, Side::Source, stream, frame);
                 }
             }
@@ -214,13 +235,13 @@ impl SourceProcess {
             return;
         }
         if attempt.source.ledger().owed() == 0 && !attempt.wants_switch {
-            let dirty = self.guest.dirty_pages();
-            attempt.source.owe_words(Gfn(0), &self.guest.take_dirty()).expect("the guest's pages");
+            let dirty = self.guest.take_dirty();
+            attempt.source.owe_words(Gfn(0), &dirty).expect("the guest's pages");
             if attempt.speculates {
                 attempt.source.speculate(self.guest.state());
             }
             self.rounds += 1;
-            attempt.wants_switch = dirty <= attempt.pages_at_switch || self.rounds >= ROUNDS_MAX;
+            attempt.wants_switch = attempt.is_time(now, &dirty, self.rounds);
         }
         if attempt.wants_switch && !attempt.is_offered {
             let to = Successor::Host(HostName::new("destination").expect("a name"));
@@ -235,14 +256,18 @@ impl SourceProcess {
         }
         if attempt.wants_switch && attempt.is_offered {
             attempt.source.drain();
-            let is_empty = !self.settles_first || attempt.source.ledger().in_flight() == 0;
+            let is_empty = !attempt.settles_first || attempt.source.ledger().in_flight() == 0;
             if attempt.source.is_drained() && is_empty {
                 self.guest.is_running = false;
                 let dirty = self.guest.take_dirty();
                 attempt.source.owe_words(Gfn(0), &dirty).expect("the guest's pages");
                 let state = self.guest.state();
                 match attempt.source.switch(now, state.clone()) {
-                    Ok(()) => *frozen = Some(Frozen { memory: self.guest.memory.clone(), state }),
+                    Ok(()) => {
+                        let memory = self.guest.memory.clone();
+                        let payload_bytes = attempt.source.counts().payload_bytes;
+                        *frozen = Some(Frozen { memory, state, payload_bytes });
+                    }
                     Err(_) => self.guest.is_running = true,
                 }
             }
@@ -269,7 +294,35 @@ impl Attempt {
         }
     }
 
-    fn frame(&mut self, transmit: Transmit, guest: &Guest) -> Option<Vec<u8>> {
+    /// Whether the guest is to stop after this harvest.
+    fn is_time(&mut self, now: Duration, dirty: &[u64], rounds: u32) -> bool {
+        let owed_pages = self.source.ledger().owed();
+        let Some(predictor) = &mut self.predictor else {
+            return owed_pages <= self.pages_at_switch || rounds >= ROUNDS_MAX;
+        };
+        predictor.dirty.observe(now - predictor.harvested_at, dirty);
+        predictor.harvested_at = now;
+        // A link over which nothing was acknowledged yet, and a guest that owes nothing more.
+        let Some(link) = self.source.link().estimate() else { return rounds >= ROUNDS_MAX };
+        let outlook = Outlook {
+            link,
+            dirty: &predictor.dirty,
+            bytes_per_page: predictor.encoders.bytes_per_page(self.step_index),
+            pages_per_second: f64::INFINITY,
+            overhead: Duration::ZERO,
+        };
+        let unacknowledged_bytes = self.source.link().unacknowledged();
+        let debt = Debt { owed_pages, unacknowledged_bytes };
+        let (stop, is_time) = match decide(&outlook, debt, predictor.budget) {
+            Decision::Stop(stop) => (stop, true),
+            Decision::Continue(_) => (outlook.stop(debt), rounds >= HOPEFUL_ROUNDS_MAX),
+            Decision::Stuck(_) => (outlook.stop(debt), rounds >= ROUNDS_MAX),
+        };
+        self.settles_first = stop.settles_first;
+        is_time
+    }
+
+    fn frame(&mut self, now: Duration, transmit: Transmit, guest: &Guest) -> Option<Vec<u8>> {
         let draft = match transmit {
             Transmit::Frame(frame) => return Some(frame),
             Transmit::Pages(draft) => draft,
@@ -292,7 +345,11 @@ impl Attempt {
             self.encoder.encode(&sending, &self.step, &bases, &mut frame)
         };
         let payload_bytes = frame.len() - HEADER_BYTES;
-        let header = self.source.handle_encoded(&draft, encoded.digests, payload_bytes)?;
+        if let Some(predictor) = &mut self.predictor {
+            let (pages, bytes) = (draft.batch.pages() as u64, payload_bytes as u64);
+            predictor.encoders.observe(self.step_index, pages, bytes, Duration::ZERO);
+        }
+        let header = self.source.handle_encoded(now, &draft, encoded.digests, payload_bytes)?;
         frame[..HEADER_BYTES].copy_from_slice(&header);
         for ((gfn, number), page) in draft.batch.sends().zip(content.as_chunks().0) {
             self.shadow.insert(gfn, number, page);

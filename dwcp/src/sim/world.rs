@@ -55,6 +55,8 @@ pub struct Report {
     pub duration: Duration,
     /// From the guest's stop to its start at the destination, in the attempt that succeeded.
     pub blackout: Option<Duration>,
+    /// Bytes of pages that had to go in that time.
+    pub burst_bytes: u64,
     /// Frames that arrived.
     pub frames: u64,
     /// What the last attempt cost.
@@ -163,6 +165,10 @@ impl<'a, N: Network> World<'a, N> {
             attempts: self.attempts,
             duration: self.now,
             blackout: self.blackout,
+            burst_bytes: self
+                .frozen
+                .as_ref()
+                .map_or(0, |frozen| self.counts.payload_bytes.saturating_sub(frozen.payload_bytes)),
             frames: self.net.delivered(),
             counts: self.counts,
             rounds: self.rounds,

@@ -38,6 +38,7 @@ fn run(executable: &Path, arguments: Vec<OsString>) -> Result<u8, Box<dyn std::e
     let mut host = HostImage::new(&test_init()?)?
         .program(PATH, executable)?
         .run(&command)
+        .in_turns()
         .time_limit(TIME_LIMIT)
         .boot(&case)?;
     let code = host.follow(|line| println!("{line}"))?;

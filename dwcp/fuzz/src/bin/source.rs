@@ -135,7 +135,7 @@ impl Caller {
             let mut payload = Vec::new();
             let encoded = self.encoder.encode(&sending, &Ladder::step(1), &(), &mut payload);
             let bytes = payload.len();
-            let header = self.source.handle_encoded(&draft, encoded.digests, bytes);
+            let header = self.source.handle_encoded(self.now, &draft, encoded.digests, bytes);
             assert!(header.is_some(), "the stream is open");
         }
         self.source.handle_written(self.now, stream);

@@ -1,6 +1,7 @@
 //! [`Link`]: the source's connection, and when to make the next one.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::acp::SessionId;
@@ -57,6 +58,11 @@ impl Connection {
             return Some(&mut self.control);
         }
         self.data.get_mut(&stream.place)?.as_mut()
+    }
+
+    /// How many streams carry pages.
+    pub(super) fn streams(&self) -> NonZeroU64 {
+        NonZeroU64::MIN.saturating_add(self.data.values().flatten().count() as u64)
     }
 
     /// Nothing is on its way into the stream's socket.

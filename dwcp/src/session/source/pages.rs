@@ -5,11 +5,13 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::amst;
 use crate::digest::{DigestSum, Manifest, PageDigest};
 use crate::hde::{BATCH_PAGES_MAX, Batch, Ladder};
 use crate::ledger::{Ledger, LedgerError, SendNumber};
 use crate::page::{Gfn, PageRun};
 use crate::page_set::PageSet;
+use crate::pba::{LinkEstimator, Sent};
 use crate::wire::StreamId;
 
 const MOST: NonZeroU64 = NonZeroU64::new(BATCH_PAGES_MAX as u64).expect("not zero");
@@ -55,9 +57,19 @@ pub struct Draft {
 /// stream has one order.
 #[derive(Debug)]
 struct Carried {
-    batches: VecDeque<Range<SendNumber>>,
+    batches: VecDeque<Sending>,
     /// When a frame was last written, or the oldest batch last settled.
     quiet_since: Duration,
+}
+
+/// A batch on its way.
+#[derive(Debug)]
+struct Sending {
+    numbers: Range<SendNumber>,
+    /// Once it is encoded.
+    sent: Option<Sent>,
+    /// Once it is wholly in its socket.
+    written_at: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -72,6 +84,7 @@ pub(super) struct PagesOut {
     batch_pages: NonZeroU64,
     /// What the destination takes: it can make batches smaller, and not larger than we want them.
     peer_batch_pages: NonZeroU64,
+    pub(super) link: LinkEstimator,
     pub(super) counts: Counts,
 }
 
@@ -85,6 +98,7 @@ impl PagesOut {
             orphans: Vec::new(),
             batch_pages: Ladder::step(0).batch_pages,
             peer_batch_pages: MOST,
+            link: LinkEstimator::new(),
             counts: Counts::default(),
         }
     }
@@ -117,20 +131,23 @@ impl PagesOut {
         Ok(new)
     }
 
-    /// The next batch for a stream, if a page is ready.
+    /// The next batch for a stream, if a page is ready. In a burst, so many streams share what is owed.
     pub(super) fn draft(
         &mut self,
         now: Duration,
         stream: StreamId,
-        is_burst: bool,
+        burst: Option<NonZeroU64>,
     ) -> Option<Draft> {
         let (mut runs, mut bases) = (Vec::new(), Vec::new());
         let mut is_in_full = false;
         let (settled_below, first_number) =
             (self.ledger.settled_below(), self.ledger.next_number());
-        let mut room = Some(self.batch_pages.min(self.peer_batch_pages));
+        let batch_pages = self.batch_pages.min(self.peer_batch_pages);
+        let burst =
+            burst.map(|streams| amst::burst_batch(self.ledger.owed(), streams, batch_pages));
+        let mut room = Some(burst.unwrap_or(batch_pages));
         while let Some(max_pages) = room {
-            let send = if is_burst {
+            let send = if burst.is_some() {
                 self.ledger.next_run_in_burst(max_pages)
             } else {
                 self.ledger.next_run_with_bases(max_pages, &mut bases)
@@ -146,12 +163,24 @@ impl PagesOut {
         self.counts.batches += 1;
         let nothing = || Carried { batches: VecDeque::new(), quiet_since: now };
         let carried = self.carried.entry(stream).or_insert_with(nothing);
-        carried.batches.push_back(batch.numbers());
+        let sending = Sending { numbers: batch.numbers(), sent: None, written_at: None };
+        carried.batches.push_back(sending);
         Some(Draft { stream, batch, bases, is_in_full, settled_below })
     }
 
     /// Keeps the digests of what was read, where nothing newer was.
-    pub(super) fn encoded(&mut self, batch: &Batch, digests: &[PageDigest], bytes: usize) {
+    pub(super) fn encoded(
+        &mut self,
+        now: Duration,
+        draft: &Draft,
+        digests: &[PageDigest],
+        bytes: usize,
+    ) {
+        let batch = &draft.batch;
+        let sending = self.carried.get_mut(&draft.stream).and_then(|on| on.batches.back_mut());
+        if let Some(sending) = sending.filter(|sending| sending.numbers == batch.numbers()) {
+            sending.sent = Some(self.link.sent(now, bytes as u64));
+        }
         for ((gfn, number), digest) in batch.sends().zip(digests) {
             if self.ledger.latest_send(gfn) == Some(number) {
                 self.manifest.replace(gfn, *digest).expect("a page of the ledger");
@@ -164,6 +193,9 @@ impl PagesOut {
     pub(super) fn written(&mut self, now: Duration, stream: StreamId) {
         if let Some(carried) = self.carried.get_mut(&stream) {
             carried.quiet_since = now;
+            if let Some(sending) = carried.batches.back_mut() {
+                sending.written_at.get_or_insert(now);
+            }
         }
     }
 
@@ -176,15 +208,27 @@ impl PagesOut {
             self.ledger.settle(range.clone())?;
         }
         for carried in self.carried.values_mut() {
-            let before = carried.batches.len();
-            while carried.batches.pop_front_if(|batch| !self.ledger.is_outstanding(batch)).is_some()
+            let ledger = &self.ledger;
+            while let Some(done) =
+                carried.batches.pop_front_if(|sending| !ledger.is_outstanding(&sending.numbers))
             {
-            }
-            if carried.batches.len() < before {
                 carried.quiet_since = now;
+                if let Some(sent) = &done.sent {
+                    self.link.acknowledged(now, sent);
+                }
+                if let Some(at) = done.written_at {
+                    self.link.came_back(now, now.saturating_sub(at));
+                }
             }
         }
         Ok(())
+    }
+
+    /// A ping has come back that left at so many microseconds.
+    pub(super) fn pinged(&mut self, now: Duration, token: u64) {
+        if let Some(after) = now.checked_sub(Duration::from_micros(token)) {
+            self.link.came_back(now, after);
+        }
     }
 
     /// Streams that wait for an acknowledgement, and since when.
@@ -208,16 +252,25 @@ impl PagesOut {
     /// A stream has died, and others live on.
     pub(super) fn stream_lost(&mut self, stream: StreamId) {
         let carried = self.carried.remove(&stream).map(|carried| carried.batches);
-        for numbers in carried.unwrap_or_default() {
-            self.lose(numbers);
+        for sending in carried.unwrap_or_default() {
+            self.forget(&sending);
+            self.lose(sending.numbers);
         }
     }
 
     /// All streams have died. What they carried is neither settled nor lost until the destination
     /// has said what it got.
     pub(super) fn connection_lost(&mut self) {
-        let carried = std::mem::take(&mut self.carried).into_values();
-        self.orphans.extend(carried.flat_map(|carried| carried.batches));
+        for sending in std::mem::take(&mut self.carried).into_values().flat_map(|on| on.batches) {
+            self.forget(&sending);
+            self.orphans.push(sending.numbers);
+        }
+    }
+
+    fn forget(&mut self, sending: &Sending) {
+        if let Some(sent) = &sending.sent {
+            self.link.lost(sent);
+        }
     }
 
     /// The destination has these sends, of those that were on their way when the connection ended.

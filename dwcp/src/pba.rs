@@ -1,0 +1,24 @@
+//! Predictive Bandwidth Allocation: what is measured while a machine moves, and what follows from it.
+//!
+//! | measured by | from | says |
+//! |---|---|---|
+//! | [`LinkEstimator`] | batches that are sent and acknowledged | bytes a second, round trip, what is on its way |
+//! | [`DirtyEstimator`] | harvests of the dirty log | pages that will be dirty after some time |
+//! | [`EncoderEstimator`] | batches that were encoded | bytes that a page takes, pages a second, at each step |
+//!
+//! From these [`Outlook`] forecasts how long the move and its blackout will be, [`decide`] says whether
+//! to stop the guest now, and [`best_step`] how hard to compress. All are functions of their arguments:
+//! whoever wants to know why a move went as it did needs no more than what they were given.
+
+mod decide;
+mod dirty;
+mod encode;
+mod link;
+mod outlook;
+pub mod trace;
+
+pub use decide::{Decision, decide};
+pub use dirty::DirtyEstimator;
+pub use encode::{EncoderEstimator, best_step};
+pub use link::{LinkEstimate, LinkEstimator, Sent};
+pub use outlook::{Debt, Forecast, Outlook, Stop};
