@@ -76,6 +76,18 @@ impl LinkEstimator {
         self.unacknowledged
     }
 
+    /// Bytes that were acknowledged.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Whether there was too little to send: what was sent meanwhile is still on its way.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.delivered < self.limited_until
+    }
+
     /// A batch begins to go out.
     pub fn sent(&mut self, now: Duration, bytes: u64) -> Sent {
         if self.unacknowledged == 0 {
@@ -89,7 +101,7 @@ impl LinkEstimator {
             delivered: self.delivered,
             delivered_at: self.delivered_at,
             first_sent_at: self.first_sent_at,
-            is_limited: self.delivered < self.limited_until,
+            is_limited: self.is_limited(),
         }
     }
 

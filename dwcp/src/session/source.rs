@@ -19,6 +19,7 @@ use states::StatesOut;
 
 use super::timers::{ASK_EVERY, UNANSWERED_AFTER};
 use super::{Agreement, Fault, SourceTimers, Transmit};
+use crate::amst::Pacer;
 use crate::digest::{DigestKey, PageDigest, Root};
 use crate::ledger::{Ledger, LedgerError, SendNumber};
 use crate::page::{Gfn, PageRun};
@@ -26,6 +27,22 @@ use crate::pba::LinkEstimator;
 use crate::wire::{
     Ask, Expected, Header, HeaderBytes, Kind, Message, PeerAnswer, Permit, StreamId, Text,
 };
+
+/// The limit of bytes a second, and who wants which.
+#[derive(Debug, Default)]
+struct Pacing {
+    ours: Option<NonZeroU64>,
+    peers: Option<NonZeroU64>,
+    pacer: Pacer,
+    /// Pages are ready and wait for the limit.
+    held_until: Option<Duration>,
+}
+
+impl Pacing {
+    fn apply(&mut self, now: Duration) {
+        self.pacer.set_limit(now, [self.ours, self.peers].into_iter().flatten().min());
+    }
+}
 
 /// What a source tells its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +92,7 @@ pub struct Source {
     states: StatesOut,
     phase: Phase,
     data_streams: usize,
+    pacing: Pacing,
     events: VecDeque<SourceEvent>,
 }
 
@@ -91,6 +109,7 @@ impl Source {
             states: StatesOut::default(),
             phase: Phase::Live(Live::default()),
             data_streams: 0,
+            pacing: Pacing::default(),
             events: VecDeque::new(),
         }
     }
@@ -137,7 +156,8 @@ impl Source {
     }
 
     /// How many data streams there shall be beside the control stream, which carries pages, too.
-    /// Fewer than there are lets those that die be missed; none is closed.
+    /// If there are more, those that were opened last get no new pages, and end once what they carry is
+    /// acknowledged ([`SourceEvent::StreamDead`]).
     pub fn set_data_streams(&mut self, streams: usize) {
         self.data_streams = streams;
     }
@@ -145,6 +165,14 @@ impl Source {
     /// How many pages a batch may have from now on, if the destination takes as many.
     pub fn set_batch_pages(&mut self, pages: NonZeroU64) {
         self.pages.set_batch_pages(pages);
+    }
+
+    /// How many bytes of pages a second may go out from now on, over all streams; `None` is as many as the
+    /// streams take. The destination may ask for less. It holds while the guest runs: in the last burst the
+    /// guest would stand still for it, so there only the sockets' own limits hold.
+    pub fn set_limit(&mut self, now: Duration, bytes_per_second: Option<NonZeroU64>) {
+        self.pacing.ours = bytes_per_second;
+        self.pacing.apply(now);
     }
 
     /// Sends the machine's state ahead, while the guest runs. One that is not out yet is replaced.
@@ -279,6 +307,7 @@ impl Source {
         payload_bytes: usize,
     ) -> Option<HeaderBytes> {
         let header = self.link.outgoing(draft.stream)?.header(Kind::Pages, payload_bytes);
+        self.pacing.pacer.spend(now, (header.len() + payload_bytes) as u64);
         self.pages.encoded(now, draft, digests, payload_bytes);
         Some(header)
     }
@@ -306,6 +335,7 @@ impl Source {
             }
         }
         self.link.ping(now);
+        self.pacing.held_until = self.pacing.held_until.filter(|at| *at > now);
         let waited = self.link.down_since.map(|since| now.saturating_sub(since));
         match &mut self.phase {
             Phase::Live(_) if waited.is_some_and(|waited| waited >= self.timers.patience) => {
@@ -334,7 +364,8 @@ impl Source {
             Phase::Over => return None,
         };
         let unanswered = self.unanswered().map(|(at, _)| at);
-        [phase, self.link.timeout(), unanswered].into_iter().flatten().min()
+        let timers = [phase, self.link.timeout(), unanswered, self.pacing.held_until];
+        timers.into_iter().flatten().min()
     }
 
     /// What has happened.
@@ -360,12 +391,32 @@ impl Source {
             self.spoke(now, stream);
             return Some(Transmit::Frame(frame));
         }
+        if self.link.is_surplus(stream, self.data_streams) {
+            self.retire(stream);
+            return None;
+        }
+        if matches!(self.phase, Phase::Live(_)) {
+            self.pacing.held_until = self.pacing.pacer.opens_at(now);
+            if self.pacing.held_until.is_some() && self.pages.ledger().owed() > 0 {
+                return None;
+            }
+        }
         if let Some(draft) = self.draft(now, stream) {
             self.link.outgoing(stream)?.start();
             return Some(Transmit::Pages(draft));
         }
+        self.pacing.held_until = None;
         self.pages.link.idle();
         if stream.is_control() { self.permit(now, stream) } else { None }
+    }
+
+    /// Ends a data stream that is one too many, if it carries nothing any more.
+    fn retire(&mut self, stream: StreamId) {
+        let is_quiet = self.link.connection().is_some_and(|link| link.is_quiet(stream));
+        if is_quiet && !self.pages.is_carried_by(stream) && self.link.data_closed(stream) {
+            self.pages.stream_lost(stream);
+            self.events.push_back(SourceEvent::StreamDead(stream));
+        }
     }
 
     /// The stream that first counts as dead if nothing is acknowledged, and when.
@@ -473,6 +524,8 @@ impl Source {
                 if let Some(pages) = NonZeroU64::new(limits.batch_pages.into()) {
                     self.pages.set_peer_batch_pages(pages);
                 }
+                self.pacing.peers = NonZeroU64::new(limits.bytes_per_second);
+                self.pacing.apply(now);
             }
             Message::Ping { is_echo: false, token } => {
                 self.link.reply(Message::Ping { is_echo: true, token });

@@ -619,36 +619,6 @@ fn a_stream_that_never_acknowledges_is_given_up() {
 }
 
 #[test]
-fn limits_make_batches_smaller_under_way() {
-    let mut pair = Pair::greeted();
-    (0..12).for_each(|gfn| pair.write(gfn, 1));
-    let limits = Message::Limits(Limits { bytes_per_second: 0, batch_pages: 5 });
-    let frame = forge(CONTROL, 1, &limits);
-    pair.hear(CONTROL, &frame).unwrap();
-    let sizes = std::iter::from_fn(|| match pair.source.poll_transmit(pair.now, CONTROL) {
-        Some(Transmit::Pages(draft)) => {
-            pair.source.handle_written(pair.now, CONTROL);
-            Some(draft.batch.pages())
-        }
-        _ => None,
-    });
-    assert_eq!(sizes.collect::<Vec<_>>(), [5, 5, 2]);
-}
-
-#[test]
-fn a_peers_limit_never_makes_batches_larger_than_ours() {
-    let mut pair = Pair::greeted();
-    pair.source.set_batch_pages(NonZeroU64::new(3).unwrap());
-    (0..12).for_each(|gfn| pair.write(gfn, 1));
-    let limits = Message::Limits(Limits { bytes_per_second: 0, batch_pages: 1000 });
-    pair.hear(CONTROL, &forge(CONTROL, 1, &limits)).unwrap();
-    let Some(Transmit::Pages(draft)) = pair.source.poll_transmit(pair.now, CONTROL) else {
-        panic!("pages are owed");
-    };
-    assert_eq!(draft.batch.pages(), 3);
-}
-
-#[test]
 fn who_asks_without_reading_fills_no_memory() {
     let mut pair = Pair::greeted();
     for sequence in 1..1000 {
@@ -821,3 +791,5 @@ fn draining_begins_no_batch() {
     pair.exchange(CONTROL);
     assert_eq!(pair.memory.0[5][0], 1);
 }
+
+mod limits;

@@ -17,7 +17,7 @@ pub enum When {
     After(Duration),
 }
 
-/// What goes wrong.
+/// What goes wrong, or is changed under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The link is cut, and heals after this time.
@@ -38,6 +38,10 @@ pub enum Fault {
     CannotRestore,
     /// The user gives the attempt up.
     Abort,
+    /// So many data streams are wanted from now on.
+    Streams(usize),
+    /// So many bytes a second may go out from now on; 0 is any number.
+    Limit(u64),
 }
 
 /// What a stream is made of.
@@ -60,6 +64,8 @@ pub struct Scenario {
     pub writes_per_ms: u64,
     /// Data streams beside the control stream.
     pub data_streams: usize,
+    /// Fewer of them may do, as far as AMST finds out; without, there are always so many.
+    pub adapts_streams: bool,
     /// Pages a batch.
     pub batch_pages: u64,
     /// Bytes a second of the link.
@@ -118,6 +124,17 @@ impl Scenario {
         }
     }
 
+    /// The same with a guest of 32 MiB, which is sent for long enough that streams differ.
+    #[must_use]
+    pub fn wan_of_streams(seed: u64, loss_per_million: u64, data_streams: usize) -> Self {
+        let run = |first, pages| PageRun::known_valid(Gfn(first), pages);
+        Self {
+            memory: vec![run(0, 4096), run(5000, 4096)],
+            data_streams,
+            ..Self::wan(seed, Duration::from_millis(80), loss_per_million, 1)
+        }
+    }
+
     /// A small guest on a good link, and nothing goes wrong.
     #[must_use]
     pub fn quiet(seed: u64) -> Self {
@@ -128,6 +145,7 @@ impl Scenario {
             memory: vec![run(0, 40), run(100, 30)],
             writes_per_ms: 2,
             data_streams: 1,
+            adapts_streams: false,
             batch_pages: 4,
             bytes_per_second: 12_500_000,
             delay: Duration::from_millis(5),
@@ -200,7 +218,7 @@ impl Scenario {
 fn random_fault(rng: &mut Rng) -> Fault {
     let pause =
         |rng: &mut Rng| Duration::from_millis([1, 200, 3_000, 20_000][rng.below(0..4) as usize]);
-    match rng.below(0..16) {
+    match rng.below(0..20) {
         0..4 => Fault::Cut(pause(rng)),
         4..8 => Fault::StreamDies,
         8 | 9 => Fault::Clog(pause(rng) / 2),
@@ -209,6 +227,8 @@ fn random_fault(rng: &mut Rng) -> Fault {
         12 => Fault::TearSource(rng.below(0..4097) as usize),
         13 => Fault::TearDestination(rng.below(0..4097) as usize),
         14 => Fault::CannotRestore,
+        15..17 => Fault::Streams(rng.below(0..5) as usize),
+        17..19 => Fault::Limit([0, 20_000, 500_000][rng.below(0..3) as usize]),
         _ => Fault::Abort,
     }
 }

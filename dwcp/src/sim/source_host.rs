@@ -10,6 +10,7 @@ use super::network::{Network, Side};
 use super::scenario::Scenario;
 use super::storage::{self, Storage};
 use crate::acp::{Actor, Event, HostName, Nonce, PermitState, SessionId, Successor, VmId};
+use crate::amst::StreamCount;
 use crate::digest::DigestKey;
 use crate::hde::{Base, Encoder, Ladder, LadderStep, Offer, Sending, Shadow};
 use crate::page::Gfn;
@@ -41,6 +42,7 @@ pub(super) struct Attempt {
     step: LadderStep,
     step_index: usize,
     predictor: Option<Predictor>,
+    streams: Option<StreamCount>,
     settles_first: bool,
     is_offered: bool,
     wants_switch: bool,
@@ -129,6 +131,7 @@ impl SourceProcess {
                 harvested_at: now,
                 budget,
             }),
+            streams: scenario.adapts_streams.then(|| StreamCount::new(scenario.data_streams)),
             settles_first: scenario.settles_first,
             is_offered: false,
             wants_switch: false,
@@ -234,6 +237,7 @@ impl SourceProcess {
         if attempt.in_doubt || !self.guest.is_running || attempt.source.waiting_since().is_some() {
             return;
         }
+        attempt.adapt_streams(now);
         if attempt.source.ledger().owed() == 0 && !attempt.wants_switch {
             let dirty = self.guest.take_dirty();
             attempt.source.owe_words(Gfn(0), &dirty).expect("the guest's pages");
@@ -292,6 +296,15 @@ impl Attempt {
             // A fault shows in what the source does next; a correct peer makes none.
             self.source.handle_frame(now, header, payload).expect("a correct peer");
         }
+    }
+
+    fn adapt_streams(&mut self, now: Duration) {
+        let Some(streams) = &mut self.streams else { return };
+        let link = self.source.link();
+        if let Some(estimate) = link.estimate() {
+            streams.observe(now, link.delivered(), estimate.round_trip, link.is_limited());
+        }
+        self.source.set_data_streams(streams.count());
     }
 
     /// Whether the guest is to stop after this harvest.

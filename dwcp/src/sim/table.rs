@@ -63,6 +63,17 @@ pub fn table() -> Result<String, Violation> {
             line(&mut text, format_args!("| {name} | {rtt} ms, {loss} | {cells} |"));
         }
     }
+    text.push_str(STREAMS_HEAD);
+    for loss in LOSSES_PER_MILLION {
+        for (name, streams, adapts_streams) in STREAMS {
+            let row = median(|seed| Scenario {
+                adapts_streams,
+                ..Scenario::wan_of_streams(seed, loss, streams)
+            })?;
+            let (cells, loss) = (cells(&row), percent(loss));
+            line(&mut text, format_args!("| {loss} | {name} | {cells} |"));
+        }
+    }
     Ok(text)
 }
 
@@ -100,6 +111,20 @@ const ABLATION_HEAD: &str = "
 | without | link | total | blackout | floor | rounds | payload |
 |---|---|---|---|---|---|---|
 ";
+
+const STREAMS_HEAD: &str = "
+## Streams
+
+A guest of 32 MiB that writes once a millisecond, 80 ms away. The control stream carries pages, too. *Adaptive* begins
+with 4 data streams and doubles them while that delivers a tenth more.
+
+| loss | data streams | total | blackout | floor | rounds | payload |
+|---|---|---|---|---|---|---|
+";
+
+/// How many data streams there are at most, and whether fewer may do.
+const STREAMS: [(&str, usize, bool); 4] =
+    [("none", 0, false), ("4", 4, false), ("16", 16, false), ("adaptive, at most 16", 16, true)];
 
 /// A part that is turned off.
 type Ablation = (&'static str, fn(&mut Scenario));

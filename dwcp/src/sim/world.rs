@@ -1,5 +1,6 @@
 //! The world: two hosts, and everything that happens to them.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::checker::{self, Census, Frozen, Violation};
@@ -9,7 +10,7 @@ use super::network::{NetEvent, Network, Side};
 use super::pipes::Pipes;
 use super::rng::Rng;
 use super::scenario::{Fault, Scenario, Transport, When};
-use super::source_host::{SourceOutcome, SourceProcess};
+use super::source_host::{Attempt, SourceOutcome, SourceProcess};
 use super::storage::{self, Storage};
 use super::tcp::Tcp;
 use crate::acp::{Actor, Answer, Event, Generation, HostName, Nonce, PermitState, SessionId, VmId};
@@ -201,8 +202,9 @@ impl<'a, N: Network> World<'a, N> {
             self.drive()?;
             self.census().check()?;
         }
-        if let Some(attempt) = self.source.as_mut().and_then(|source| source.session.as_mut()) {
-            attempt.source.handle_timeout(self.now);
+        let now = self.now;
+        if let Some(attempt) = self.attempt_mut() {
+            attempt.source.handle_timeout(now);
         }
         if let Some(process) = &mut self.destination {
             process.destination.handle_timeout(self.now);
@@ -424,13 +426,27 @@ impl<'a, N: Network> World<'a, N> {
                 }
             }
             Fault::Abort => {
-                let attempt = self.source.as_mut().and_then(|source| source.session.as_mut());
-                if let Some(attempt) = attempt {
+                if let Some(attempt) = self.attempt_mut() {
                     // Too late is an answer, too.
                     attempt.source.abort("the user gave up").unwrap_or_default();
                 }
             }
+            Fault::Streams(count) => {
+                if let Some(attempt) = self.attempt_mut() {
+                    attempt.source.set_data_streams(count);
+                }
+            }
+            Fault::Limit(bytes_per_second) => {
+                let now = self.now;
+                if let Some(attempt) = self.attempt_mut() {
+                    attempt.source.set_limit(now, NonZeroU64::new(bytes_per_second));
+                }
+            }
         }
+    }
+
+    fn attempt_mut(&mut self) -> Option<&mut Attempt> {
+        self.source.as_mut()?.session.as_mut()
     }
 
     fn kill_source(&mut self) {

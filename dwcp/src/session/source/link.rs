@@ -85,6 +85,12 @@ impl Link {
         Self { session, number: 0, state, failures: 0, down_since: Some(now) }
     }
 
+    /// Whether a data stream is beyond the number that is wanted: those that were opened first stay.
+    pub(super) fn is_surplus(&self, stream: StreamId, data_streams: usize) -> bool {
+        let places = self.connection().into_iter().flat_map(|connection| connection.data.keys());
+        places.skip(data_streams).any(|place| !stream.is_control() && *place == stream.place)
+    }
+
     /// How many connections were made.
     pub(super) fn connections(&self) -> u16 {
         self.number

@@ -231,6 +231,11 @@ impl PagesOut {
         }
     }
 
+    /// Whether a stream carries what is not acknowledged.
+    pub(super) fn is_carried_by(&self, stream: StreamId) -> bool {
+        self.carried.get(&stream).is_some_and(|carried| !carried.batches.is_empty())
+    }
+
     /// Streams that wait for an acknowledgement, and since when.
     pub(super) fn unanswered(&self) -> impl Iterator<Item = (StreamId, Duration)> {
         let waiting = self.carried.iter().filter(|(_, carried)| !carried.batches.is_empty());
