@@ -18,6 +18,7 @@
 //! | [`acp`] | the permit: which one process, on which one host, may run the machine |
 //! | [`pba`] | what is measured during a move, and forecasts: when to stop, how hard to compress |
 //! | [`amst`] | how pages are spread over streams |
+//! | [`itp`] | which host a machine should go to, and why |
 //! | [`wire`] | frames: their headers, what they say, and the limits on what a peer may send |
 //! | [`session`] | one attempt to move a machine: the source and the destination |
 //! | `sim` (feature) | a simulated move over a network that fails, in virtual time |
@@ -32,6 +33,7 @@ pub mod amst;
 pub mod ass;
 pub mod digest;
 pub mod hde;
+pub mod itp;
 pub mod ledger;
 pub mod numbers;
 pub mod page;

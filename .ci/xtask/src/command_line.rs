@@ -7,7 +7,8 @@ cargo verify [STEP...]        run every check and test, or only the steps named
   --all                       and the long run: full matrices, long simulations, fuzzing by time
   --keep-going                go on after a red step
 cargo xtask fuzz [TARGET...]  fuzz every target, or those named
-  --seconds N                 for how long each (60)";
+  --seconds N                 for how long each (60)
+cargo xtask coverage          lines of the protocol's core that its tests reach";
 
 /// How long a fuzz target runs if nobody says otherwise, in seconds.
 const FUZZ_SECONDS: u32 = 60;
@@ -23,6 +24,8 @@ pub(crate) enum Verb {
     Verify(VerifyOptions),
     /// Run fuzz targets.
     Fuzz(FuzzOptions),
+    /// Tell which lines tests reach.
+    Coverage,
 }
 
 /// Arguments of `verify`.
@@ -62,6 +65,10 @@ impl Verb {
             }
             "verify" => verify(rest).map(Self::Verify),
             "fuzz" => fuzz(rest).map(Self::Fuzz),
+            "coverage" => match rest.first() {
+                None => Ok(Self::Coverage),
+                Some(word) => Err(format!("coverage takes no argument, not `{word}`")),
+            },
             other => Err(format!("there is no verb `{other}`")),
         }
     }
@@ -128,6 +135,7 @@ mod tests {
             ("verify", verify(false, false, &[])),
             ("verify --all rules --keep-going", verify(true, true, &["rules"])),
             ("fuzz", fuzz(&[], 60)),
+            ("coverage", Verb::Coverage),
             ("fuzz elf --seconds 5", fuzz(&["elf"], 5)),
         ] {
             assert_eq!(parse(line), Ok(expected), "{line}");
@@ -142,6 +150,7 @@ mod tests {
             ("verify --al", "--al"),
             ("fuzz --seconds", "--seconds"),
             ("fuzz --seconds 0", "`0`"),
+            ("coverage dwcp", "`dwcp`"),
             ("fuzz --seconds ten", "`ten`"),
         ] {
             let complaint = parse(line).unwrap_err();

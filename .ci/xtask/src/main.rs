@@ -6,6 +6,7 @@
 mod cache;
 mod command_line;
 mod context;
+mod coverage;
 mod demo;
 mod deny;
 mod fuzz;
@@ -53,5 +54,6 @@ fn run(verb: &Verb) -> Result<ExitCode, Red> {
         Verb::Demo(arguments) => demo::run(&Tree::find()?, arguments),
         Verb::Verify(options) => verify::run(&Tree::find()?, options),
         Verb::Fuzz(options) => fuzz::run(&Tree::find()?, options),
+        Verb::Coverage => coverage::run(&Tree::find()?),
     }
 }
