@@ -9,7 +9,7 @@ mod thread;
 pub(crate) use cpuid::CpuidTemplate;
 pub use exit::{GuestExit, VcpuError};
 pub(crate) use registers::{EntryPoint, Registers};
-pub(crate) use saved::TimeBase;
 pub use saved::VcpuStateError;
 pub(crate) use saved::VcpuStateV1;
+pub(crate) use saved::{TimeBase, unlisted_msrs};
 pub(crate) use thread::{Vcpu, VcpuThread};

@@ -16,7 +16,9 @@ use crate::kvm::{
 };
 use crate::memory::{GuestRam, RamError};
 use crate::state::StateError;
-use crate::vcpu::{CpuidTemplate, Registers, Vcpu, VcpuError, VcpuStateError, VcpuThread};
+use crate::vcpu::{
+    CpuidTemplate, Registers, Vcpu, VcpuError, VcpuStateError, VcpuThread, unlisted_msrs,
+};
 
 /// Where KVM may put a task state segment and an identity-mapped page table for real mode on Intel:
 /// four pages below the local APIC's end of the hole, which no layout of ours uses.
@@ -132,12 +134,16 @@ impl VmParts {
             vcpus.push(create_vcpu(&vm, id, &cpuid, &bus)?);
             threads.push(VcpuThread::start(id, stopped.try_clone()?)?);
         }
-        let msr_indices = host
+        let mut msr_indices = host
             .kvm()
             .get_msr_index_list()
             .map_err(VmError::ioctl("KVM_GET_MSR_INDEX_LIST"))?
             .as_slice()
             .to_vec();
+        // A kernel that lists one of these must not have it set twice.
+        let unlisted: Vec<u32> =
+            unlisted_msrs().filter(|index| !msr_indices.contains(index)).collect();
+        msr_indices.extend(unlisted);
         let xsave_bytes = usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0);
         let tsc_khz = vcpus[0].fd.get_tsc_khz().map_err(VmError::ioctl("KVM_GET_TSC_KHZ"))?;
         let parts = Self {

@@ -66,6 +66,18 @@ fn long_every_pattern_survives_hand_overs() {
     }
 }
 
+#[test]
+fn long_as_many_vcpus_as_a_machine_can_have_are_handed_over() {
+    let name = "long_as_many_vcpus_as_a_machine_can_have_are_handed_over";
+    if !is_long_run(name) || !has_kvm(name) {
+        return;
+    }
+    let words = "pattern=random rate=50 working_set=16M";
+    for form in [Form::Shared, Form::Copying] {
+        goes_well(Shape { cpus: 64, memory: 256 * MIB, words }, form, 1);
+    }
+}
+
 /// Hands over with a fault on either side; the hand-over must fail with these words, and the guest go
 /// on unharmed where it was.
 fn is_caught(source: &str, destination: &str, form: Form, expected: &str) {
