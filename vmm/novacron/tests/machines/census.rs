@@ -1,8 +1,10 @@
 //! Nothing is left behind: processes, descriptors, locks and files are as they were.
 
 use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
 
-use machine::Form;
+use machine::{BootSource, CpuCount, Form, Host, MachineConfig, MemoryLayout, Paused};
 
 use crate::harness::{Faulty, MIB, Oracle, Shape, alone, has_kvm, is_long_run};
 
@@ -63,6 +65,39 @@ fn cycles_leave_nothing(count: u32) {
         after = Census::take();
     }
     assert_eq!(after, before);
+}
+
+/// Names of this process's threads.
+fn threads() -> Vec<String> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
+    tasks.filter_map(|task| Some(name(task.ok()?)?.trim_end().to_owned())).collect()
+}
+
+#[test]
+fn a_running_machine_that_is_dropped_ends_its_threads_and_then_its_memory() {
+    let name = "a_running_machine_that_is_dropped_ends_its_threads_and_then_its_memory";
+    if !has_kvm(name) {
+        return;
+    }
+    let _alone = alone();
+    let host = Host::open().unwrap();
+    let memory = MemoryLayout::new(64 * MIB, 32 * MIB).unwrap();
+    let cpus = CpuCount::try_from(2_u32).unwrap();
+    for _ in 0..20 {
+        let mut machine = Paused::new(&host, MachineConfig { cpus, memory }).unwrap();
+        let command_line = "cpus=2 tsc_khz=1000000 working_set=4M";
+        let oracle = BootSource { kernel: firmware::ORACLE, initrd: None, command_line };
+        machine.boot(&oracle).unwrap();
+        let running = machine.resume();
+        // The guest writes its memory meanwhile: unmapped under it, that would end this process.
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(threads().contains(&"vcpu1".to_owned()), "{:?}", threads());
+        let ram = Arc::downgrade(running.ram());
+        drop(running);
+        assert!(ram.upgrade().is_none(), "memory is let go");
+        assert!(!threads().iter().any(|name| name.starts_with("vcpu")), "{:?}", threads());
+    }
 }
 
 #[test]
