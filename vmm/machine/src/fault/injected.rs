@@ -16,7 +16,7 @@ use crate::vm::{Paused, VmError};
 
 /// What `NOVACRON_FAULT` asks for: a comma-separated list of `kill:STEP`, `drop-dirty-bit`,
 /// `drop-page`, `damage-page`, `damage-state`, `drop-acknowledgement`, `acknowledge-unapplied`,
-/// `drop-field`, `slow-take`, `reference`.
+/// `drop-field`, `newer-state`, `slow-take`, `reference`.
 fn is_asked(fault: &str) -> bool {
     static ASKED: OnceLock<String> = OnceLock::new();
     let asked = ASKED.get_or_init(|| std::env::var("NOVACRON_FAULT").unwrap_or_default());
@@ -74,6 +74,17 @@ pub(crate) fn damage_state(mut state: Vec<u8>) -> Vec<u8> {
         state[middle] ^= 1;
     }
     state
+}
+
+/// Tells of a state of which one section is newer than it is.
+pub(crate) fn newer_sections(mut sections: Vec<(String, u16)>) -> Vec<(String, u16)> {
+    if is_asked("newer-state") {
+        sections
+            .iter_mut()
+            .filter(|(name, _)| name == "vcpu")
+            .for_each(|(_, version)| *version += 1);
+    }
+    sections
 }
 
 /// Whether to acknowledge a run that is not written.

@@ -68,6 +68,8 @@ impl<'a> Arrival<'a> {
                 format!("it speaks hand-over version {}, this executable {VERSION}", hello.version);
             return Err(HandOverError::Refused(why));
         }
+        // Now, and not when its pages have moved and its guest stands still.
+        MachineState::check_sections(&hello.sections).map_err(VmError::from)?;
         let layout = hello.config.memory;
         let ram = match hello.form {
             Form::Shared => {

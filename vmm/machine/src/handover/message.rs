@@ -31,6 +31,8 @@ pub(super) struct Hello {
     pub(super) session: [u8; 16],
     pub(super) config: MachineConfig,
     pub(super) cpuid: CpuidTemplate,
+    /// The sections that its state will have, with their versions.
+    pub(super) sections: Vec<(String, u16)>,
     /// The VM's secret, with which both digest pages.
     pub(super) digest_key: [u8; 32],
 }

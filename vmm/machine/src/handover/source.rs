@@ -16,6 +16,7 @@ use crate::fault::{Step, reached};
 use crate::ipc::{Channel, ChannelError};
 use crate::memory::GuestRam;
 use crate::permit::PermitFile;
+use crate::state::MachineState;
 use crate::vm::{Paused, Running, VmError};
 
 /// The successor builds its machine in milliseconds; a host that is short of memory takes longer.
@@ -126,8 +127,11 @@ impl Departure<'_> {
             session: self.session.bytes(),
             config: running.config(),
             cpuid: running.parts().cpuid.clone(),
+            sections: MachineState::sections(),
             digest_key: *self.resident.digest_key.secret_bytes(),
         };
+        #[cfg(feature = "fault-injection")]
+        let hello = Hello { sections: crate::fault::newer_sections(hello.sections), ..hello };
         let ram = running.ram().file();
         let mut descriptors: Vec<BorrowedFd<'_>> =
             vec![self.resident.permit.as_fd(), self.resident.console.descriptor().as_fd()];

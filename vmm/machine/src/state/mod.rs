@@ -32,12 +32,15 @@ pub struct MachineState {
 }
 
 macro_rules! schema {
-    ($($type:ty => $name:literal, $version:literal;)*) => {$(
-        impl Schema for $type {
+    ($($type:ty => $name:literal, $version:literal;)*) => {
+        $(impl Schema for $type {
             const NAME: &'static str = $name;
             const VERSION: u16 = $version;
-        }
-    )*};
+        })*
+
+        /// Every kind of section that a state has, and its version.
+        const SECTIONS: &[(&str, u16)] = &[$(($name, $version)),*];
+    };
 }
 
 schema! {
@@ -48,6 +51,31 @@ schema! {
 }
 
 impl MachineState {
+    /// The kinds of sections that a state of this executable has, with their versions: what a successor is told
+    /// before anything is sent to it.
+    pub(crate) fn sections() -> Vec<(String, u16)> {
+        SECTIONS.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect()
+    }
+
+    /// Whether a state that has these sections will be understood here.
+    ///
+    /// # Errors
+    /// Names the section that will not, or that will be missing.
+    pub(crate) fn check_sections(theirs: &[(String, u16)]) -> Result<(), StateError> {
+        for (name, found) in theirs {
+            let known = SECTIONS.iter().find(|(known, _)| known == name);
+            let Some(&(name, known)) = known else { return Err(StateError::Unknown(name.clone())) };
+            if known != *found {
+                return Err(StateError::Version { name, found: *found, known });
+            }
+        }
+        let is_missing = |(name, _): &&(&str, u16)| !theirs.iter().any(|(there, _)| there == name);
+        match SECTIONS.iter().find(is_missing) {
+            Some((name, _)) => Err(StateError::Missing { name, instance: 0 }),
+            None => Ok(()),
+        }
+    }
+
     /// The state's bytes.
     ///
     /// # Errors
@@ -108,4 +136,25 @@ struct Section {
     /// Which of several, such as a vCPU's index.
     instance: u16,
     bytes: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_will_not_be_understood_is_refused_by_name() {
+        assert_eq!(MachineState::check_sections(&MachineState::sections()), Ok(()));
+        let changed = |change: fn(&mut Vec<(String, u16)>)| {
+            let mut sections = MachineState::sections();
+            change(&mut sections);
+            MachineState::check_sections(&sections)
+        };
+        let newer = StateError::Version { name: "vcpu", found: 2, known: 1 };
+        assert_eq!(changed(|sections| sections[1].1 = 2), Err(newer));
+        let unknown = StateError::Unknown("disk".to_owned());
+        assert_eq!(changed(|sections| sections.push(("disk".to_owned(), 1))), Err(unknown));
+        let missing = StateError::Missing { name: "console", instance: 0 };
+        assert_eq!(changed(|sections| drop(sections.pop())), Err(missing));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use machine::{BootSource, CpuCount, Form, Host, MachineConfig, MemoryLayout, Paused};
@@ -61,7 +62,7 @@ fn cycles_leave_nothing(count: u32) {
         if after == before {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
         after = Census::take();
     }
     assert_eq!(after, before);
@@ -91,7 +92,7 @@ fn a_running_machine_that_is_dropped_ends_its_threads_and_then_its_memory() {
         machine.boot(&oracle).unwrap();
         let running = machine.resume();
         // The guest writes its memory meanwhile: unmapped under it, that would end this process.
-        std::thread::sleep(Duration::from_millis(30));
+        thread::sleep(Duration::from_millis(30));
         assert!(threads().contains(&"vcpu1".to_owned()), "{:?}", threads());
         let ram = Arc::downgrade(running.ram());
         drop(running);

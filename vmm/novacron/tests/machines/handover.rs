@@ -113,6 +113,16 @@ fn a_state_damaged_on_its_way_is_caught() {
 }
 
 #[test]
+fn a_state_of_another_version_is_refused_before_anything_moves() {
+    if has_kvm("a_state_of_another_version_is_refused_before_anything_moves") {
+        // What is saved in the end has the version of this executable: only the greeting can tell.
+        for form in [Form::Shared, Form::Copying] {
+            is_caught("newer-state", "", form, "section vcpu of the saved state has version 2");
+        }
+    }
+}
+
+#[test]
 fn a_lost_dirty_bit_is_caught() {
     if has_kvm("a_lost_dirty_bit_is_caught") {
         is_caught("reference,drop-dirty-bit", "", Form::Copying, "memory, compared byte for byte");
