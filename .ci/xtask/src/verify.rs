@@ -1,7 +1,7 @@
 //! `cargo verify`: runs the steps one after the other.
 
 use std::cell::RefCell;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -34,6 +34,7 @@ pub(crate) fn run(tree: &Tree, options: &VerifyOptions) -> Result<ExitCode, Red>
     let started = Instant::now();
     let chosen = steps::chosen(options)?;
     let folder = tree.target.join(FOLDER);
+    let _alone = lock(&folder)?;
     let inputs = inputs(tree)?;
     let fresh = RefCell::default();
     let context = Context { tree, cache: cache::folder()?, long: options.all, fresh };
@@ -69,6 +70,22 @@ pub(crate) fn run(tree: &Tree, options: &VerifyOptions) -> Result<ExitCode, Red>
     Ok(ExitCode::from(report.code()))
 }
 
+/// One run at a time in a target folder: the steps have fixed places there. The lock is gone with the process,
+/// however it ends.
+fn lock(folder: &Path) -> Result<File, Red> {
+    let path = folder.join("lock");
+    let system = |error: &io::Error| Red::system(&format!("lock {}", path.display()), error);
+    fs::create_dir_all(folder).map_err(|error| system(&error))?;
+    let file = File::create(&path).map_err(|error| system(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Red::caller_first("another `cargo verify` runs in this tree: wait until it ends"))
+        }
+        Err(TryLockError::Error(error)) => Err(system(&error)),
+    }
+}
+
 /// What decides whether the target folder can be used again: the compiler and the dependencies.
 fn inputs(tree: &Tree) -> Result<String, Red> {
     let version = Command::new("rustc").arg("--version").current_dir(&tree.root).output();
@@ -97,4 +114,19 @@ fn run_step(step: &Step, progress: &str, context: &Context, logs: &Path) -> Resu
 
 fn indented(text: &str) -> String {
     text.lines().map(|line| format!("      {line}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_run_in_one_tree_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock(folder.path()).unwrap();
+        let red = lock(folder.path()).unwrap_err();
+        assert!(red.code == 2 && red.why.contains("another"), "{}", red.why);
+        drop(first);
+        lock(folder.path()).unwrap();
+    }
 }
