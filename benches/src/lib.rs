@@ -7,6 +7,7 @@
 mod bare;
 mod executable;
 mod guest;
+mod processor;
 mod qemu;
 mod scheduled;
 mod setting;
@@ -19,6 +20,7 @@ mod table;
 pub use bare::{BareStart, start_bare};
 pub use executable::Executable;
 pub use guest::{Guest, read_hello};
+pub use processor::{median, processor_ns, rate, timed};
 pub use qemu::Qemu;
 pub use scheduled::Scheduled;
 pub use setting::{FileSystem, Setting, load_average};

@@ -6,7 +6,7 @@
 //! | [`DirtyEstimator`] | harvests of the dirty log | pages that will be dirty after some time |
 //! | [`EncoderEstimator`] | batches that were encoded | bytes that a page takes, pages a second, at each step |
 //!
-//! From these [`Outlook`] forecasts how long the move and its blackout will be, [`decide`] says whether
+//! From these [`Outlook`] forecasts how long the move and its blackout will be, [`decide()`] says whether
 //! to stop the guest now, and [`best_step`] how hard to compress. All are functions of their arguments:
 //! whoever wants to know why a move went as it did needs no more than what they were given.
 

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use benches::{Samples, Setting, Stop, Table, Verdict, finish, ratio};
+use benches::{Setting, Stop, Table, Verdict, finish, median, rate, ratio, timed};
 use clap::Parser;
 use dwcp::digest::{DigestKey, PageDigest, is_zero};
 use dwcp::hde::{
@@ -14,7 +14,6 @@ use dwcp::hde::{
 };
 use dwcp::ledger::SendNumber;
 use dwcp::page::{Gfn, PAGE_BYTES, Page, PageRun};
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use zstd::zstd_safe::{CCtx, CParameter, compress_bound, get_error_name};
 
@@ -141,22 +140,6 @@ fn noise(pages: usize) -> Vec<Page> {
         *word = (bits ^ (bits >> 31)).to_le_bytes();
     }
     content
-}
-
-/// Processor time of this thread in nanoseconds: others' load is not in it, but for the caches.
-fn processor_ns() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    u64::try_from(time.tv_sec * 1_000_000_000 + time.tv_nsec).unwrap_or(0)
-}
-
-fn timed(samples: &mut Vec<u64>, work: impl FnOnce()) {
-    let start = processor_ns();
-    work();
-    samples.push(processor_ns() - start);
-}
-
-fn median(samples: Vec<u64>) -> u64 {
-    Samples::new(samples).map_or(0, |samples| samples.median())
 }
 
 fn measure(name: &str, content: &[Page], times: u32) -> Result<ContentOutcome, Stop> {
@@ -356,12 +339,6 @@ fn verdicts(contents: &[ContentOutcome]) -> Vec<Verdict> {
         }
     }
     verdicts
-}
-
-/// Megabytes (10^6) a second; nothing if nothing was done.
-fn rate(bytes: u64, ns: u64) -> String {
-    let is_rate = ns > bytes / 1000;
-    if is_rate { format!("{:.0}", ratio(bytes.saturating_mul(1000), ns)) } else { "-".to_owned() }
 }
 
 fn print(outcome: &Outcome) {
