@@ -331,7 +331,7 @@ impl Source {
         while let Some((_, stream)) = self.unanswered().filter(|(at, _)| *at <= now) {
             self.handle_closed(now, stream);
             if !stream.is_control() {
-                self.events.push_back(SourceEvent::StreamDead(stream));
+                self.tell(SourceEvent::StreamDead(stream));
             }
         }
         self.link.ping(now);
@@ -415,7 +415,7 @@ impl Source {
         let is_quiet = self.link.connection().is_some_and(|link| link.is_quiet(stream));
         if is_quiet && !self.pages.is_carried_by(stream) && self.link.data_closed(stream) {
             self.pages.stream_lost(stream);
-            self.events.push_back(SourceEvent::StreamDead(stream));
+            self.tell(SourceEvent::StreamDead(stream));
         }
     }
 
@@ -466,7 +466,7 @@ impl Source {
                 let root = Root::new(&self.key, self.pages.sum(), state);
                 let permit = Permit { state: number, root };
                 self.phase = Phase::Parted(self.take_switch()?.part(now, connection, permit));
-                self.events.push_back(SourceEvent::Parted);
+                self.tell(SourceEvent::Parted);
                 permit
             }
             Phase::Live(_) | Phase::Over => return None,
@@ -554,7 +554,7 @@ impl Source {
             self.states.welcomed(state, !matches!(self.phase, Phase::Live(_)));
         }
         self.link.welcomed();
-        self.events.push_back(SourceEvent::Connected);
+        self.tell(SourceEvent::Connected);
         Ok(())
     }
 
@@ -571,7 +571,7 @@ impl Source {
                 return Err(Fault::Unexpected(Kind::Answer));
             }
             (_, PeerAnswer::NeverRan) => self.end(SourceEnd::Refused(reason)),
-            (Phase::Parted(_), PeerAnswer::Unknown) => self.events.push_back(SourceEvent::Unknown),
+            (Phase::Parted(_), PeerAnswer::Unknown) => self.tell(SourceEvent::Unknown),
             (Phase::Live(_) | Phase::Switch(_), PeerAnswer::Unknown) => {
                 self.end(SourceEnd::Aborted(Text::new("the destination has no such session")));
             }
@@ -581,8 +581,15 @@ impl Source {
 
     /// The attempt is over. What goes back into the ledger is true for whoever looks at it.
     fn end(&mut self, end: SourceEnd) {
-        self.events.push_back(SourceEvent::Over(end));
+        self.tell(SourceEvent::Over(end));
         self.phase = Phase::Over;
+    }
+
+    /// Nothing is told after the end: what becomes of the streams then is nobody's concern.
+    fn tell(&mut self, event: SourceEvent) {
+        if !matches!(self.phase, Phase::Over) {
+            self.events.push_back(event);
+        }
     }
 
     fn blame(&mut self, now: Duration, fault: &Fault) {
@@ -609,7 +616,7 @@ impl Source {
 
     fn connection_lost(&mut self) {
         self.pages.connection_lost();
-        self.events.push_back(SourceEvent::Disconnected);
+        self.tell(SourceEvent::Disconnected);
         if let Phase::Switch(_) = self.phase {
             self.cancel_switch();
         }
@@ -619,7 +626,7 @@ impl Source {
         if let Some(switch) = self.take_switch() {
             self.phase = Phase::Live(switch.cancel());
             self.states.cancel();
-            self.events.push_back(SourceEvent::SwitchCancelled);
+            self.tell(SourceEvent::SwitchCancelled);
         }
     }
 

@@ -792,4 +792,14 @@ fn draining_begins_no_batch() {
     assert_eq!(pair.memory.0[5][0], 1);
 }
 
+#[test]
+fn nothing_is_told_after_the_end() {
+    let mut pair = Pair::greeted();
+    pair.source.abort("the user gave up").unwrap();
+    pair.exchange(CONTROL);
+    pair.source.handle_closed(pair.now, CONTROL);
+    let end = SourceEnd::Aborted(Text::new("the user gave up"));
+    assert_eq!(pair.source_events(), [SourceEvent::Over(end)]);
+}
+
 mod limits;
