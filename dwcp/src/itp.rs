@@ -81,9 +81,9 @@ pub struct HostFacts {
     pub is_durable: bool,
     /// The most vCPUs that a machine may have there.
     pub vcpus_max: u32,
-    /// All its memory, and what no machine was promised.
+    /// All its memory.
     pub memory_bytes: u64,
-    /// See above.
+    /// What of it no machine was promised.
     pub memory_free_bytes: u64,
     /// Features of its processor that it can give to a guest.
     pub cpu_features: BTreeSet<String>,
@@ -193,7 +193,9 @@ impl fmt::Display for Reason {
                 let (its, own) = (has.start(), has.end());
                 write!(f, "it speaks DWCP {its} to {own}, and the machine {from} to {to}")
             }
-            Self::Together(machine) => write!(f, "it runs {machine:?}, which must be elsewhere"),
+            Self::Together(machine) => {
+                write!(f, "it runs the machine {machine}, which must be elsewhere")
+            }
         }
     }
 }

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), Stop> {
-    let mut setting = Setting::now("dwcp");
+    let mut setting = Setting::now(concat!("benches ", env!("CARGO_PKG_VERSION")));
     let mut table = Table::new(&["pages a batch", "ns a page", "ns a batch", "MB/s", "of memcpy"]);
     let copy = memcpy_ns(options.times);
     for batch_pages in [1, 4, 64, 256, 1024] {

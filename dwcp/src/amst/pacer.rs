@@ -22,14 +22,19 @@ impl Pacer {
         Self::default()
     }
 
-    /// The limit from now on; `None` is none. What has gone out under the one before stays paid.
+    /// The limit from now on; `None` is none. Bytes that are not paid for under one limit are paid for
+    /// under the next.
     pub fn set_limit(&mut self, now: Duration, bytes_per_second: Option<NonZeroU64>) {
-        if let (Some(old), Some(new)) = (self.bytes_per_second, bytes_per_second) {
-            // What is owed is bytes, not time.
-            let debt = self.paid_until.saturating_sub(now);
-            let scaled = debt.as_secs_f64() * old.get() as f64 / new.get() as f64;
-            self.paid_until = now + Duration::try_from_secs_f64(scaled).unwrap_or(Duration::ZERO);
-        }
+        self.paid_until = match (self.bytes_per_second, bytes_per_second) {
+            (Some(old), Some(new)) => {
+                // What is owed is bytes, not time.
+                let debt = self.paid_until.saturating_sub(now);
+                let scaled = debt.as_secs_f64() * old.get() as f64 / new.get() as f64;
+                now.saturating_add(Duration::try_from_secs_f64(scaled).unwrap_or(Duration::MAX))
+            }
+            // Without a limit nothing is owed.
+            _ => Duration::ZERO,
+        };
         self.bytes_per_second = bytes_per_second;
     }
 
@@ -114,5 +119,25 @@ mod tests {
         assert!(pacer.opens_at(SECOND) < Some(2 * SECOND));
         pacer.set_limit(SECOND, None);
         assert_eq!(pacer.opens_at(SECOND), None);
+    }
+
+    #[test]
+    fn what_an_old_limit_made_wait_does_not_outlive_it() {
+        let mut pacer = Pacer::new();
+        pacer.set_limit(SECOND, limit(1));
+        pacer.spend(SECOND, 4 << 20);
+        pacer.set_limit(SECOND, None);
+        pacer.set_limit(SECOND, limit(1_000_000));
+        assert_eq!(pacer.opens_at(SECOND), None);
+    }
+
+    #[test]
+    fn no_row_of_limits_is_too_wild() {
+        let mut pacer = Pacer::new();
+        let limits = [1, 0, 2_200_000_000_000, 1, u64::MAX, 1, 0, u64::MAX, 1];
+        for bytes_per_second in limits.into_iter().cycle().take(1000) {
+            pacer.set_limit(SECOND, limit(bytes_per_second));
+            pacer.spend(SECOND, 8 << 20);
+        }
     }
 }

@@ -45,9 +45,8 @@ impl DirtyEstimator {
     }
 
     /// A harvest of the whole dirty log, `span` after the one before. `words` has a bit for each frame from the
-    /// first on; what lies beyond the guest's last frame is not looked at.
+    /// first on; words beyond the guest's last frame are not looked at, and missing ones are clean.
     pub fn observe(&mut self, span: Duration, words: &[u64]) {
-        let is_first = self.harvests.is_empty();
         let mut harvest = Harvest { span, pages: 0, again: 0 };
         let words = words.iter().copied().chain(std::iter::repeat(0));
         for (last, word) in self.last.iter_mut().zip(words) {
@@ -58,8 +57,6 @@ impl DirtyEstimator {
         if span.is_zero() {
             return;
         }
-        // Nothing is known of what came before the first.
-        harvest.again = if is_first { harvest.pages } else { harvest.again };
         if self.harvests.len() == KEPT {
             self.harvests.pop_front();
         }

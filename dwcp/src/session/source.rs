@@ -1,9 +1,11 @@
 //! [`Source`]: the side that has the permit, and the guest.
 
 mod link;
+mod pacing;
 mod pages;
 mod phase;
 mod states;
+mod transmit;
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
@@ -11,6 +13,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use link::Link;
+use pacing::Pacing;
 use pages::PagesOut;
 pub use pages::{Counts, Draft};
 pub use phase::SourceEnd;
@@ -18,31 +21,12 @@ use phase::{Live, Phase, Switch};
 use states::StatesOut;
 
 use super::timers::{ASK_EVERY, UNANSWERED_AFTER};
-use super::{Agreement, Fault, SourceTimers, Transmit};
-use crate::amst::Pacer;
-use crate::digest::{DigestKey, PageDigest, Root};
+use super::{Agreement, Fault, SourceTimers};
+use crate::digest::{DigestKey, PageDigest};
 use crate::ledger::{Ledger, LedgerError, SendNumber};
 use crate::page::{Gfn, PageRun};
 use crate::pba::LinkEstimator;
-use crate::wire::{
-    Ask, Expected, Header, HeaderBytes, Kind, Message, PeerAnswer, Permit, StreamId, Text,
-};
-
-/// The limit of bytes a second, and who wants which.
-#[derive(Debug, Default)]
-struct Pacing {
-    ours: Option<NonZeroU64>,
-    peers: Option<NonZeroU64>,
-    pacer: Pacer,
-    /// Pages are ready and wait for the limit.
-    held_until: Option<Duration>,
-}
-
-impl Pacing {
-    fn apply(&mut self, now: Duration) {
-        self.pacer.set_limit(now, [self.ours, self.peers].into_iter().flatten().min());
-    }
-}
+use crate::wire::{Ask, Expected, Header, HeaderBytes, Kind, Message, PeerAnswer, StreamId, Text};
 
 /// What a source tells its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -373,118 +357,11 @@ impl Source {
         self.events.pop_front()
     }
 
-    /// What to put on a stream whose socket takes bytes. After it is written, and not before, the
-    /// stream gets the next ([`Source::handle_written`]).
-    pub fn poll_transmit(&mut self, now: Duration, stream: StreamId) -> Option<Transmit> {
-        let outgoing = self.link.outgoing(stream).filter(|outgoing| !outgoing.is_busy())?;
-        if let Some(frame) = outgoing.pop() {
-            self.spoke(now, stream);
-            return Some(Transmit::Frame(frame));
-        }
-        if !self.link.connection().is_some_and(link::Connection::carries_pages) {
-            return None;
-        }
-        if stream.is_control()
-            && !matches!(self.phase, Phase::Over)
-            && let Some(frame) = self.state_part(stream)
-        {
-            self.spoke(now, stream);
-            return Some(Transmit::Frame(frame));
-        }
-        if self.link.is_surplus(stream, self.data_streams) {
-            self.retire(stream);
-            return None;
-        }
-        if matches!(self.phase, Phase::Live(_)) {
-            self.pacing.held_until = self.pacing.pacer.opens_at(now);
-            if self.pacing.held_until.is_some() && self.pages.ledger().owed() > 0 {
-                return None;
-            }
-        }
-        if let Some(draft) = self.draft(now, stream) {
-            self.link.outgoing(stream)?.start();
-            return Some(Transmit::Pages(draft));
-        }
-        self.pacing.held_until = None;
-        self.pages.link.idle();
-        if stream.is_control() { self.permit(now, stream) } else { None }
-    }
-
-    /// Ends a data stream that is one too many, if it carries nothing any more.
-    fn retire(&mut self, stream: StreamId) {
-        let is_quiet = self.link.connection().is_some_and(|link| link.is_quiet(stream));
-        if is_quiet && !self.pages.is_carried_by(stream) && self.link.data_closed(stream) {
-            self.pages.stream_lost(stream);
-            self.tell(SourceEvent::StreamDead(stream));
-        }
-    }
-
     /// The stream that first counts as dead if nothing is acknowledged, and when.
     fn unanswered(&self) -> Option<(Duration, StreamId)> {
         let connection = self.link.connection()?;
         let unanswered = self.pages.unanswered().filter(|(stream, _)| connection.is_quiet(*stream));
         unanswered.map(|(stream, since)| (since + UNANSWERED_AFTER, stream)).min()
-    }
-
-    fn draft(&mut self, now: Duration, stream: StreamId) -> Option<Draft> {
-        let burst = match &self.phase {
-            Phase::Live(live) if !live.is_draining => None,
-            Phase::Switch(_) | Phase::Parted(_) => Some(self.link.connection()?.streams()),
-            Phase::Live(_) | Phase::Over => return None,
-        };
-        self.pages.draft(now, stream, burst)
-    }
-
-    fn state_part(&mut self, stream: StreamId) -> Option<Vec<u8>> {
-        let outgoing = self.link.outgoing(stream)?;
-        self.states.next_part(|part| outgoing.frame(part))
-    }
-
-    /// The permit frame, if everything else is out: the last of the burst.
-    fn permit(&mut self, now: Duration, stream: StreamId) -> Option<Transmit> {
-        let asked_complete_on = match &self.phase {
-            Phase::Parted(parted) => parted.asked_complete_on,
-            _ => None,
-        };
-        let is_out = self.pages.ledger().owed() == 0
-            && self.states.is_sent()
-            && self.link.connection()?.data_is_idle();
-        if !is_out {
-            return None;
-        }
-        let connection = stream.connection;
-        let permit = match &mut self.phase {
-            Phase::Parted(parted) if parted.permit_on != Some(connection) => {
-                let (number, _) = self.states.newest()?;
-                parted.permit.state = number;
-                parted.permit_on = Some(connection);
-                parted.permit
-            }
-            Phase::Parted(_) => return self.ask_complete(stream, asked_complete_on),
-            Phase::Switch(_) => {
-                let (number, state) = self.states.newest()?;
-                let root = Root::new(&self.key, self.pages.sum(), state);
-                let permit = Permit { state: number, root };
-                self.phase = Phase::Parted(self.take_switch()?.part(now, connection, permit));
-                self.tell(SourceEvent::Parted);
-                permit
-            }
-            Phase::Live(_) | Phase::Over => return None,
-        };
-        self.spoke(now, stream);
-        Some(Transmit::Frame(self.link.outgoing(stream)?.frame(&Message::Permit(permit))))
-    }
-
-    /// Tells the destination, once a connection, that everything is acknowledged.
-    fn ask_complete(&mut self, stream: StreamId, asked_on: Option<u16>) -> Option<Transmit> {
-        if asked_on == Some(stream.connection) || !self.pages.ledger().is_settled() {
-            return None;
-        }
-        if let Phase::Parted(parted) = &mut self.phase {
-            parted.asked_complete_on = Some(stream.connection);
-        }
-        let ask = Message::Ask(Ask { refuse: false, is_complete: true });
-        Some(Transmit::Frame(self.link.outgoing(stream)?.frame(&ask)))
     }
 
     fn take_switch(&mut self) -> Option<Switch> {

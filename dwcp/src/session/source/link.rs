@@ -60,9 +60,10 @@ impl Connection {
         self.data.get_mut(&stream.place)?.as_mut()
     }
 
-    /// How many streams carry pages.
-    pub(super) fn streams(&self) -> NonZeroU64 {
-        NonZeroU64::MIN.saturating_add(self.data.values().flatten().count() as u64)
+    /// How many streams take pages, if so many data streams are wanted.
+    pub(super) fn streams(&self, data_streams: usize) -> NonZeroU64 {
+        let open = self.data.values().take(data_streams).flatten().count();
+        NonZeroU64::MIN.saturating_add(open as u64)
     }
 
     /// Nothing is on its way into the stream's socket.

@@ -1,4 +1,5 @@
-//! What may be asked of a session under way: smaller batches, less of the link, fewer streams.
+//! What may be asked of a session under way: smaller batches, less of the link, fewer streams; and what it
+//! finds out about the link.
 
 use super::*;
 
@@ -6,6 +7,29 @@ const KIB: u64 = 1024;
 
 fn limit(bytes_per_second: u64) -> Option<NonZeroU64> {
     NonZeroU64::new(bytes_per_second)
+}
+
+#[test]
+fn a_ping_that_comes_back_tells_the_round_trip() {
+    let mut pair = Pair::greeted();
+    pair.now += Duration::from_secs(2);
+    pair.source.handle_timeout(pair.now);
+    let ping = pair.send(CONTROL).expect("a ping after silence");
+    pair.now += Duration::from_millis(80);
+    pair.arrive(CONTROL, &ping).unwrap();
+    let echo = pair.reply(CONTROL).unwrap();
+    pair.hear(CONTROL, &echo).unwrap();
+
+    pair.write(7, 1);
+    let page = pair.send(CONTROL).unwrap();
+    pair.now += Duration::from_millis(300);
+    pair.arrive(CONTROL, &page).unwrap();
+    let acknowledgement = pair.reply(CONTROL).unwrap();
+    pair.hear(CONTROL, &acknowledgement).unwrap();
+    let estimate = pair.source.link().estimate().unwrap();
+    assert_eq!(estimate.round_trip, Duration::from_millis(80), "the page took longer");
+    let rate = (page.len() - HEADER_BYTES) as f64 / 0.3;
+    assert!((estimate.bytes_per_second / rate - 1.0).abs() < 0.01, "{estimate:?}");
 }
 
 /// A guest with many pages to send, none of which shrinks.

@@ -286,6 +286,8 @@ fn check_refused(vcpu: &VcpuFd, wanted: &kvm_msr_entry) -> Result<(), VcpuStateE
 mod tests {
     use super::*;
     use crate::kvm::Host;
+    use crate::memory::MemoryLayout;
+    use crate::vm::{CpuCount, MachineConfig, Paused};
 
     /// A vCPU of its own VM, with what KVM gives it at first.
     fn vcpu(host: &Host) -> VcpuFd {
@@ -315,5 +317,13 @@ mod tests {
         assert_ne!(read_msrs(&to, &indices).unwrap(), saved);
         write_msrs(&to, &saved, None).unwrap();
         assert_eq!(read_msrs(&to, &indices).unwrap(), saved);
+
+        let memory = MemoryLayout::new(32 << 20, 16 << 20).unwrap();
+        let config = MachineConfig { cpus: CpuCount::try_from(1_u32).unwrap(), memory };
+        let state = Paused::new(&host, config).unwrap().save().unwrap();
+        for (index, _) in set {
+            let is_saved = state.vcpus[0].msrs.iter().any(|(saved, _)| *saved == index);
+            assert!(is_saved, "a machine's state lacks MSR {index:#x}");
+        }
     }
 }

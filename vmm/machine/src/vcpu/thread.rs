@@ -12,6 +12,7 @@ use vmm_sys_util::signal::{Error as SignalError, Killable, SIGRTMIN, block_signa
 use super::exit::{GuestExit, VcpuError, internal_error};
 use crate::devices::{BusRequest, PortBus};
 use crate::kvm::set_signal_mask;
+use crate::memory::GuestRam;
 
 /// The signal that takes a vCPU out of `KVM_RUN`.
 ///
@@ -29,6 +30,8 @@ pub(crate) struct Vcpu {
     /// Index and APIC id.
     pub(crate) id: u8,
     bus: Arc<PortBus>,
+    /// What KVM runs it on: as long as there is a vCPU, its memory stays mapped.
+    _ram: Arc<GuestRam>,
 }
 
 /// Why `Vcpu::run` gave the vCPU back.
@@ -41,10 +44,15 @@ pub(crate) enum Stop {
 }
 
 impl Vcpu {
-    pub(crate) fn new(fd: VcpuFd, id: u8, bus: Arc<PortBus>) -> Result<Self, VcpuError> {
+    pub(crate) fn new(
+        fd: VcpuFd,
+        id: u8,
+        bus: Arc<PortBus>,
+        ram: Arc<GuestRam>,
+    ) -> Result<Self, VcpuError> {
         let kick_bit = 1_u64 << (kick_signal() - 1);
         set_signal_mask(&fd, !kick_bit).map_err(VcpuError::ioctl("KVM_SET_SIGNAL_MASK"))?;
-        Ok(Self { fd, id, bus })
+        Ok(Self { fd, id, bus, _ram: ram })
     }
 
     /// Runs until a kick with `pause` set, or until the guest ends.

@@ -85,7 +85,6 @@ impl VmError {
 /// Everything of a VM but its vCPUs, which run, or lie in a `Paused`.
 #[derive(Debug)]
 pub(crate) struct VmParts {
-    /// First, so that it is dropped first: no vCPU runs any more when memory is unmapped.
     pub(crate) threads: Vec<VcpuThread>,
     pub(crate) config: MachineConfig,
     pub(crate) vm: Arc<VmFd>,
@@ -131,7 +130,7 @@ impl VmParts {
         let mut vcpus = Vec::new();
         let mut threads = Vec::new();
         for id in 0..cpus {
-            vcpus.push(create_vcpu(&vm, id, &cpuid, &bus)?);
+            vcpus.push(create_vcpu(&vm, id, &cpuid, &bus, &ram)?);
             threads.push(VcpuThread::start(id, stopped.try_clone()?)?);
         }
         let mut msr_indices = host
@@ -187,8 +186,8 @@ fn set_slots(vm: &VmFd, ram: &GuestRam, logs_dirty_pages: bool) -> Result<(), Vm
         };
         // SAFETY: set_user_memory_region asks that the range be a mapping that outlives the slot.
         // `host_regions` gives exactly the mappings of `ram`, and no slot is ever changed to another
-        // range. VmParts holds that `ram` and drops its vCPU threads first: when memory is unmapped
-        // no vCPU runs, and what others still do with the VM (interrupt lines) touches no memory.
+        // range. Each vCPU of the VM holds that `ram`: when memory is unmapped no vCPU is left that could
+        // run, and what others still do with the VM (interrupt lines) touches no memory.
         unsafe { vm.set_user_memory_region(slot) }
             .map_err(VmError::ioctl("KVM_SET_USER_MEMORY_REGION"))?;
     }
@@ -206,11 +205,12 @@ fn create_vcpu(
     id: u8,
     cpuid: &CpuidTemplate,
     bus: &Arc<PortBus>,
+    ram: &Arc<GuestRam>,
 ) -> Result<Vcpu, VmError> {
     let fd = vm.create_vcpu(id.into()).map_err(VmError::ioctl("KVM_CREATE_VCPU"))?;
     let entries = cpuid.for_vcpu(id).map_err(|_| VcpuError::CpuidTooLong)?;
     // Before any register: KVM_SET_SREGS checks CR4 and EFER against the CPUID.
     fd.set_cpuid2(&entries).map_err(VmError::ioctl("KVM_SET_CPUID2"))?;
     Registers::after_firmware(&fd)?;
-    Ok(Vcpu::new(fd, id, Arc::clone(bus))?)
+    Ok(Vcpu::new(fd, id, Arc::clone(bus), Arc::clone(ram))?)
 }

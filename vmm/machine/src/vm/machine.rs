@@ -227,3 +227,30 @@ macro_rules! accessors {
 }
 
 accessors!(Paused, Running);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryLayout;
+    use crate::vm::CpuCount;
+
+    #[test]
+    fn memory_stays_mapped_until_the_last_vcpu_is_gone() {
+        let host = match Host::open() {
+            Ok(host) => host,
+            Err(error) => {
+                eprintln!("SKIPPED memory_stays_mapped_until_the_last_vcpu_is_gone: {error}");
+                return;
+            }
+        };
+        let memory = MemoryLayout::new(32 << 20, 16 << 20).unwrap();
+        let config = MachineConfig { cpus: CpuCount::try_from(2_u32).unwrap(), memory };
+        let Paused { parts, mut vcpus, .. } = Paused::new(&host, config).unwrap();
+        let ram = Arc::downgrade(&parts.ram);
+        drop(parts);
+        vcpus.pop();
+        assert!(ram.upgrade().is_some(), "a vCPU is left");
+        vcpus.pop();
+        assert!(ram.upgrade().is_none());
+    }
+}
