@@ -32,6 +32,22 @@ fn a_ping_that_comes_back_tells_the_round_trip() {
     assert!((estimate.bytes_per_second / rate - 1.0).abs() < 0.01, "{estimate:?}");
 }
 
+#[test]
+fn what_went_down_with_its_stream_is_not_on_its_way() {
+    let mut pair = Pair::greeted();
+    let data = stream(1, 1);
+    pair.open(data);
+    pair.write(7, 1);
+    pair.send(data).expect("page 7");
+    assert!(pair.source.link().unacknowledged() > 0);
+    pair.source.handle_closed(pair.now, data);
+    assert_eq!(pair.source.link().unacknowledged(), 0, "a stream");
+    pair.send(CONTROL).expect("page 7 again");
+    assert!(pair.source.link().unacknowledged() > 0);
+    pair.source.handle_closed(pair.now, CONTROL);
+    assert_eq!(pair.source.link().unacknowledged(), 0, "a connection");
+}
+
 /// A guest with many pages to send, none of which shrinks.
 fn noisy() -> Pair {
     let mut pair = Pair::greeted();
