@@ -70,7 +70,8 @@ pub enum LedgerError {
 ///
 /// While the guest runs, a page has at most one send on its way ([`Ledger::next_run`] waits): a
 /// delta may then take the acknowledged content as its base, and a page that is written all the time
-/// cannot fill the link with copies of itself. In the last burst nothing waits
+/// cannot fill the link with copies of itself. Shortly before the guest stops only such pages wait
+/// ([`Ledger::next_run_with_bases`]), and in the last burst none does
 /// ([`Ledger::next_run_in_burst`]), since the guest is paused and what goes out is final.
 ///
 /// ```
@@ -212,21 +213,21 @@ impl Ledger {
     /// The next pages to be read and sent while the guest runs, at most `max_pages`: owed, and with
     /// no send on its way. `None` does not mean that the ledger is settled.
     pub fn next_run(&mut self, max_pages: NonZeroU64) -> Option<PageSend> {
-        let (owed, in_flight) = (self.owed.words(), self.in_flight.words());
-        let ready = |word: usize| owed[word] & !in_flight[word];
-        let run = self.find(ready, max_pages)?;
-        Some(self.send(run))
+        self.next_run_with_bases(max_pages, None, &mut Vec::new())
     }
 
     /// The same as [`Ledger::next_run`]; appends to `bases`, for each page, what
-    /// [`Ledger::held_send`] said before: what a delta of this send may build on.
+    /// [`Ledger::held_send`] said before: what a delta of this send may build on. Of pages with a send on its
+    /// way, those in `hot` wait, and `None` is all of them.
     pub fn next_run_with_bases(
         &mut self,
         max_pages: NonZeroU64,
+        hot: Option<&PageSet>,
         bases: &mut Vec<Option<SendNumber>>,
     ) -> Option<PageSend> {
         let (owed, in_flight) = (self.owed.words(), self.in_flight.words());
-        let run = self.find(|word| owed[word] & !in_flight[word], max_pages)?;
+        let waits = |word| hot.map_or(u64::MAX, |hot| hot.words().get(word).copied().unwrap_or(0));
+        let run = self.find(|word| owed[word] & !(in_flight[word] & waits(word)), max_pages)?;
         bases.extend(run.frames().map(|gfn| self.held_send(gfn)));
         Some(self.send(run))
     }

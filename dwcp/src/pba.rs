@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`LinkEstimator`] | batches that are sent and acknowledged | bytes a second, round trip, what is on its way |
 //! | [`DirtyEstimator`] | harvests of the dirty log | pages that will be dirty after some time |
+//! | [`HotPages`] | harvests that follow each other closely | pages that are written all the time |
 //! | [`EncoderEstimator`] | batches that were encoded | bytes that a page takes, pages a second, at each step |
 //!
 //! From these [`Outlook`] forecasts how long the move and its blackout will be, [`decide()`] says whether
@@ -13,6 +14,7 @@
 mod decide;
 mod dirty;
 mod encode;
+mod hot;
 mod link;
 mod outlook;
 pub mod trace;
@@ -20,5 +22,6 @@ pub mod trace;
 pub use decide::{Decision, decide};
 pub use dirty::DirtyEstimator;
 pub use encode::{EncoderEstimator, best_step};
+pub use hot::HotPages;
 pub use link::{LinkEstimate, LinkEstimator, Sent};
 pub use outlook::{Debt, Forecast, Outlook, Stop};

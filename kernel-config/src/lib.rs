@@ -15,18 +15,21 @@
 //! What it never does: it reads nothing from a network, writes nothing outside the cache, builds
 //! nothing as a module, and lets no setting in that has no reason beside it.
 
-mod cache;
 mod fragment;
+mod key;
 mod options;
 mod recipe;
 mod source;
 mod symbols;
 
-pub use cache::{Cache, CacheError, KernelFiles, Key};
 pub use fragment::{Fragment, FragmentError, Setting, Value};
+pub use key::{KernelFiles, Key};
 pub use options::{Conflict, Deviation, Options};
 pub use recipe::{BuildError, Recipe};
 pub use source::{Source, SourceError};
+
+/// The kind under which finished kernels are kept.
+pub const KERNELS: &str = "kernel";
 
 /// The fragments in this folder, as (name, text), in the order in which they are read.
 ///

@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use build_cache::Cache;
 use clap::{Parser, Subcommand};
-use kernel_config::{Cache, FRAGMENTS, Fragment, Options, Recipe, Source};
+use kernel_config::{FRAGMENTS, Fragment, KERNELS, Options, Recipe, Source};
 
 /// Builds the kernel of hosts and test guests from the fragments in this folder.
 #[derive(Parser)]
@@ -49,10 +50,10 @@ fn run(verb: &Verb) -> Result<ExitCode, Box<dyn Error>> {
         return Ok(ExitCode::SUCCESS);
     }
     let recipe = Recipe::new(Source::find()?, options)?;
-    let cache = Cache::open()?;
+    let cache = Cache::open(KERNELS)?;
     let kernel = match verb {
         Verb::Build => Some(recipe.make(&cache)?),
-        _ => cache.find(recipe.key()),
+        _ => recipe.find(&cache),
     };
     let Some(kernel) = kernel else {
         eprintln!("kernel-config: {} is not built", recipe.key().as_str());

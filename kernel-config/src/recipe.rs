@@ -8,9 +8,10 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Instant;
 
+use build_cache::{Cache, CacheError};
 use thiserror::Error;
 
-use crate::cache::{Cache, CacheError, KernelFiles, Key};
+use crate::key::{KernelFiles, Key};
 use crate::options::{Deviation, Options};
 use crate::source::Source;
 use crate::symbols;
@@ -100,18 +101,24 @@ impl Recipe {
         &self.key
     }
 
+    /// The kernel, if the cache has it.
+    #[must_use]
+    pub fn find(&self, cache: &Cache) -> Option<KernelFiles> {
+        cache.find(self.key.as_str()).map(|folder| KernelFiles { folder })
+    }
+
     /// The kernel, from the cache or built now; building takes minutes and tells its progress on
     /// stderr. Any number of processes may call this at once: one builds, the others wait for it.
     ///
     /// # Errors
     /// The first step that failed.
     pub fn make(&self, cache: &Cache) -> Result<KernelFiles, BuildError> {
-        if let Some(found) = cache.find(&self.key) {
+        if let Some(found) = self.find(cache) {
             return Ok(found);
         }
         let lock = cache.lock()?;
         // Whoever held the lock before us may have built this very kernel.
-        if let Some(found) = cache.find(&self.key) {
+        if let Some(found) = self.find(cache) {
             return Ok(found);
         }
         eprintln!("kernel-config: building Linux {}", self.key.as_str());
@@ -120,15 +127,16 @@ impl Recipe {
             site: site.path(),
             tarball: &self.source.tarball,
             jobs: thread::available_parallelism().map_or(1, usize::from),
-            log: cache.failure_log(&self.key),
+            log: cache.failure_log(self.key.as_str()),
         };
         build.unpack()?;
         build.configure(&self.options)?;
         build.compile()?;
         build.stage()?;
-        let kernel = cache.publish(&self.key, &build.site.join("staged"))?;
+        let staged = build.site.join("staged");
+        let folder = cache.publish(self.key.as_str(), &staged, &KernelFiles::ALL)?;
         fs::remove_file(&build.log).map_err(file("remove the log of the build"))?;
-        Ok(kernel)
+        Ok(KernelFiles { folder })
     }
 }
 

@@ -8,6 +8,8 @@ cargo verify [STEP...]        run every check and test, or only the steps named
   --keep-going                go on after a red step
 cargo xtask fuzz [TARGET...]  fuzz every target, or those named
   --seconds N                 for how long each (60)
+cargo xtask bench PROGRAM [ARGUMENT...]
+                              install what measurements need, and run one: benches/README.md
 cargo xtask coverage          lines of the protocol's core that its tests reach";
 
 /// How long a fuzz target runs if nobody says otherwise, in seconds.
@@ -24,6 +26,13 @@ pub(crate) enum Verb {
     Verify(VerifyOptions),
     /// Run fuzz targets.
     Fuzz(FuzzOptions),
+    /// Run a measurement, with its arguments.
+    Bench {
+        /// The program's name.
+        program: String,
+        /// The program's own.
+        arguments: Vec<String>,
+    },
     /// Tell which lines tests reach.
     Coverage,
 }
@@ -65,6 +74,12 @@ impl Verb {
             }
             "verify" => verify(rest).map(Self::Verify),
             "fuzz" => fuzz(rest).map(Self::Fuzz),
+            "bench" => match rest.split_first() {
+                Some((program, arguments)) if !program.starts_with('-') => {
+                    Ok(Self::Bench { program: program.clone(), arguments: arguments.to_vec() })
+                }
+                _ => Err("bench needs the name of a program of `benches`".to_owned()),
+            },
             "coverage" => match rest.first() {
                 None => Ok(Self::Coverage),
                 Some(word) => Err(format!("coverage takes no argument, not `{word}`")),
@@ -136,6 +151,13 @@ mod tests {
             ("verify --all rules --keep-going", verify(true, true, &["rules"])),
             ("fuzz", fuzz(&[], 60)),
             ("coverage", Verb::Coverage),
+            (
+                "bench hde --times 1",
+                Verb::Bench {
+                    program: "hde".to_owned(),
+                    arguments: vec!["--times".to_owned(), "1".to_owned()],
+                },
+            ),
             ("fuzz elf --seconds 5", fuzz(&["elf"], 5)),
         ] {
             assert_eq!(parse(line), Ok(expected), "{line}");
@@ -148,6 +170,8 @@ mod tests {
             ("", "verb"),
             ("prove", "prove"),
             ("verify --al", "--al"),
+            ("bench", "program"),
+            ("bench --times", "program"),
             ("fuzz --seconds", "--seconds"),
             ("fuzz --seconds 0", "`0`"),
             ("coverage dwcp", "`dwcp`"),

@@ -4,9 +4,12 @@
 //! What a run finds worth keeping stays in the target folder, and a finding too: whoever fixes it
 //! adds it to the committed corpus, which ordinary tests replay.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use crate::command_line::FuzzOptions;
@@ -76,18 +79,20 @@ pub(crate) fn run(tree: &Tree, options: &FuzzOptions) -> Result<ExitCode, Red> {
     })?;
     let targets = chosen(targets(tree), &options.only)?;
     let each = Duration::from_secs(options.seconds.into());
-    let mut log = Log::create(&folder(tree), "fuzz", limit + all(&targets, each))?;
-    for target in &targets {
-        println!("{}: fuzzing for {}", target.name, duration(each));
-        match fuzz(tree, target, each, &mut log) {
-            Ok(words) => println!("{}: {} {words}", target.name, Colours::of_stdout().green("ok")),
-            Err(red) => {
-                let path = log.path().display();
-                return Err(Red::new(format!("{}\n{}\n(from {path})", log.tail(), red.why)));
-            }
-        }
+    let mut log = Log::create(&folder(tree), "fuzz", limit)?;
+    let (count, together) = (targets.len(), at_once());
+    println!(
+        "{count} targets, {} each, {together} at a time; first they are built",
+        duration(each)
+    );
+    let tell = |target: &Target, outcome: &Result<String, Red>| match outcome {
+        Ok(words) => println!("{}: {} {words}", target.name, Colours::of_stdout().green("ok")),
+        Err(red) => println!("{}: {} {}", target.name, Colours::of_stdout().red("red"), red.why),
+    };
+    match fuzz_all(tree, &targets, each, &mut log, &tell) {
+        Ok(_) => Ok(ExitCode::SUCCESS),
+        Err(red) => Err(Red::new(format!("{}\n(the build: {})", red.why, log.path().display()))),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// The step of the long run: every target.
@@ -101,20 +106,51 @@ pub(crate) fn check(context: &Context, log: &mut Log) -> Result<Outcome, Red> {
         let skip = Skip { name: "fuzzing".to_owned(), reason };
         return Ok(Outcome { skipped: vec![skip], ..Outcome::default() });
     }
-    let mut words = Vec::new();
-    for target in &targets {
-        let said = fuzz(context.tree, target, LONG_RUN, log).map_err(|mut red| {
-            red.why = format!("{}: {}", target.name, red.why);
-            red
-        })?;
-        words.push(format!("{}: {said}", target.name));
-    }
+    let words = fuzz_all(context.tree, &targets, LONG_RUN, log, &|_, _| ())?;
     Ok(Outcome::detail(words.join(", ")))
 }
 
-fn all(targets: &[Target], each: Duration) -> Duration {
-    // A slow last input is waited for.
-    targets.iter().map(|_| each + Duration::from_secs(60)).sum()
+/// A target uses one processor.
+fn at_once() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Builds all targets, then fuzzes as many at once as there are processors. `tell` hears of each as it
+/// ends; returned are a few words on each, in their order.
+fn fuzz_all(
+    tree: &Tree,
+    targets: &[Target],
+    each: Duration,
+    log: &mut Log,
+    tell: &(impl Fn(&Target, &Result<String, Red>) + Sync),
+) -> Result<Vec<String>, Red> {
+    let runtime = runtime()?;
+    for target in targets {
+        build(tree, target, &runtime, log)?;
+    }
+    let queue = Mutex::new(targets.iter().enumerate());
+    let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let outcomes = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        for _ in 0..at_once() {
+            scope.spawn(|| {
+                while let Some((index, target)) = take() {
+                    let outcome = fuzz(tree, target, each);
+                    tell(target, &outcome);
+                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(index, outcome);
+                }
+            });
+        }
+    });
+    let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let named = |(index, outcome): (usize, Result<String, Red>)| {
+        let name = &targets[index].name;
+        match outcome {
+            Ok(words) => Ok(format!("{name}: {words}")),
+            Err(red) => Err(Red { why: format!("{name}: {}", red.why), ..red }),
+        }
+    };
+    outcomes.into_iter().map(named).collect()
 }
 
 fn targets(tree: &Tree) -> Vec<Target> {
@@ -148,13 +184,16 @@ fn folder(tree: &Tree) -> PathBuf {
     tree.target.join("fuzz")
 }
 
-/// Builds one target and runs it: a few words on what it did.
-fn fuzz(tree: &Tree, target: &Target, time: Duration, log: &mut Log) -> Result<String, Red> {
-    let runtime = runtime()?;
+fn build(tree: &Tree, target: &Target, runtime: &Path, log: &mut Log) -> Result<(), Red> {
     let mut build = process::cargo(&tree.root, &["build", "--package", &target.package, "--bin"]);
     build.arg(&target.name).arg("--target-dir").arg(folder(tree));
-    log.run(build.env("CARGO_ENCODED_RUSTFLAGS", flags(&runtime)))?;
+    log.run(build.env("CARGO_ENCODED_RUSTFLAGS", flags(runtime)))
+}
 
+/// Runs one target, with a log of its own: a few words on what it did.
+fn fuzz(tree: &Tree, target: &Target, time: Duration) -> Result<String, Red> {
+    // A slow last input is waited for.
+    let mut log = Log::create(&folder(tree), &target.name, time + Duration::from_secs(60))?;
     let found = folder(tree).join("found").join(&target.name);
     let kept = folder(tree).join("corpus").join(&target.name);
     for folder in [&found, &kept] {
@@ -171,18 +210,20 @@ fn fuzz(tree: &Tree, target: &Target, time: Duration, log: &mut Log) -> Result<S
     if target.corpus.is_dir() {
         run.arg(&target.corpus);
     }
-    let before = log.text()?.len();
     let ended = log.run(&mut run);
     let said = log.text()?;
-    let said = &said[before..];
-    if let Some(path) = after(said, "Test unit written to ") {
-        return Err(Red::new(format!("the input {path} breaks it")));
+    let red =
+        |why: String| Red::new(format!("{why}\n{}\n(from {})", log.tail(), log.path().display()));
+    if let Some(path) = after(&said, "Test unit written to ") {
+        return Err(red(format!("the input {path} breaks it")));
     }
-    ended?;
-    match (after(said, "stat::number_of_executed_units: "), counters(said)) {
-        (_, None | Some(0)) => Err(Red::new("it has no coverage counters: it was fuzzed blindly")),
+    ended.map_err(|it| red(it.why))?;
+    match (after(&said, "stat::number_of_executed_units: "), counters(&said)) {
+        (_, None | Some(0)) => {
+            Err(red("it has no coverage counters: it was fuzzed blindly".into()))
+        }
         (Some(runs), Some(counters)) => Ok(format!("{runs} runs over {counters} edges")),
-        (None, _) => Err(Red::new("libFuzzer did not tell how often it ran")),
+        (None, _) => Err(red("libFuzzer did not tell how often it ran".into())),
     }
 }
 

@@ -1,9 +1,9 @@
 //! The program behind `cargo demo`, `cargo verify` and `cargo xtask`.
 //!
 //! It links nothing of the product: it runs cargo, and the executables that cargo built. It depends
-//! on one small crate, so that it is built in seconds on a fresh clone.
+//! on small crates only, so that it is built in seconds on a fresh clone.
 
-mod cache;
+mod bench;
 mod command_line;
 mod context;
 mod coverage;
@@ -54,6 +54,7 @@ fn run(verb: &Verb) -> Result<ExitCode, Red> {
         Verb::Demo(arguments) => demo::run(&Tree::find()?, arguments),
         Verb::Verify(options) => verify::run(&Tree::find()?, options),
         Verb::Fuzz(options) => fuzz::run(&Tree::find()?, options),
+        Verb::Bench { program, arguments } => bench::run(&Tree::find()?, program, arguments),
         Verb::Coverage => coverage::run(&Tree::find()?),
     }
 }

@@ -15,6 +15,8 @@ const LIST: &str = ".ci/debian-packages";
 pub(crate) enum Purpose {
     /// Building and running the executable.
     Build,
+    /// Measurements.
+    Benches,
     /// The long run.
     Long,
     /// Machines inside QEMU, and the kernel that runs in them.
@@ -24,6 +26,7 @@ pub(crate) enum Purpose {
 impl Purpose {
     fn of_section(name: &str) -> Option<Self> {
         Some(match name {
+            "benches" => Self::Benches,
             "build" => Self::Build,
             "long" => Self::Long,
             "qemu" => Self::Qemu,
@@ -149,7 +152,7 @@ mod tests {
     #[test]
     fn the_list_in_the_tree_is_well_formed() {
         let packages = parse(include_str!("../../debian-packages")).unwrap();
-        for purpose in [Purpose::Build, Purpose::Qemu, Purpose::Long] {
+        for purpose in [Purpose::Build, Purpose::Qemu, Purpose::Long, Purpose::Benches] {
             assert!(packages.iter().any(|package| package.purpose == purpose), "{purpose:?}");
         }
     }

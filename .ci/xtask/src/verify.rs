@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use crate::cache;
 use crate::command_line::VerifyOptions;
 use crate::context::Context;
 use crate::log::Log;
@@ -37,7 +36,8 @@ pub(crate) fn run(tree: &Tree, options: &VerifyOptions) -> Result<ExitCode, Red>
     let _alone = lock(&folder)?;
     let inputs = inputs(tree)?;
     let fresh = RefCell::default();
-    let context = Context { tree, cache: cache::folder()?, long: options.all, fresh };
+    let cache = build_cache::root().map_err(|error| Red::caller_first(error.to_string()))?;
+    let context = Context { tree, cache, long: options.all, fresh };
     if fs::read_to_string(folder.join(NOTE)).ok().as_ref() != Some(&inputs) {
         context.made("the target folder was not built by a green run with these dependencies");
     }

@@ -163,6 +163,8 @@ enum Step {
     Owe(u64, u64),
     OweWord(u64, u64),
     Next(u64),
+    /// With the pages at every third place hot.
+    Hurry(u64, u64),
     Burst(u64),
     Settle(u64, u64),
     Lose(u64, u64),
@@ -180,6 +182,7 @@ fn step() -> impl Strategy<Value = Step> {
             Step::OweWord(at, if at == 4 { word & ((1 << (LIMIT - 256)) - 1) } else { word })
         }),
         6 => (1..40u64).prop_map(Step::Next),
+        3 => (1..40u64, 0..3u64).prop_map(|(max, place)| Step::Hurry(max, place)),
         3 => (1..40u64).prop_map(Step::Burst),
         4 => (0..400u64, 0..60u64).prop_map(|(back, length)| Step::Settle(back, length)),
         2 => (0..400u64, 0..60u64).prop_map(|(back, length)| Step::Lose(back, length)),
@@ -208,12 +211,13 @@ impl Naive {
         self.owed.insert(page);
     }
 
-    fn send(&mut self, send: PageSend, in_burst: bool) -> Result<(), TestCaseError> {
+    /// `waits` says which pages wait for the acknowledgement of an earlier send.
+    fn send(&mut self, send: PageSend, waits: impl Fn(u64) -> bool) -> Result<(), TestCaseError> {
         for (gfn, number) in send.run.frames().zip(send.first_number.0..) {
             let page = gfn.0;
             prop_assert!(self.owed.remove(&page), "page {} was not owed", page);
             prop_assert!(!HOLE.contains(&page), "page {} does not exist", page);
-            prop_assert!(in_burst || !self.is_in_flight(page), "page {} had to wait", page);
+            prop_assert!(!(waits(page) && self.is_in_flight(page)), "page {} had to wait", page);
             prop_assert!(self.latest.insert(page, number).is_none_or(|older| older < number));
             self.held.remove(&page);
             self.outstanding.insert(number, (page, self.version[&page]));
@@ -291,20 +295,27 @@ fn take(step: &Step, ledger: &mut Ledger, naive: &mut Naive) -> Result<(), TestC
             ledger.owe_words(Gfn(at * 64), &[word]).unwrap();
             (0..64).filter(|bit| word & (1 << bit) != 0).for_each(|bit| naive.dirty(at * 64 + bit));
         }
-        Step::Next(max) | Step::Burst(max) => {
-            let in_burst = matches!(step, Step::Burst(_));
-            let next = if in_burst {
-                ledger.next_run_in_burst(at_most(max))
-            } else {
-                ledger.next_run(at_most(max))
+        Step::Next(max) | Step::Hurry(max, _) | Step::Burst(max) => {
+            let waits = |page: u64| match step {
+                Step::Hurry(_, place) => page % 3 == *place,
+                step => matches!(step, Step::Next(_)),
+            };
+            let mut hot = PageSet::new(Gfn(LIMIT));
+            for page in (0..LIMIT).filter(|page| waits(*page)) {
+                hot.insert(run(page, 1)).unwrap();
+            }
+            let next = match step {
+                Step::Next(_) => ledger.next_run(at_most(max)),
+                Step::Burst(_) => ledger.next_run_in_burst(at_most(max)),
+                _ => ledger.next_run_with_bases(at_most(max), Some(&hot), &mut Vec::new()),
             };
             match next {
                 Some(send) => {
                     prop_assert!(send.run.pages() <= max);
-                    naive.send(send, in_burst)?;
+                    naive.send(send, waits)?;
                 }
                 None => prop_assert!(
-                    naive.owed.iter().all(|page| !in_burst && naive.is_in_flight(*page)),
+                    naive.owed.iter().all(|page| waits(*page) && naive.is_in_flight(*page)),
                     "a page is ready and was not handed out"
                 ),
             }
@@ -342,7 +353,7 @@ proptest! {
         naive.lose(1..ledger.next_number().0);
         naive.held.clear();
         while let Some(send) = ledger.next_run_in_burst(at_most(end)) {
-            naive.send(send, true)?;
+            naive.send(send, |_| false)?;
             ledger.settle(send.numbers()).unwrap();
             naive.settle(send.numbers().start.0..send.numbers().end.0);
         }

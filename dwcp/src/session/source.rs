@@ -25,6 +25,7 @@ use super::{Agreement, Fault, SourceTimers};
 use crate::digest::{DigestKey, PageDigest};
 use crate::ledger::{Ledger, LedgerError, SendNumber};
 use crate::page::{Gfn, PageRun};
+use crate::page_set::PageSet;
 use crate::pba::LinkEstimator;
 use crate::wire::{Ask, Expected, Header, HeaderBytes, Kind, Message, PeerAnswer, StreamId, Text};
 
@@ -171,6 +172,15 @@ impl Source {
     pub fn offered(&mut self) {
         if let Phase::Live(live) = &mut self.phase {
             live.is_offered = true;
+        }
+    }
+
+    /// The guest is about to stop. Until it does, a page that is on its way goes out again if it is owed, in
+    /// full, unless it is in this set: so little is left for the last burst. Pages that the guest writes all the
+    /// time would only fill the link with copies of themselves: see [`crate::pba::HotPages`].
+    pub fn hurry(&mut self, hot: PageSet) {
+        if let Phase::Live(live) = &mut self.phase {
+            live.hot = Some(hot);
         }
     }
 

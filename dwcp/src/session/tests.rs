@@ -9,6 +9,7 @@ use crate::digest::{DigestKey, Root};
 use crate::hde::{Base, Decoder, Encoder, Held, Ladder, Offer, Sending, Shadow, Tier, TierCounts};
 use crate::ledger::SendNumber;
 use crate::page::{PAGE_BYTES, Page};
+use crate::page_set::PageSet;
 use crate::wire::{
     Ask, HEADER_BYTES, Header, HeaderError, Kind, Limits, Message, PeerAnswer, Permit, StatePart,
     StreamId, Text,
@@ -647,6 +648,36 @@ fn a_worker_whose_stream_is_gone_drops_what_it_encoded() {
     assert_eq!(pair.source.handle_encoded(pair.now, &draft, &[], 10), None);
     pair.source.handle_written(pair.now, data);
     assert_eq!(pair.source.ledger().owed(), 1);
+}
+
+#[test]
+fn in_a_hurry_only_hot_pages_wait_for_an_acknowledgement() {
+    let mut pair = Pair::greeted();
+    let write = |pair: &mut Pair, byte| (5..7).for_each(|gfn| pair.write(gfn, byte));
+    write(&mut pair, 1);
+    let first = pair.send(CONTROL).expect("both pages");
+    write(&mut pair, 2);
+    assert!(pair.send(CONTROL).is_none(), "one send of each is on its way");
+    let mut hot = PageSet::new(pair.source.ledger().owed_pages().limit());
+    hot.insert(run(5, 1)).unwrap();
+    pair.source.hurry(hot);
+    let second = pair.send(CONTROL).expect("page 6 again");
+    assert!(pair.send(CONTROL).is_none(), "page 5 is hot");
+    pair.arrive(CONTROL, &first).unwrap();
+    pair.arrive(CONTROL, &second).unwrap();
+    assert_eq!((pair.memory.0[5][0], pair.memory.0[6][0]), (1, 2));
+    assert_eq!(pair.tiers.of(Tier::Delta).pages, 0, "what is on its way is no base");
+
+    // The switch comes to nothing: every page waits again.
+    pair.source.offered();
+    pair.source.switch(pair.now, vec![1]).unwrap();
+    pair.now += SourceTimers::default().switch_budget;
+    pair.source.handle_timeout(pair.now);
+    pair.exchange(CONTROL);
+    pair.write(9, 1);
+    pair.send(CONTROL).expect("page 9");
+    pair.write(9, 2);
+    assert!(pair.send(CONTROL).is_none());
 }
 
 #[test]

@@ -13,8 +13,9 @@ use crate::acp::{Actor, Event, HostName, Nonce, PermitState, SessionId, Successo
 use crate::amst::StreamCount;
 use crate::digest::DigestKey;
 use crate::hde::{Base, Encoder, Ladder, LadderStep, Offer, Sending, Shadow};
+use crate::ledger::SendNumber;
 use crate::page::Gfn;
-use crate::pba::{Debt, Decision, DirtyEstimator, EncoderEstimator, Outlook, decide};
+use crate::pba::{Debt, Decision, DirtyEstimator, EncoderEstimator, HotPages, Outlook, decide};
 use crate::session::{Agreement, Draft, Source, SourceEnd, SourceEvent, SourceTimers, Transmit};
 use crate::wire::{HEADER_BYTES, StreamId};
 
@@ -22,6 +23,10 @@ use crate::wire::{HEADER_BYTES, StreamId};
 const ROUNDS_MAX: u32 = 12;
 /// The same, while there is hope.
 const HOPEFUL_ROUNDS_MAX: u32 = 40;
+
+/// How often the dirty log is harvested while the guest runs on to its stop. Half of it is what the guest has
+/// written since, on average, when it stops; and small batches fill congestion windows with their heads.
+const SETTLING_HARVEST: Duration = Duration::from_millis(10);
 
 pub(super) struct SourceProcess {
     pub(super) guest: Guest,
@@ -44,6 +49,7 @@ pub(super) struct Attempt {
     predictor: Option<Predictor>,
     streams: Option<StreamCount>,
     settles_first: bool,
+    settling: Option<Settling>,
     is_offered: bool,
     wants_switch: bool,
     pages_at_switch: u64,
@@ -58,6 +64,15 @@ struct Predictor {
     encoders: EncoderEstimator,
     harvested_at: Duration,
     budget: Duration,
+}
+
+/// The guest runs on until all that went out before the decision to stop it is acknowledged, and the burst has
+/// the link to itself. What the guest writes meanwhile goes out at once.
+struct Settling {
+    /// The first number that was drawn after the decision.
+    below: SendNumber,
+    hot: HotPages,
+    harvested_at: Duration,
 }
 
 /// How an attempt ended for its process.
@@ -133,6 +148,7 @@ impl SourceProcess {
             }),
             streams: scenario.adapts_streams.then(|| StreamCount::new(scenario.data_streams)),
             settles_first: scenario.settles_first,
+            settling: None,
             is_offered: false,
             wants_switch: false,
             pages_at_switch: scenario.pages_at_switch,
@@ -179,6 +195,7 @@ impl SourceProcess {
                     self.guest.is_running = true;
                     self.rounds = 0;
                     attempt.wants_switch = false;
+                    attempt.settling = None;
                 }
                 SourceEvent::Parted => attempt.in_doubt = true,
                 SourceEvent::Over(end) => attempt.end = Some(end),
@@ -239,8 +256,7 @@ impl SourceProcess {
         }
         attempt.adapt_streams(now);
         if attempt.source.ledger().owed() == 0 && !attempt.wants_switch {
-            let dirty = self.guest.take_dirty();
-            attempt.source.owe_words(Gfn(0), &dirty).expect("the guest's pages");
+            let dirty = attempt.harvest(&mut self.guest);
             if attempt.speculates {
                 attempt.source.speculate(self.guest.state());
             }
@@ -258,13 +274,11 @@ impl SourceProcess {
                 attempt.source.offered();
             }
         }
-        if attempt.wants_switch && attempt.is_offered {
+        if attempt.wants_switch && attempt.is_offered && attempt.is_settled(now, &mut self.guest) {
             attempt.source.drain();
-            let is_empty = !attempt.settles_first || attempt.source.ledger().in_flight() == 0;
-            if attempt.source.is_drained() && is_empty {
+            if attempt.source.is_drained() {
                 self.guest.is_running = false;
-                let dirty = self.guest.take_dirty();
-                attempt.source.owe_words(Gfn(0), &dirty).expect("the guest's pages");
+                attempt.harvest(&mut self.guest);
                 let state = self.guest.state();
                 match attempt.source.switch(now, state.clone()) {
                     Ok(()) => {
@@ -333,6 +347,39 @@ impl Attempt {
         };
         self.settles_first = stop.settles_first;
         is_time
+    }
+
+    /// What the guest has written since the last time is owed; returns that as a bitmap.
+    fn harvest(&mut self, guest: &mut Guest) -> Vec<u64> {
+        let dirty = guest.take_dirty();
+        self.source.owe_words(Gfn(0), &dirty).expect("the guest's pages");
+        dirty
+    }
+
+    /// Whether the guest may stop, as far as what is on its way is concerned.
+    fn is_settled(&mut self, now: Duration, guest: &mut Guest) -> bool {
+        if !self.settles_first {
+            return true;
+        }
+        if self.predictor.is_none() {
+            self.source.drain();
+            return self.source.ledger().in_flight() == 0;
+        }
+        let (below, limit) =
+            (self.source.ledger().next_number(), self.source.ledger().owed_pages().limit());
+        let begin = || Settling { below, hot: HotPages::new(limit), harvested_at: Duration::ZERO };
+        let settling = self.settling.get_or_insert_with(begin);
+        if self.source.ledger().settled_below() >= settling.below {
+            return true;
+        }
+        if now >= settling.harvested_at + SETTLING_HARVEST && self.source.is_drained() {
+            settling.harvested_at = now;
+            let dirty = guest.take_dirty();
+            settling.hot.observe(&dirty).expect("the guest's pages");
+            self.source.hurry(settling.hot.pages().clone());
+            self.source.owe_words(Gfn(0), &dirty).expect("the guest's pages");
+        }
+        false
     }
 
     fn frame(&mut self, now: Duration, transmit: Transmit, guest: &Guest) -> Option<Vec<u8>> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dwcp::hde::{Encoder, Ladder, Sending};
 use dwcp::page::{Gfn, PAGE_BYTES, PageRun};
+use dwcp::page_set::PageSet;
 use dwcp::session::{Source, SourceEnd, SourceEvent, SourceTimers, Transmit};
 use dwcp::wire::{Kind, PeerAnswer, StreamId, Text};
 use dwcp_fuzz::{FRAMES, Script, agreement, header};
@@ -90,10 +91,16 @@ impl Caller {
                 self.offered = true;
             }
             13 => self.switched |= self.source.switch(self.now, vec![script.byte(); 40]).is_ok(),
-            14 => match script.byte() % 4 {
+            14 => match script.byte() % 5 {
                 0 => self.source.speculate(vec![1; 50]),
                 1 => self.source.drain(),
-                2 => drop(self.source.abort("the user gave up")),
+                2 => {
+                    let mut hot = PageSet::new(Gfn(FRAMES));
+                    let page = PageRun::new(Gfn(u64::from(script.byte()) % FRAMES), 1);
+                    hot.insert(page.expect("a page")).expect("a page below the limit");
+                    self.source.hurry(hot);
+                }
+                3 => drop(self.source.abort("the user gave up")),
                 _ => self.answer(script.byte()),
             },
             _ => {}

@@ -12,6 +12,7 @@ use crate::session::{Agreement, Fault};
 
 /// Gaps between the numbers of batches that arrived: each stream may have a few on their way. More
 /// mean a peer that wants our memory.
+/// SPEC.md, section 4, tells sources.
 const GAPS_MAX: usize = 16 << 10;
 
 /// The guest's memory at the destination, where nothing runs yet.

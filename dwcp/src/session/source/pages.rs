@@ -16,6 +16,10 @@ use crate::wire::StreamId;
 
 const MOST: NonZeroU64 = NonZeroU64::new(BATCH_PAGES_MAX as u64).expect("not zero");
 
+/// No page goes out a second time in a hurry while so many numbers are unsettled: a stream that stands still
+/// would take one copy after the other, and leave more gaps at the destination than it bears.
+const HURRY_NUMBERS_MAX: u64 = 4096;
+
 /// What an attempt has cost so far, in pages and events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -60,6 +64,15 @@ struct Carried {
     batches: VecDeque<Sending>,
     /// When a frame was last written, or the oldest batch last settled.
     quiet_since: Duration,
+}
+
+/// Which pages of those on their way may go out again.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Haste<'a> {
+    /// All but these; `None` is no page.
+    Waits(Option<&'a PageSet>),
+    /// All. So many streams share what is owed.
+    Burst(NonZeroU64),
 }
 
 /// A batch on its way.
@@ -131,26 +144,31 @@ impl PagesOut {
         Ok(new)
     }
 
-    /// The next batch for a stream, if a page is ready. In a burst, so many streams share what is owed.
+    /// The next batch for a stream, if a page is ready.
     pub(super) fn draft(
         &mut self,
         now: Duration,
         stream: StreamId,
-        burst: Option<NonZeroU64>,
+        haste: Haste<'_>,
     ) -> Option<Draft> {
         let (mut runs, mut bases) = (Vec::new(), Vec::new());
         let mut is_in_full = false;
         let (settled_below, first_number) =
             (self.ledger.settled_below(), self.ledger.next_number());
         let batch_pages = self.batch_pages.min(self.peer_batch_pages);
-        let burst =
-            burst.map(|streams| amst::burst_batch(self.ledger.owed(), streams, batch_pages));
-        let mut room = Some(burst.unwrap_or(batch_pages));
+        let unsettled = first_number.0 - settled_below.0;
+        let haste = match haste {
+            Haste::Waits(Some(_)) if unsettled > HURRY_NUMBERS_MAX => Haste::Waits(None),
+            haste => haste,
+        };
+        let mut room = Some(match haste {
+            Haste::Waits(_) => batch_pages,
+            Haste::Burst(streams) => amst::burst_batch(self.ledger.owed(), streams, batch_pages),
+        });
         while let Some(max_pages) = room {
-            let send = if burst.is_some() {
-                self.ledger.next_run_in_burst(max_pages)
-            } else {
-                self.ledger.next_run_with_bases(max_pages, &mut bases)
+            let send = match haste {
+                Haste::Waits(hot) => self.ledger.next_run_with_bases(max_pages, hot, &mut bases),
+                Haste::Burst(_) => self.ledger.next_run_in_burst(max_pages),
             };
             let Some(send) = send else { break };
             is_in_full |= self.in_full.remove(send.run).expect("a page of the ledger") > 0;

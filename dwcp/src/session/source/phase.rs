@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::page_set::PageSet;
 use crate::session::timers::ASK_EVERY;
 use crate::wire::{Permit, Text};
 
@@ -32,6 +33,8 @@ pub(super) enum Phase {
 pub(super) struct Live {
     /// `Offered` is durable: a switch may begin.
     pub(super) is_offered: bool,
+    /// Shortly before the guest stops: only these pages wait for an acknowledgement.
+    pub(super) hot: Option<PageSet>,
     /// No new batch is begun, so that the streams run empty before the guest stops.
     pub(super) is_draining: bool,
 }
@@ -53,7 +56,7 @@ pub(super) struct Switch {
 impl Switch {
     /// The guest runs on; the offer stays.
     pub(super) fn cancel(self) -> Live {
-        Live { is_offered: true, is_draining: false }
+        Live { is_offered: true, ..Live::default() }
     }
 
     /// The permit frame is in the caller's hands: from here on, only an answer tells who runs.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::link;
+use super::pages::Haste;
 use super::phase::Phase;
 use super::{Draft, Source, SourceEvent};
 use crate::digest::Root;
@@ -57,14 +58,14 @@ impl Source {
     }
 
     fn draft(&mut self, now: Duration, stream: StreamId) -> Option<Draft> {
-        let burst = match &self.phase {
-            Phase::Live(live) if !live.is_draining => None,
+        let haste = match &self.phase {
+            Phase::Live(live) if !live.is_draining => Haste::Waits(live.hot.as_ref()),
             Phase::Switch(_) | Phase::Parted(_) => {
-                Some(self.link.connection()?.streams(self.data_streams))
+                Haste::Burst(self.link.connection()?.streams(self.data_streams))
             }
             Phase::Live(_) | Phase::Over => return None,
         };
-        self.pages.draft(now, stream, burst)
+        self.pages.draft(now, stream, haste)
     }
 
     fn state_part(&mut self, stream: StreamId) -> Option<Vec<u8>> {
