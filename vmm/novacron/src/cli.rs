@@ -100,6 +100,9 @@ pub(crate) struct CpuOptions {
     /// Show a model's CPUID instead of this host's
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<CpuModel>,
+    /// vCPUs of the machine whose CPUID is shown
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "model")]
+    pub(crate) cpus: u32,
     /// For people or for programs
     #[arg(long, value_name = "FORM", default_value = "text")]
     pub(crate) output: OutputForm,

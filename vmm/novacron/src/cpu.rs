@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use machine::{CommonCpu, CpuDifference, CpuModel, CpuidLeaf, Features, Host, HostCpu};
+use machine::{CommonCpu, CpuCount, CpuDifference, CpuModel, CpuidLeaf, Features, Host, HostCpu};
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
@@ -36,13 +36,17 @@ struct ModelDocument {
     name: CpuModel,
     version: Option<u16>,
     features: Features,
-    /// As the vCPU of a machine with one sees it.
+    /// As the first vCPU sees it.
     cpuid: Vec<CpuidLeaf>,
 }
 
 pub(crate) fn cpu(options: &CpuOptions) -> Result<(), Failure> {
     match (options.model, &options.other) {
-        (Some(model), _) => show_model(model, options.output),
+        (Some(model), _) => {
+            let cpus = CpuCount::try_from(options.cpus)
+                .map_err(|error| Failure::Other(format!("--cpus: {error}")))?;
+            show_model(model, cpus, options.output)
+        }
         (None, Some(other)) => {
             let other = read(other)?;
             compare(&this_host()?.host, &other.host, options.output)
@@ -89,14 +93,14 @@ fn show_host(document: &HostDocument, form: OutputForm) -> Result<(), Failure> {
             (true, Some(version)) => format!("offered, table {version}: the same on every host"),
             (true, None) => "offered: all below, on hosts that have it all".to_owned(),
         };
-        print_list(&format!("  {:<9}", name.name()), &word);
+        print_list(&format!("  {:<10}", name.name()), &word);
     }
     print_features("Features", &profile.features);
     Ok(())
 }
 
-fn show_model(model: CpuModel, form: OutputForm) -> Result<(), Failure> {
-    let (Some(profile), Some(cpuid)) = (model.profile(), model.cpuid(1)) else {
+fn show_model(model: CpuModel, cpus: CpuCount, form: OutputForm) -> Result<(), Failure> {
+    let (Some(profile), Some(cpuid)) = (model.profile(), model.cpuid(cpus.get())) else {
         let why = "--model host: it is another on each host; `novacron cpu` shows this one";
         return Err(Failure::Other(why.to_owned()));
     };
@@ -107,7 +111,7 @@ fn show_model(model: CpuModel, form: OutputForm) -> Result<(), Failure> {
     }
     println!("CPU model {model}, table {}", document.version.unwrap_or_default());
     print_features("Features", &document.features);
-    println!("CPUID of a machine with one vCPU:");
+    println!("CPUID of the first of {} vCPUs:", cpus.get());
     println!("  leaf        subleaf  eax       ebx       ecx       edx");
     for CpuidLeaf { leaf, subleaf, eax, ebx, ecx, edx } in &document.cpuid {
         println!("  {leaf:#010x}  {subleaf:<7}  {eax:08x}  {ebx:08x}  {ecx:08x}  {edx:08x}");

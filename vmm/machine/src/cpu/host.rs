@@ -14,6 +14,14 @@ const TSC_DEADLINE: u32 = 1 << 24;
 const HYPERVISOR: u32 = 1 << 31;
 /// Leaf 1: EDX; a machine with more than one vCPU has it, whatever the host.
 const HTT: u32 = 1 << 28;
+/// Leaf 1: ECX; nested virtualization on Intel.
+const VMX: u32 = 1 << 5;
+/// Leaf 0x80000001: ECX; nested virtualization on AMD.
+const SVM: u32 = 1 << 2;
+/// Leaf 0x80000001: ECX; AMD's own topology leaves, which we do not fill.
+const TOPOEXT: u32 = 1 << 22;
+/// The leaf that says more of SVM.
+const SVM_FEATURES: u32 = 0x8000_000a;
 
 /// A host's CPU, seen by the machines on it: what one host tells another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +53,7 @@ impl HostCpu {
         Ok(Self { family, model, stepping: signature & 0xf, profile: CpuProfile::of(&entries) })
     }
 
-    /// KVM's answer, and what it leaves to us to say.
+    /// KVM's answer, with what it leaves to us to say, and without what no guest gets.
     pub(super) fn entries(host: &Host) -> Result<Vec<kvm_cpuid_entry2>, HostError> {
         let has_deadline_timer = host.has_tsc_deadline_timer();
         let entries = complete(host.supported_cpuid()?.to_vec(), has_deadline_timer);
@@ -55,17 +63,25 @@ impl HostCpu {
     }
 }
 
-/// `KVM_GET_SUPPORTED_CPUID` says nothing of what depends on how the VM is made: the LAPIC is KVM's.
+/// `KVM_GET_SUPPORTED_CPUID` says nothing of what depends on how the VM is made: the LAPIC is KVM's. Nested
+/// virtualization is hidden, as its state is not among what is saved.
 fn complete(
     mut supported: Vec<kvm_cpuid_entry2>,
     has_deadline_timer: bool,
 ) -> Vec<kvm_cpuid_entry2> {
-    for entry in supported.iter_mut().filter(|entry| entry.function == 1) {
-        entry.ecx |= HYPERVISOR | X2APIC;
-        if has_deadline_timer {
-            entry.ecx |= TSC_DEADLINE;
+    supported.retain(|entry| entry.function != SVM_FEATURES);
+    for entry in &mut supported {
+        match entry.function {
+            0x1 => {
+                entry.ecx = (entry.ecx & !VMX) | HYPERVISOR | X2APIC;
+                if has_deadline_timer {
+                    entry.ecx |= TSC_DEADLINE;
+                }
+                entry.edx |= HTT;
+            }
+            0x8000_0001 => entry.ecx &= !(TOPOEXT | SVM),
+            _ => {}
         }
-        entry.edx |= HTT;
     }
     supported
 }
@@ -81,6 +97,16 @@ mod tests {
             let entries = complete(vec![plain(1, [0; 4])], has);
             assert_eq!(entries[0].ecx & TSC_DEADLINE != 0, has);
         }
+    }
+
+    #[test]
+    fn nested_virtualization_is_hidden_as_its_state_is_not_saved() {
+        let all = [0, 0, u32::MAX, 0];
+        let supported = vec![plain(1, all), plain(0x8000_0001, all), plain(SVM_FEATURES, all)];
+        let entries = complete(supported, true);
+        assert_eq!(entries[0].ecx & VMX, 0);
+        assert_eq!(entries[1].ecx & SVM, 0);
+        assert_eq!(entries.len(), 2);
     }
 
     #[test]

@@ -42,14 +42,17 @@ pub(super) fn indexed(leaf: u32, subleaf: u32, registers: [u32; 4]) -> kvm_cpuid
     kvm_cpuid_entry2 { index: subleaf, flags: SIGNIFICANT_INDEX, ..plain(leaf, registers) }
 }
 
-/// A register of a leaf; 0 where the CPUID has no such leaf.
+/// A register of a leaf, found as KVM finds it (kernel: arch/x86/kvm/cpuid.c, `cpuid_entry2_find`); 0 where the CPUID has
+/// no such leaf.
 pub(super) fn register(
     entries: &[kvm_cpuid_entry2],
     leaf: u32,
     subleaf: u32,
     register: Register,
 ) -> u32 {
-    let is_it = |e: &&kvm_cpuid_entry2| e.function == leaf && e.index == subleaf;
+    let has_subleaves = |e: &kvm_cpuid_entry2| e.flags & SIGNIFICANT_INDEX != 0;
+    let is_it =
+        |e: &&kvm_cpuid_entry2| e.function == leaf && (e.index == subleaf || !has_subleaves(e));
     entries.iter().find(is_it).map_or(0, |entry| match register {
         Register::Eax => entry.eax,
         Register::Ebx => entry.ebx,

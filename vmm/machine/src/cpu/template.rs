@@ -12,14 +12,8 @@ use super::msr;
 use super::profile::CpuProfile;
 use crate::kvm::Host;
 
-/// Leaf 1: ECX; nested virtualization on Intel.
-const VMX: u32 = 1 << 5;
 /// Leaf 1: EDX says that the "logical processors" byte of EBX is valid.
 const HTT: u32 = 1 << 28;
-/// Leaf 0x80000001: ECX; nested virtualization on AMD.
-const SVM: u32 = 1 << 2;
-/// Leaf 0x80000001: ECX; AMD's own topology leaves, which we do not fill.
-const TOPOEXT: u32 = 1 << 22;
 
 /// The CPUID of a machine, to be completed for each vCPU. This host can give it: there is no way to have one that
 /// was not checked.
@@ -63,18 +57,15 @@ impl CpuidTemplate {
     }
 
     fn of_entries(model: CpuModel, mut entries: Vec<kvm_cpuid_entry2>, cpus: u8) -> Self {
-        // The topology leaves of KVM's answer describe the host, and ours come per vCPU; nested virtualization is
-        // hidden, as its state is not among what is saved.
-        entries.retain(|entry| !matches!(entry.function, 0xb | 0x1f | 0x8000_000a));
+        // The topology leaves of KVM's answer describe the host; ours come per vCPU.
+        entries.retain(|entry| !matches!(entry.function, 0xb | 0x1f));
         let last_core = u32::from(cpus) - 1;
         for entry in &mut entries {
             match entry.function {
                 0x1 => {
-                    entry.ecx &= !VMX;
                     entry.edx = if cpus > 1 { entry.edx | HTT } else { entry.edx & !HTT };
                 }
                 0x4 => describe_cache(entry, last_core),
-                0x8000_0001 => entry.ecx &= !(TOPOEXT | SVM),
                 // Intel reserves ECX.
                 0x8000_0008 if model == CpuModel::Host => {
                     entry.ecx = (entry.ecx & !0xf0ff) | last_core;
@@ -181,7 +172,6 @@ fn topology(apic_id: u8, cpus: u8) -> [kvm_cpuid_entry2; 3] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::leaf::plain;
     use super::*;
 
     fn template(cpus: u8) -> CpuidTemplate {
@@ -220,15 +210,5 @@ mod tests {
         assert_eq!(cpuid.as_slice().iter().filter(|e| e.function == 0xb).count(), 3);
         assert!(cpuid.as_slice().iter().all(|e| e.function != 0x1f));
         assert_eq!(find(&cpuid, 0x4, 3).eax, (1 << 26) | (1 << 14) | 0x63);
-    }
-
-    #[test]
-    fn nested_virtualization_is_hidden_as_its_state_is_not_saved() {
-        let all = [0, 0, u32::MAX, 0];
-        let supported = vec![plain(1, all), plain(0x8000_0001, all), plain(0x8000_000a, all)];
-        let cpuid = CpuidTemplate::of_entries(CpuModel::Host, supported, 1).for_vcpu(0).unwrap();
-        assert_eq!(find(&cpuid, 1, 0).ecx & VMX, 0);
-        assert_eq!(find(&cpuid, 0x8000_0001, 0).ecx & SVM, 0);
-        assert!(cpuid.as_slice().iter().all(|e| e.function != 0x8000_000a));
     }
 }

@@ -129,7 +129,6 @@ impl VmParts {
         if usize::from(cpus) > host.max_vcpus() {
             return Err(VmError::TooManyCpus(host.max_vcpus()));
         }
-        check_address_bits(config, &cpuid)?;
         let vm = Arc::new(host.create_vm()?);
         set_slots(&vm, &ram, false)?;
         enable_manual_protect(&vm)?;
@@ -191,7 +190,11 @@ impl VmParts {
     }
 }
 
-fn check_address_bits(config: MachineConfig, cpuid: &CpuidTemplate) -> Result<(), VmError> {
+/// A guest that cannot address its memory would not find it out before it uses it.
+pub(super) fn check_address_bits(
+    config: MachineConfig,
+    cpuid: &CpuidTemplate,
+) -> Result<(), VmError> {
     let end = config.memory.regions().map(|region| region.end()).max().unwrap_or(0);
     let bits = cpuid.profile().physical_address_bits;
     if 1_u64.checked_shl(bits).is_some_and(|limit| end > limit) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::config::MachineConfig;
-use super::create::{VmError, VmParts};
+use super::create::{VmError, VmParts, check_address_bits};
 use super::saved::VmStateV1;
 use crate::boot::{BootError, BootSource};
 use crate::cpu::CpuidTemplate;
@@ -45,6 +45,7 @@ impl Paused {
     /// When the host does not offer the CPU model or has too little memory, or KVM refuses a part.
     pub fn new(host: &Host, config: MachineConfig) -> Result<Self, VmError> {
         let cpuid = CpuidTemplate::new(host, config.cpu, config.cpus.get())?;
+        check_address_bits(config, &cpuid)?;
         let ram = Arc::new(GuestRam::new(config.memory)?);
         Self::around(host, config, cpuid, ram)
     }
