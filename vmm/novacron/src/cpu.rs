@@ -60,7 +60,12 @@ fn this_host() -> Result<HostDocument, Failure> {
     let models = CpuModel::ALL.map(|name| {
         let lacks = name.check(&host.profile).err();
         let is_offered = lacks.is_none();
-        Offer { name, version: name.version(), is_offered, lacks: lacks.unwrap_or_default() }
+        Offer {
+            name,
+            version: name.version(),
+            is_offered,
+            lacks: lacks.map(|lacks| *lacks).unwrap_or_default(),
+        }
     });
     Ok(HostDocument { host, models: models.into() })
 }

@@ -34,8 +34,8 @@ impl CommonCpu {
             only_here: here.features.without(&there.features),
             only_there: there.features.without(&here.features),
             best: baselines.filter(is_offered).max(),
-            host_to_there: there.check(here, true).err(),
-            host_to_here: here.check(there, true).err(),
+            host_to_there: there.check(here, true).err().map(|lacks| *lacks),
+            host_to_here: here.check(there, true).err().map(|lacks| *lacks),
         }
     }
 }
@@ -61,6 +61,7 @@ mod tests {
         assert_eq!(common.best, Some(CpuModel::X86V2));
         assert_eq!(common.only_here.to_string(), "avx2, bmi2");
         assert!(common.only_there.is_empty());
+        assert_eq!(common.both, there.features);
         let to_there = common.host_to_there.unwrap().to_string();
         assert_eq!(to_there, "avx2, bmi2, the vendor GenuineIntel");
         assert_eq!(common.host_to_here.unwrap().to_string(), "the vendor AuthenticAMD");

@@ -80,7 +80,7 @@ impl CpuModel {
     ///
     /// # Errors
     /// Everything that is missing.
-    pub fn check(self, host: &CpuProfile) -> Result<(), CpuDifference> {
+    pub fn check(self, host: &CpuProfile) -> Result<(), Box<CpuDifference>> {
         self.profile().map_or(Ok(()), |needed| host.check(&needed, false))
     }
 

@@ -101,7 +101,7 @@ impl CpuProfile {
     ///
     /// # Errors
     /// Everything that is missing.
-    pub fn check(&self, needed: &Self, same_vendor: bool) -> Result<(), CpuDifference> {
+    pub fn check(&self, needed: &Self, same_vendor: bool) -> Result<(), Box<CpuDifference>> {
         let is_other_vendor = same_vendor && needed.vendor != self.vendor;
         let has_fewer_bits = needed.physical_address_bits > self.physical_address_bits;
         let xsave = needed.xsave.iter().filter(|area| !self.xsave.contains(area));
@@ -113,7 +113,7 @@ impl CpuProfile {
             xsave: xsave.copied().collect(),
             exact: leaves.copied().collect(),
         };
-        if difference == CpuDifference::default() { Ok(()) } else { Err(difference) }
+        if difference == CpuDifference::default() { Ok(()) } else { Err(Box::new(difference)) }
     }
 }
 

@@ -46,7 +46,7 @@ impl CpuidTemplate {
             Ok(()) => Ok(template),
             Err(lacks) => {
                 let instead = CpuModel::best_for(&profile);
-                Err(CpuError::NotOffered { model, lacks: Box::new(lacks), instead })
+                Err(CpuError::NotOffered { model, lacks, instead })
             }
         }
     }
@@ -142,7 +142,7 @@ impl SavedCpuid {
             Ok(()) => Ok(template),
             Err(lacks) => {
                 let instead = CpuModel::best_for(&offered);
-                Err(CpuError::GuestHasMore { model, lacks: Box::new(lacks), instead })
+                Err(CpuError::GuestHasMore { model, lacks, instead })
             }
         }
     }
