@@ -22,7 +22,7 @@ const EXPLAINED: [(&str, &str); 9] = [
     ("PCI: Fatal: No config space access function found", "the machine has no PCI host bridge yet"),
     ("PCI: System does not support PCI", "the machine has no PCI host bridge yet"),
     ("kvm_amd: SVM not supported by CPU", "a machine of ours offers its guest no virtualisation"),
-    ("kvm_amd: CPU 0 isn't AMD or Hygon", "every baseline model's vendor is Intel"),
+    ("kvm_amd: CPU ", "it is not AMD's: every baseline model's vendor is Intel"),
     ("kvm_intel: VMX not supported by CPU", "this kernel is a host's kernel too, on an AMD CPU"),
     ("hrtimer: interrupt took", "it is emulated, on processors that other work wants too"),
     ("rtc_cmos rtc_cmos: broken or not accessible", "the machine has no CMOS clock yet"),

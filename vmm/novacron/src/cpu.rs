@@ -96,7 +96,9 @@ fn show_host(document: &HostDocument, form: OutputForm) -> Result<(), Failure> {
         let word = match (is_offered, version) {
             (false, _) => format!("lacks {lacks}"),
             (true, Some(version)) => format!("offered, table {version}: the same on every host"),
-            (true, None) => "offered: all below, on hosts that have it all".to_owned(),
+            (true, None) => {
+                "offered: all features below; it moves only to hosts that have them all".to_owned()
+            }
         };
         print_list(&format!("  {:<10}", name.name()), &word);
     }
