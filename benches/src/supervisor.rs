@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use dwcp::acp::{Nonce, VmId};
 use machine::{
-    BootOrder, Channel, CpuCount, Form, HandOverOrder, HandOverReport, Limits, MachineConfig,
-    MachineProcess, MemoryLayout, Order, PermitFile, ReceiveOrder, Report,
+    BootOrder, Channel, CpuCount, CpuModel, Form, HandOverOrder, HandOverReport, Limits,
+    MachineConfig, MachineProcess, MemoryLayout, Order, PermitFile, ReceiveOrder, Report,
 };
 
 use crate::executable::Executable;
@@ -36,7 +36,7 @@ impl Shape {
         let cpus = CpuCount::try_from(self.cpus).map_err(Stop::failed("vCPUs"))?;
         let memory =
             MemoryLayout::new(self.memory, self.hole_start).map_err(Stop::failed("memory"))?;
-        Ok(MachineConfig { cpus, memory })
+        Ok(MachineConfig { cpus, cpu: CpuModel::Host, memory })
     }
 }
 

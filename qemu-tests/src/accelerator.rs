@@ -47,12 +47,15 @@ impl Accelerator {
         }
     }
 
-    /// QEMU's arguments for it.
-    pub(crate) fn arguments(self) -> [&'static str; 4] {
-        match self {
-            Self::Emulation => ["-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU],
-            Self::EmulationInTurns => ["-accel", "tcg,thread=single", "-cpu", EMULATED_CPU],
-            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-        }
+    /// QEMU's arguments for it, and for processors that lack some features, by QEMU's names for them.
+    pub(crate) fn arguments(self, lacks: &[String]) -> [String; 4] {
+        let (accelerator, cpu) = match self {
+            Self::Emulation => ("tcg,thread=multi", EMULATED_CPU),
+            Self::EmulationInTurns => ("tcg,thread=single", EMULATED_CPU),
+            Self::Kvm => ("kvm", "host"),
+        };
+        let lacks = lacks.iter().map(|feature| format!(",-{feature}"));
+        let cpu = std::iter::once(cpu.to_owned()).chain(lacks).collect();
+        ["-accel".to_owned(), accelerator.to_owned(), "-cpu".to_owned(), cpu]
     }
 }

@@ -26,6 +26,7 @@ pub struct HostImage {
     memory_mib: u32,
     cpus: u32,
     accelerator: Accelerator,
+    lacks: Vec<String>,
     time_limit: Duration,
 }
 
@@ -106,6 +107,7 @@ impl HostImage {
             memory_mib: 768,
             cpus: 2,
             accelerator: Accelerator::asked_for(),
+            lacks: Vec::new(),
             time_limit: Duration::from_secs(60),
         })
     }
@@ -160,6 +162,13 @@ impl HostImage {
         self
     }
 
+    /// Takes features from the host's processors, by QEMU's names for them.
+    #[must_use]
+    pub fn lacks(mut self, features: &[&str]) -> Self {
+        self.lacks.extend(features.iter().map(|feature| (*feature).to_owned()));
+        self
+    }
+
     /// How long the host may live.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
@@ -182,6 +191,7 @@ impl HostImage {
             cpus: self.cpus,
             memory_mib: self.memory_mib,
             accelerator: self.accelerator,
+            lacks: self.lacks,
             ports: self.ports,
             time_limit: self.time_limit,
             logs: case.logs.clone(),

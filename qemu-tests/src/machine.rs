@@ -42,6 +42,8 @@ pub struct MachineSpec {
     pub memory_mib: u32,
     /// Who executes the instructions.
     pub accelerator: Accelerator,
+    /// What its processors lack of what they usually have, by QEMU's names.
+    pub lacks: Vec<String>,
     /// Names of virtio-serial ports, each a [`Channel`] here and a `/dev/vport…` inside.
     pub ports: Vec<String>,
     /// How long the machine may live in all. Every wait ends then, and with it the machine.
@@ -187,8 +189,8 @@ fn arguments(spec: &MachineSpec, initramfs: &Path, sockets: &Path) -> Vec<OsStri
     let mut arguments: Vec<OsString> =
         ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "q35"]
             .into_iter()
-            .chain(spec.accelerator.arguments())
             .map(Into::into)
+            .chain(spec.accelerator.arguments(&spec.lacks).map(Into::into))
             .collect();
     let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
     add("-smp", spec.cpus.to_string().into());

@@ -31,6 +31,7 @@ fn the_elf_kernel_boots_through_its_pvh_note_as_a_guest_of_qemu() {
         cpus: 2,
         memory_mib: 256,
         accelerator: Accelerator::asked_for(),
+        lacks: Vec::new(),
         ports: Vec::new(),
         time_limit: Duration::from_secs(30),
         logs: case.logs.clone(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use qemu_tests::{Case, CommandRun, Ending, HostReport, kernel, novacron};
+use qemu_tests::{Case, CommandRun, Ending, HostImage, HostReport, kernel, novacron};
 
 use crate::support::{GuestReport, case, guest_initramfs, host, long_case};
 
@@ -16,12 +16,13 @@ const CMDLINE: &str = "console=ttyS0 quiet noxsave reboot=k panic=-1 test-init.e
 
 /// Warnings that a guest's kernel may print, by what they begin with, and why each is right. Any
 /// other warning is a defect of the machine model.
-const EXPLAINED: [(&str, &str); 8] = [
+const EXPLAINED: [(&str, &str); 9] = [
     ("Speculative Return Stack Overflow: IBPB-extending", "QEMU's EPYC has no microcode to update"),
     ("Speculative Return Stack Overflow: WARNING: See", "the second line of the same message"),
     ("PCI: Fatal: No config space access function found", "the machine has no PCI host bridge yet"),
     ("PCI: System does not support PCI", "the machine has no PCI host bridge yet"),
     ("kvm_amd: SVM not supported by CPU", "a machine of ours offers its guest no virtualisation"),
+    ("kvm_amd: CPU ", "it is not AMD's: every baseline model's vendor is Intel"),
     ("kvm_intel: VMX not supported by CPU", "this kernel is a host's kernel too, on an AMD CPU"),
     ("hrtimer: interrupt took", "it is emulated, on processors that other work wants too"),
     ("rtc_cmos rtc_cmos: broken or not accessible", "the machine has no CMOS clock yet"),
@@ -29,17 +30,27 @@ const EXPLAINED: [(&str, &str); 8] = [
 
 /// A Linux machine of ours.
 #[derive(Clone, Copy, Debug)]
-struct Guest {
+pub(crate) struct Guest {
     /// `vmlinux` or `bzImage`.
-    kernel: &'static str,
-    cpus: u32,
-    memory_mib: u32,
+    pub(crate) kernel: &'static str,
+    pub(crate) cpus: u32,
+    pub(crate) memory_mib: u32,
+    /// The CPU model.
+    pub(crate) cpu: &'static str,
+    /// Whether it prints what CPUID tells it.
+    pub(crate) tells_cpuid: bool,
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Self { kernel: "vmlinux", cpus: 1, memory_mib: 256, cpu: "host", tells_cpuid: false }
+    }
 }
 
 #[test]
 fn linux_reaches_its_init_on_our_vmm() {
     let Some(case) = case("linux_reaches_its_init_on_our_vmm") else { return };
-    let guest = Guest { kernel: "vmlinux", cpus: 1, memory_mib: 256 };
+    let guest = Guest::default();
     let report = run(&case, &[guest], Duration::from_secs(120));
     guest.check(&report.runs[0]);
 }
@@ -51,7 +62,7 @@ fn long_linux_reaches_its_init_from_both_kernel_forms_on_every_number_of_cpus() 
     let mut guests = Vec::new();
     for kernel in ["vmlinux", "bzImage"] {
         for (cpus, memory_mib) in [(1, 128), (2, 256), (4, 512)] {
-            guests.push(Guest { kernel, cpus, memory_mib });
+            guests.push(Guest { kernel, cpus, memory_mib, ..Guest::default() });
         }
     }
     let report = run(&case, &guests, Duration::from_secs(600));
@@ -62,8 +73,17 @@ fn long_linux_reaches_its_init_from_both_kernel_forms_on_every_number_of_cpus() 
 
 /// Runs guests one after the other in one host: its own boot is the dearest part of a guest's.
 fn run(case: &Case, guests: &[Guest], limit: Duration) -> HostReport {
+    let mut image = host_of_guests().time_limit(limit);
+    for guest in guests {
+        image = image.run(&guest.command());
+    }
+    image.boot(case).unwrap().finish().unwrap()
+}
+
+/// A host with our executable, and all that guests boot from.
+pub(crate) fn host_of_guests() -> HostImage {
     let kernel = kernel().unwrap();
-    let mut image = host()
+    host()
         .program("/bin/novacron", &novacron().unwrap())
         .unwrap()
         .file("/guest/vmlinux", &kernel.vmlinux)
@@ -72,16 +92,13 @@ fn run(case: &Case, guests: &[Guest], limit: Duration) -> HostReport {
         .unwrap()
         .content("/guest/initrd", &guest_initramfs())
         .unwrap()
-        .time_limit(limit);
-    for guest in guests {
-        image = image.run(&guest.command());
-    }
-    image.boot(case).unwrap().finish().unwrap()
 }
 
 impl Guest {
-    fn command(self) -> [String; 13] {
-        let Self { kernel, cpus, memory_mib } = self;
+    pub(crate) fn command(self) -> [String; 15] {
+        let Self { kernel, cpus, memory_mib, cpu, tells_cpuid } = self;
+        let cmdline =
+            if tells_cpuid { format!("{CMDLINE} test-init.cpuid") } else { CMDLINE.to_owned() };
         let [kernel, cpus, memory] =
             [format!("/guest/{kernel}"), cpus.to_string(), format!("{memory_mib}M")];
         [
@@ -93,17 +110,19 @@ impl Guest {
             "--initrd",
             "/guest/initrd",
             "--cmdline",
-            CMDLINE,
+            &cmdline,
             "--cpus",
             &cpus,
             "--memory",
             &memory,
+            "--cpu",
+            cpu,
         ]
         .map(str::to_owned)
     }
 
     /// Panics unless `run` shows this guest's init, and nothing that a kernel would complain about.
-    fn check(self, run: &CommandRun) {
+    pub(crate) fn check(self, run: &CommandRun) -> GuestReport {
         assert_eq!(run.ending, Ending::Exit(0), "{run}");
         let guest = GuestReport::parse(&run.output);
         assert!(guest.fact("kernel").starts_with("6.12."), "{run}");
@@ -118,5 +137,6 @@ impl Guest {
         let unexplained: Vec<_> = guest.warnings.iter().filter(|line| !explained(line)).collect();
         assert!(unexplained.is_empty(), "{self:?}: {unexplained:#?}");
         assert!(guest.ended, "{run}");
+        guest
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct GuestReport {
     facts: String,
     /// The kernel's messages of level warning or worse.
     pub(crate) warnings: Vec<String>,
+    /// What CPUID told it: `leaf subleaf eax ebx ecx edx`, if it was asked.
+    pub(crate) cpuid: Vec<String>,
     /// Whether it came to its end.
     pub(crate) ended: bool,
 }
@@ -49,7 +51,12 @@ impl GuestReport {
         let reached: Vec<String> = told("guest: init reached ");
         assert_eq!(reached.len(), 1, "init was reached {} times in {lines:#?}", reached.len());
         let ends: Vec<String> = told("guest: end ");
-        Self { facts: reached[0].clone(), warnings: told("guest: warn "), ended: ends.len() == 1 }
+        Self {
+            facts: reached[0].clone(),
+            warnings: told("guest: warn "),
+            cpuid: told("guest: cpuid "),
+            ended: ends.len() == 1,
+        }
     }
 
     /// The value of one of the facts.

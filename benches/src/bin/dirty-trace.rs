@@ -14,7 +14,9 @@ use dwcp::page::Gfn;
 use dwcp::pba::trace::{Interval, Trace};
 use firmware::oracle::options::{Options as OracleOptions, Pattern};
 use kvm_ioctls::Kvm;
-use machine::{BootSource, CpuCount, DirtyLog as _, Host, MachineConfig, MemoryLayout, Paused};
+use machine::{
+    BootSource, CpuCount, CpuModel, DirtyLog as _, Host, MachineConfig, MemoryLayout, Paused,
+};
 
 /// The guest has stamped its memory by then.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -59,8 +61,8 @@ fn record(pattern: Pattern, options: &Options) -> Result<Trace, Stop> {
     let host = Host::open().map_err(Stop::failed("/dev/kvm"))?;
     let memory = MemoryLayout::new(64 << 20, 32 << 20).map_err(Stop::failed("the layout"))?;
     let cpus = CpuCount::try_from(1_u32).map_err(Stop::failed("the vCPUs"))?;
-    let mut machine =
-        Paused::new(&host, MachineConfig { cpus, memory }).map_err(Stop::failed("the machine"))?;
+    let mut machine = Paused::new(&host, MachineConfig { cpus, cpu: CpuModel::Host, memory })
+        .map_err(Stop::failed("the machine"))?;
     let oracle = OracleOptions {
         pattern,
         rate: options.rate,

@@ -60,7 +60,7 @@ pub use injected::Plant;
 pub(crate) use injected::{
     acknowledges_unapplied, compare_with_reference, damage_page, damage_state, drop_dirty_bit,
     drops_acknowledgement, drops_field, drops_page, newer_sections, plant, send_reference,
-    slow_take,
+    slow_take, without_features,
 };
 
 #[cfg(feature = "fault-injection")]

@@ -6,10 +6,11 @@
 //! writes go through one door that marks the page.
 //!
 //! ```text
-//! role ─► handover ─► vm ─► {vcpu, devices, boot} ─► {dirty, memory} ─► kvm
+//! role ─► handover ─► vm ─► {vcpu, devices, boot} ─► {dirty, memory, cpu} ─► kvm
 //! ```
 
 mod boot;
+mod cpu;
 mod devices;
 mod dirty;
 mod fault;
@@ -25,6 +26,10 @@ mod vcpu;
 mod vm;
 
 pub use boot::{BootError, BootSource, ElfError, load_guest};
+pub use cpu::{
+    CommonCpu, CpuDifference, CpuError, CpuModel, CpuProfile, CpuidLeaf, Feature, FeatureError,
+    Features, HostCpu, Register, UnknownModel, XsaveArea,
+};
 pub use devices::{CONSOLE_HISTORY_BYTES, Console};
 pub use dirty::{DirtyLog, DirtyLogError, KvmBitmapLog};
 #[cfg(feature = "fault-injection")]

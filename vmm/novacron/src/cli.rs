@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use machine::CpuModel;
 
 use crate::log::LogOptions;
 use crate::quantity::Size;
@@ -27,6 +28,8 @@ pub(crate) enum Verb {
     Run(RunOptions),
     /// Run a guest that checks its own memory, and hand it to new processes while it writes
     Demo(DemoOptions),
+    /// Show what this host's CPU offers to guests, or what it has in common with another host
+    Cpu(CpuOptions),
     /// The process of one machine; started by other verbs, not by people
     #[command(hide = true)]
     Machine,
@@ -35,7 +38,8 @@ pub(crate) enum Verb {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     novacron run oracle --memory 512M --cpus 2\n  \
-    novacron run linux --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --memory 1G\n\n\
+    novacron run linux --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --memory 1G\n  \
+    novacron run oracle --cpu x86-64-v2\n\n\
     On a terminal, Ctrl-] ends the machine.")]
 pub(crate) struct RunOptions {
     /// The machine's name
@@ -66,6 +70,9 @@ pub(crate) struct DemoOptions {
     /// vCPUs, 1 to 64
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) cpus: u32,
+    /// CPU model: host, or x86-64-v1 to x86-64-v3, which are the same on every host
+    #[arg(long, value_name = "MODEL", default_value = "host")]
+    pub(crate) cpu: CpuModel,
     /// Memory
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     pub(crate) memory: Size,
@@ -80,12 +87,45 @@ pub(crate) struct DemoOptions {
     pub(crate) working_set: Size,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    novacron cpu                              which models this host offers, and what it lacks for others\n  \
+    novacron cpu --output json > this.json    the same for another host to compare with\n  \
+    novacron cpu that.json                    what guests can count on that move between the two\n  \
+    novacron cpu --model x86-64-v2            the whole CPUID of a model, the same on every host")]
+pub(crate) struct CpuOptions {
+    /// What `novacron cpu --output json` said on another host
+    #[arg(value_name = "FILE", conflicts_with = "model")]
+    pub(crate) other: Option<PathBuf>,
+    /// Show a model's CPUID instead of this host's
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<CpuModel>,
+    /// vCPUs of the machine whose CPUID is shown
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "model")]
+    pub(crate) cpus: u32,
+    /// For people or for programs
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub(crate) output: OutputForm,
+}
+
+/// How a verb says what it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputForm {
+    /// Lines for people.
+    Text,
+    /// One JSON value with stable names.
+    Json,
+}
+
 /// What a machine is made of.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Shape {
     /// vCPUs, 1 to 64
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) cpus: u32,
+    /// CPU model: host, or x86-64-v1 to x86-64-v3, which are the same on every host
+    #[arg(long, value_name = "MODEL", default_value = "host")]
+    pub(crate) cpu: CpuModel,
     /// Memory
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     pub(crate) memory: Size,

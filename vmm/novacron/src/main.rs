@@ -1,6 +1,7 @@
 //! NovaCron's one executable: the command line, and the roles that its processes play.
 
 mod cli;
+mod cpu;
 mod demo;
 mod log;
 mod quantity;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let outcome = match cli.verb {
         Verb::Run(options) => run::run(&options, &cli.log),
         Verb::Demo(options) => demo::demo(&options, &cli.log),
+        Verb::Cpu(options) => cpu::cpu(&options),
         Verb::Machine => machine_role(),
     };
     match outcome {

@@ -60,7 +60,7 @@ pub(crate) fn config(shape: Shape) -> Result<MachineConfig, Failure> {
         .map_err(|error| Failure::Other(format!("--cpus: {error}")))?;
     let memory = MemoryLayout::new(shape.memory.0, shape.hole_start.0)
         .map_err(|error| Failure::Other(format!("--memory, --hole-start: {error}")))?;
-    Ok(MachineConfig { cpus, memory })
+    Ok(MachineConfig { cpus, cpu: shape.cpu, memory })
 }
 
 /// The oracle guest, with what only the machine knows on its command line.

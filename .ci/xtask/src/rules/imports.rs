@@ -13,7 +13,7 @@ const LEVELS: [&[&str]; 7] = [
     &["handover", "migrate"],
     &["vm", "state", "permit", "ipc"],
     &["vcpu", "devices", "boot"],
-    &["dirty", "memory"],
+    &["dirty", "memory", "cpu"],
     &["kvm"],
 ];
 

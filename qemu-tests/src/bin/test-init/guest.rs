@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 
 use rustix::system::RebootCommand;
 
-use crate::{kmsg, system};
+use crate::{cpuid, kmsg, system};
 
 const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 
@@ -22,7 +22,13 @@ pub(crate) fn run() -> io::Result<()> {
     for warning in kmsg::warnings()? {
         writeln!(console, "guest: warn {warning}")?;
     }
-    let command = end(&fs::read_to_string("/proc/cmdline")?);
+    let cmdline = fs::read_to_string("/proc/cmdline")?;
+    if says(&cmdline, "test-init.cpuid") {
+        for line in cpuid::lines()? {
+            writeln!(console, "guest: cpuid {line}")?;
+        }
+    }
+    let command = end(&cmdline);
     writeln!(console, "guest: end {command:?}")?;
     console.flush()?;
     Err(system::end(command))
@@ -31,11 +37,15 @@ pub(crate) fn run() -> io::Result<()> {
 /// A guest switches itself off unless its command line says `test-init.end=reboot`: a machine model
 /// may have no power-off yet. The kernel ignores parameters with a dot that it does not know.
 fn end(cmdline: &str) -> RebootCommand {
-    if cmdline.split_ascii_whitespace().any(|word| word == "test-init.end=reboot") {
+    if says(cmdline, "test-init.end=reboot") {
         RebootCommand::Restart
     } else {
         RebootCommand::PowerOff
     }
+}
+
+fn says(cmdline: &str, word: &str) -> bool {
+    cmdline.split_ascii_whitespace().any(|said| said == word)
 }
 
 #[cfg(test)]

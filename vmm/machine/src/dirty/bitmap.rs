@@ -97,6 +97,7 @@ mod tests {
     use dwcp::page::PageRun;
 
     use super::*;
+    use crate::cpu::CpuModel;
     use crate::kvm::Host;
     use crate::memory::{HOLE_END, MemoryLayout};
     use crate::vm::{CpuCount, MachineConfig, Paused};
@@ -114,8 +115,15 @@ mod tests {
         };
         let memory = MemoryLayout::new((32 << 20) + 4096, 32 << 20).unwrap();
         Some(
-            Paused::new(&host, MachineConfig { cpus: CpuCount::try_from(1_u32).unwrap(), memory })
-                .unwrap(),
+            Paused::new(
+                &host,
+                MachineConfig {
+                    cpus: CpuCount::try_from(1_u32).unwrap(),
+                    cpu: CpuModel::Host,
+                    memory,
+                },
+            )
+            .unwrap(),
         )
     }
 

@@ -5,9 +5,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dwcp::page::{Gfn, PAGE_SIZE, PageRun};
+use kvm_bindings::kvm_cpuid_entry2;
 use serde::{Deserialize, Serialize};
 
 use super::Step;
+use crate::cpu::Features;
 use crate::handover::HandOverError;
 use crate::ipc::Channel;
 use crate::memory::GuestRam;
@@ -16,11 +18,15 @@ use crate::vm::{Paused, VmError};
 
 /// What `NOVACRON_FAULT` asks for: a comma-separated list of `kill:STEP`, `drop-dirty-bit`,
 /// `drop-page`, `damage-page`, `damage-state`, `drop-acknowledgement`, `acknowledge-unapplied`,
-/// `drop-field`, `newer-state`, `slow-take`, `reference`.
+/// `drop-field`, `newer-state`, `slow-take`, `reference`, `lacks:FEATURE`.
 fn is_asked(fault: &str) -> bool {
+    asked().any(|word| word == fault)
+}
+
+fn asked() -> impl Iterator<Item = &'static str> {
     static ASKED: OnceLock<String> = OnceLock::new();
     let asked = ASKED.get_or_init(|| std::env::var("NOVACRON_FAULT").unwrap_or_default());
-    asked.split(',').any(|word| word == fault)
+    asked.split(',')
 }
 
 /// True the first time in this process, if asked for.
@@ -85,6 +91,14 @@ pub(crate) fn newer_sections(mut sections: Vec<(String, u16)>) -> Vec<(String, u
             .for_each(|(_, version)| *version += 1);
     }
     sections
+}
+
+/// What KVM supports, without the features that `lacks:FEATURE` asks to do without: another host.
+pub(crate) fn without_features(mut supported: Vec<kvm_cpuid_entry2>) -> Vec<kvm_cpuid_entry2> {
+    let names: Vec<_> = asked().filter_map(|word| word.strip_prefix("lacks:")).collect();
+    let lost = Features::named(&names).expect("features that there are");
+    lost.remove_from(&mut supported);
+    supported
 }
 
 /// Whether to acknowledge a run that is not written.

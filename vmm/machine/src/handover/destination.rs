@@ -19,7 +19,7 @@ use crate::memory::GuestRam;
 use crate::permit::PermitFile;
 use crate::state::MachineState;
 use crate::vcpu::TimeBase;
-use crate::vm::{Paused, Running, VmError};
+use crate::vm::{MachineConfig, Paused, Running, VmError};
 
 /// A predecessor that copies says something all the time; one that has died closes the socket.
 const PEER_TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -70,7 +70,9 @@ impl<'a> Arrival<'a> {
         }
         // Now, and not when its pages have moved and its guest stands still.
         MachineState::check_sections(&hello.sections).map_err(VmError::from)?;
-        let layout = hello.config.memory;
+        let host = Host::open().map_err(VmError::from)?;
+        let MachineConfig { cpus, cpu, memory: layout } = hello.config;
+        let cpuid = hello.cpuid.clone().accept(&host, cpu, cpus.get()).map_err(VmError::from)?;
         let ram = match hello.form {
             Form::Shared => {
                 let file = descriptors
@@ -85,8 +87,7 @@ impl<'a> Arrival<'a> {
         let session = SessionId::new(hello.session).ok_or(HandOverError::NoId)?;
         let permit = PermitFile::from_descriptor(record, vm, successor)?;
         let console = ConsoleLink::new(console).map_err(VmError::from)?;
-        let host = Host::open().map_err(VmError::from)?;
-        let paused = Paused::around(&host, hello.config, hello.cpuid.clone(), Arc::new(ram))?;
+        let paused = Paused::around(&host, hello.config, cpuid, Arc::new(ram))?;
         let key = DigestKey::new(hello.digest_key);
         let copies = hello.form == Form::Copying;
         let applier = copies.then(|| Applier::new(Arc::clone(paused.ram()), &key));

@@ -4,11 +4,11 @@ use dwcp::digest::Root;
 use serde::{Deserialize, Serialize};
 
 use super::blackout::Blackout;
-use crate::vcpu::CpuidTemplate;
+use crate::cpu::SavedCpuid;
 use crate::vm::MachineConfig;
 
 /// Raised whenever a message changes: a process of another version is refused, by name.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// How memory gets to the successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,8 @@ pub(super) struct Hello {
     /// This attempt's id.
     pub(super) session: [u8; 16],
     pub(super) config: MachineConfig,
-    pub(super) cpuid: CpuidTemplate,
+    /// What the guest has seen since its start.
+    pub(super) cpuid: SavedCpuid,
     /// The sections that its state will have, with their versions.
     pub(super) sections: Vec<(String, u16)>,
     /// The VM's secret, with which both digest pages.

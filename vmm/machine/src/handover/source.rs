@@ -126,7 +126,7 @@ impl Departure<'_> {
             vm: self.resident.permit.vm().bytes(),
             session: self.session.bytes(),
             config: running.config(),
-            cpuid: running.parts().cpuid.clone(),
+            cpuid: running.parts().cpuid.saved(),
             sections: MachineState::sections(),
             digest_key: *self.resident.digest_key.secret_bytes(),
         };

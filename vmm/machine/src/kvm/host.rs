@@ -1,7 +1,9 @@
 //! `/dev/kvm`, and the question whether it can do what a machine needs.
 
 use std::io;
+use std::sync::OnceLock;
 
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 /// The KVM API version that has not changed since Linux 2.6.22.
@@ -42,6 +44,9 @@ pub enum HostError {
     /// A VM could not be created
     #[error("KVM_CREATE_VM failed: {0}")]
     CreateVm(#[source] kvm_ioctls::Error),
+    /// KVM does not tell which CPUID it supports
+    #[error("KVM_GET_SUPPORTED_CPUID failed: {0}")]
+    SupportedCpuid(#[source] kvm_ioctls::Error),
 }
 
 /// An open `/dev/kvm` that has every capability a machine needs.
@@ -49,6 +54,8 @@ pub enum HostError {
 pub struct Host {
     kvm: Kvm,
     has_tsc_deadline_timer: bool,
+    /// Asked for once, and not before it is needed.
+    supported_cpuid: OnceLock<Vec<kvm_cpuid_entry2>>,
 }
 
 impl Host {
@@ -77,7 +84,7 @@ impl Host {
             return Err(HostError::MissingCapability("KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2"));
         }
         let has_tsc_deadline_timer = kvm.check_extension(Cap::TscDeadlineTimer);
-        Ok(Self { kvm, has_tsc_deadline_timer })
+        Ok(Self { kvm, has_tsc_deadline_timer, supported_cpuid: OnceLock::new() })
     }
 
     /// Largest number of vCPUs that one VM may have here.
@@ -90,6 +97,16 @@ impl Host {
     /// (`KVM_GET_SUPPORTED_CPUID` never reports that bit itself).
     pub(crate) fn has_tsc_deadline_timer(&self) -> bool {
         self.has_tsc_deadline_timer
+    }
+
+    /// What `KVM_GET_SUPPORTED_CPUID` answers.
+    pub(crate) fn supported_cpuid(&self) -> Result<&[kvm_cpuid_entry2], HostError> {
+        if let Some(supported) = self.supported_cpuid.get() {
+            return Ok(supported);
+        }
+        let answer = self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+        let answer = answer.map_err(HostError::SupportedCpuid)?;
+        Ok(self.supported_cpuid.get_or_init(|| answer.as_slice().to_vec()))
     }
 
     pub(crate) fn kvm(&self) -> &Kvm {

@@ -1,12 +1,10 @@
 //! Virtual CPUs: what they look like, how they run, what is saved of them.
 
-mod cpuid;
 mod exit;
 mod registers;
 mod saved;
 mod thread;
 
-pub(crate) use cpuid::CpuidTemplate;
 pub use exit::{GuestExit, VcpuError};
 pub(crate) use registers::{EntryPoint, Registers};
 pub use saved::VcpuStateError;

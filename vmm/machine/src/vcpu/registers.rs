@@ -53,7 +53,6 @@ const EFER_LMA: u64 = 1 << 10;
 const RFLAGS_ALWAYS_ONE: u64 = 1 << 1;
 
 const MSR_IA32_MISC_ENABLE: u32 = 0x1a0;
-const MISC_ENABLE_FAST_STRING: u64 = 1;
 const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
 /// MTRRs enabled, memory without a range register is write-back.
 const MTRR_ENABLED_WRITE_BACK: u64 = (1 << 11) | 6;
@@ -90,11 +89,11 @@ impl Registers {
         vcpu.set_regs(&regs).map_err(VcpuError::ioctl("KVM_SET_REGS"))
     }
 
-    /// What firmware would have set on every processor.
-    pub(crate) fn after_firmware(vcpu: &VcpuFd) -> Result<(), VcpuError> {
+    /// What firmware would have set on every processor. `misc_enable` is the CPU model's.
+    pub(crate) fn after_firmware(vcpu: &VcpuFd, misc_enable: u64) -> Result<(), VcpuError> {
         let entry = |index, data| kvm_msr_entry { index, data, ..Default::default() };
         let wanted = [
-            entry(MSR_IA32_MISC_ENABLE, MISC_ENABLE_FAST_STRING),
+            entry(MSR_IA32_MISC_ENABLE, misc_enable),
             entry(MSR_MTRR_DEF_TYPE, MTRR_ENABLED_WRITE_BACK),
         ];
         for msr in wanted {

@@ -285,6 +285,7 @@ fn check_refused(vcpu: &VcpuFd, wanted: &kvm_msr_entry) -> Result<(), VcpuStateE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::CpuModel;
     use crate::kvm::Host;
     use crate::memory::MemoryLayout;
     use crate::vm::{CpuCount, MachineConfig, Paused};
@@ -319,7 +320,8 @@ mod tests {
         assert_eq!(read_msrs(&to, &indices).unwrap(), saved);
 
         let memory = MemoryLayout::new(32 << 20, 16 << 20).unwrap();
-        let config = MachineConfig { cpus: CpuCount::try_from(1_u32).unwrap(), memory };
+        let config =
+            MachineConfig { cpus: CpuCount::try_from(1_u32).unwrap(), cpu: CpuModel::Host, memory };
         let state = Paused::new(&host, config).unwrap().save().unwrap();
         for (index, _) in set {
             let is_saved = state.vcpus[0].msrs.iter().any(|(saved, _)| *saved == index);

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cpu::CpuModel;
 use crate::memory::MemoryLayout;
 
 /// Most vCPUs that a machine can have.
@@ -52,6 +53,8 @@ impl TryFrom<u8> for CpuCount {
 pub struct MachineConfig {
     /// How many vCPUs.
     pub cpus: CpuCount,
+    /// What each of them is.
+    pub cpu: CpuModel,
     /// How much RAM, and where.
     pub memory: MemoryLayout,
 }

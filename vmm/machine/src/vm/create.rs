@@ -8,6 +8,7 @@ use kvm_ioctls::{Cap, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::config::MachineConfig;
+use crate::cpu::{CpuError, CpuModel, CpuidTemplate};
 use crate::devices::{Console, PortBus, SerialPort};
 use crate::dirty::{DirtyLogError, KvmBitmapLog};
 use crate::kvm::{
@@ -16,9 +17,7 @@ use crate::kvm::{
 };
 use crate::memory::{GuestRam, RamError};
 use crate::state::StateError;
-use crate::vcpu::{
-    CpuidTemplate, Registers, Vcpu, VcpuError, VcpuStateError, VcpuThread, unlisted_msrs,
-};
+use crate::vcpu::{Registers, Vcpu, VcpuError, VcpuStateError, VcpuThread, unlisted_msrs};
 
 /// Where KVM may put a task state segment and an identity-mapped page table for real mode on Intel:
 /// four pages below the local APIC's end of the hole, which no layout of ours uses.
@@ -31,6 +30,21 @@ pub enum VmError {
     /// KVM is missing or too old
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The guest's CPU
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// More memory than the CPU model can address
+    #[error(
+        "a guest of CPU model {model} addresses {bits} bits, and this memory ends at {end:#x}; give it less with --memory, or use --cpu host"
+    )]
+    AddressBits {
+        /// The model.
+        model: CpuModel,
+        /// Bits of its physical addresses.
+        bits: u32,
+        /// One past the last guest physical address of RAM.
+        end: u64,
+    },
     /// Guest memory
     #[error(transparent)]
     Ram(#[from] RamError),
@@ -143,6 +157,7 @@ impl VmParts {
         let unlisted: Vec<u32> =
             unlisted_msrs().filter(|index| !msr_indices.contains(index)).collect();
         msr_indices.extend(unlisted);
+        let msr_indices = cpuid.visible_msrs(msr_indices);
         let xsave_bytes = usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0);
         let tsc_khz = vcpus[0].fd.get_tsc_khz().map_err(VmError::ioctl("KVM_GET_TSC_KHZ"))?;
         let parts = Self {
@@ -173,6 +188,19 @@ impl VmParts {
     pub(crate) fn stop_dirty_log(&self) -> Result<(), VmError> {
         set_slots(&self.vm, &self.ram, false)
     }
+}
+
+/// A guest that cannot address its memory would not find it out before it uses it.
+pub(super) fn check_address_bits(
+    config: MachineConfig,
+    cpuid: &CpuidTemplate,
+) -> Result<(), VmError> {
+    let end = config.memory.regions().map(|region| region.end()).max().unwrap_or(0);
+    let bits = cpuid.profile().physical_address_bits;
+    if 1_u64.checked_shl(bits).is_some_and(|limit| end > limit) {
+        return Err(VmError::AddressBits { model: config.cpu, bits, end });
+    }
+    Ok(())
 }
 
 fn set_slots(vm: &VmFd, ram: &GuestRam, logs_dirty_pages: bool) -> Result<(), VmError> {
@@ -211,6 +239,6 @@ fn create_vcpu(
     let entries = cpuid.for_vcpu(id).map_err(|_| VcpuError::CpuidTooLong)?;
     // Before any register: KVM_SET_SREGS checks CR4 and EFER against the CPUID.
     fd.set_cpuid2(&entries).map_err(VmError::ioctl("KVM_SET_CPUID2"))?;
-    Registers::after_firmware(&fd)?;
+    Registers::after_firmware(&fd, cpuid.misc_enable())?;
     Ok(Vcpu::new(fd, id, Arc::clone(bus), Arc::clone(ram))?)
 }

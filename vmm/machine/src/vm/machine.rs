@@ -5,15 +5,16 @@ use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::config::MachineConfig;
-use super::create::{VmError, VmParts};
+use super::create::{VmError, VmParts, check_address_bits};
 use super::saved::VmStateV1;
 use crate::boot::{BootError, BootSource};
+use crate::cpu::CpuidTemplate;
 use crate::devices::Console;
 use crate::dirty::KvmBitmapLog;
 use crate::kvm::Host;
 use crate::memory::GuestRam;
 use crate::state::MachineState;
-use crate::vcpu::{CpuidTemplate, GuestExit, Registers, TimeBase, Vcpu, VcpuStateV1};
+use crate::vcpu::{GuestExit, Registers, TimeBase, Vcpu, VcpuStateV1};
 
 /// A machine whose vCPUs stand still.
 ///
@@ -38,14 +39,14 @@ pub struct Running {
 }
 
 impl Paused {
-    /// A machine of this host's CPU model, as after power-on, with nothing in its memory.
+    /// A machine as after power-on, with nothing in its memory.
     ///
     /// # Errors
-    /// When the host has too little memory, or KVM refuses a part.
+    /// When the host does not offer the CPU model or has too little memory, or KVM refuses a part.
     pub fn new(host: &Host, config: MachineConfig) -> Result<Self, VmError> {
+        let cpuid = CpuidTemplate::new(host, config.cpu, config.cpus.get())?;
+        check_address_bits(config, &cpuid)?;
         let ram = Arc::new(GuestRam::new(config.memory)?);
-        let cpuid = CpuidTemplate::of_host(host, config.cpus.get())
-            .map_err(VmError::ioctl("KVM_GET_SUPPORTED_CPUID"))?;
         Self::around(host, config, cpuid, ram)
     }
 
@@ -231,6 +232,7 @@ accessors!(Paused, Running);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::CpuModel;
     use crate::memory::MemoryLayout;
     use crate::vm::CpuCount;
 
@@ -244,7 +246,8 @@ mod tests {
             }
         };
         let memory = MemoryLayout::new(32 << 20, 16 << 20).unwrap();
-        let config = MachineConfig { cpus: CpuCount::try_from(2_u32).unwrap(), memory };
+        let config =
+            MachineConfig { cpus: CpuCount::try_from(2_u32).unwrap(), cpu: CpuModel::Host, memory };
         let Paused { parts, mut vcpus, .. } = Paused::new(&host, config).unwrap();
         let ram = Arc::downgrade(&parts.ram);
         drop(parts);

@@ -24,8 +24,12 @@ const WARM_UP: Duration = Duration::from_millis(1500);
 const REPORTS_AFTER: usize = 2;
 
 pub(crate) fn demo(options: &DemoOptions, log: &LogOptions) -> Result<(), Failure> {
-    let shape =
-        Shape { cpus: options.cpus, memory: options.memory, hole_start: options.hole_start };
+    let shape = Shape {
+        cpus: options.cpus,
+        cpu: options.cpu,
+        memory: options.memory,
+        hole_start: options.hole_start,
+    };
     let config = crate::run::config(shape)?;
     drop(Host::open()?);
     let view = View::new(options.plain);

@@ -29,8 +29,9 @@ impl View {
     pub(super) fn title(&self, shape: Shape, slots: usize) {
         let memory = shape.memory;
         let title = format!(
-            "The oracle guest: {} vCPUs, {memory} in {slots} memory slot{}, on /dev/kvm",
+            "The oracle guest: {} vCPUs (CPU model {}), {memory} in {slots} memory slot{}, on /dev/kvm",
             shape.cpus,
+            shape.cpu,
             if slots == 1 { "" } else { "s" }
         );
         println!("{}", self.paint("1", &title));

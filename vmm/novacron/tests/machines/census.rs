@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use machine::{BootSource, CpuCount, Form, Host, MachineConfig, MemoryLayout, Paused};
+use machine::{BootSource, CpuCount, CpuModel, Form, Host, MachineConfig, MemoryLayout, Paused};
 
 use crate::harness::{Faulty, MIB, Oracle, Shape, alone, has_kvm, is_long_run};
 
@@ -40,8 +40,10 @@ impl Census {
 /// Start, pause, resume, hand over, stop.
 fn cycle(form: Form) {
     let words = "fill=8M working_set=4M rate=1000";
-    let mut oracle =
-        Oracle::boot_alone(Shape { cpus: 1, memory: 64 * MIB, words }, &Faulty::new(""));
+    let mut oracle = Oracle::boot_alone(
+        Shape { cpus: 1, memory: 64 * MIB, words, ..Shape::default() },
+        &Faulty::new(""),
+    );
     oracle.machine.pause().unwrap();
     oracle.machine.resume().unwrap();
     oracle.hand_over_with(form, &Faulty::new("")).unwrap();
@@ -86,7 +88,8 @@ fn a_running_machine_that_is_dropped_leaves_no_thread_and_no_memory() {
     let memory = MemoryLayout::new(64 * MIB, 32 * MIB).unwrap();
     let cpus = CpuCount::try_from(2_u32).unwrap();
     for _ in 0..20 {
-        let mut machine = Paused::new(&host, MachineConfig { cpus, memory }).unwrap();
+        let mut machine =
+            Paused::new(&host, MachineConfig { cpus, cpu: CpuModel::Host, memory }).unwrap();
         let command_line = "cpus=2 tsc_khz=1000000 working_set=4M";
         let oracle = BootSource { kernel: firmware::ORACLE, initrd: None, command_line };
         machine.boot(&oracle).unwrap();
@@ -124,7 +127,7 @@ fn the_census_sees_what_a_running_machine_has() {
     let _alone = alone();
     let before = Census::take();
     let words = "fill=8M working_set=4M rate=1000";
-    let shape = Shape { cpus: 1, memory: 64 * MIB, words };
+    let shape = Shape { cpus: 1, memory: 64 * MIB, words, ..Shape::default() };
     let oracle = Oracle::boot_alone(shape, &Faulty::new(""));
     let during = Census::take();
     assert_eq!(during.children, before.children + 1);

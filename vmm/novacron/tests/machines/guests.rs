@@ -24,7 +24,7 @@ fn the_oracle_runs_in_every_pattern() {
     ];
     assert_eq!(words.len(), Pattern::ALL.len());
     for words in words {
-        runs(Shape { cpus: 2, memory: 64 * MIB, words });
+        runs(Shape { cpus: 2, memory: 64 * MIB, words, ..Shape::default() });
     }
 }
 
@@ -34,7 +34,12 @@ fn the_oracle_runs_on_one_two_and_four_vcpus() {
         return;
     }
     for cpus in [1, 2, 4] {
-        runs(Shape { cpus, memory: 320 * MIB, words: "pattern=random working_set=16M" });
+        runs(Shape {
+            cpus,
+            memory: 320 * MIB,
+            words: "pattern=random working_set=16M",
+            ..Shape::default()
+        });
     }
 }
 
@@ -46,7 +51,12 @@ fn long_the_oracle_runs_in_64_mib_to_6_gib() {
     }
     for memory in [64, 256, 512, 1024, 6144] {
         for cpus in [1, 2, 4] {
-            runs(Shape { cpus, memory: memory * MIB, words: "pattern=hotspot working_set=32M" });
+            runs(Shape {
+                cpus,
+                memory: memory * MIB,
+                words: "pattern=hotspot working_set=32M",
+                ..Shape::default()
+            });
         }
     }
 }

@@ -40,7 +40,7 @@ fn one_slot_or_two_and_the_last_page_are_copied() {
     // One slot; two; and one whose second slot is a single page.
     for memory in [64 * MIB, 300 * MIB, 256 * MIB + 4096] {
         let words = "pattern=page rate=2000 working_set=8M";
-        goes_well(Shape { cpus: 1, memory, words }, Form::Copying, 1);
+        goes_well(Shape { cpus: 1, memory, words, ..Shape::default() }, Form::Copying, 1);
     }
 }
 
@@ -60,7 +60,7 @@ fn long_every_pattern_survives_hand_overs() {
     for words in words {
         for cpus in [1, 2, 4] {
             for form in [Form::Shared, Form::Copying] {
-                goes_well(Shape { cpus, memory: 320 * MIB, words }, form, 3);
+                goes_well(Shape { cpus, memory: 320 * MIB, words, ..Shape::default() }, form, 3);
             }
         }
     }
@@ -74,7 +74,7 @@ fn long_as_many_vcpus_as_a_machine_can_have_are_handed_over() {
     }
     let words = "pattern=random rate=50 working_set=16M";
     for form in [Form::Shared, Form::Copying] {
-        goes_well(Shape { cpus: 64, memory: 256 * MIB, words }, form, 1);
+        goes_well(Shape { cpus: 64, memory: 256 * MIB, words, ..Shape::default() }, form, 1);
     }
 }
 
@@ -156,7 +156,7 @@ fn a_guest_that_dirties_faster_than_pages_are_copied_stays_where_it_is() {
         return;
     }
     let words = "pattern=page working_set=128M";
-    let shape = Shape { cpus: 2, memory: 320 * MIB, words };
+    let shape = Shape { cpus: 2, memory: 320 * MIB, words, ..Shape::default() };
     let mut oracle = Oracle::boot(shape, &Faulty::new(""));
     let limits = machine::Limits { pages_at_pause: 1, rounds: 3 };
     let outcome = Faulty::new("")

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use firmware::oracle::report::{Report, Rounds, Verdict, WrongPage};
 use machine::{
-    CpuCount, Executable, Form, HandOverReport, Host, Images, Limits, MachineConfig, MemoryLayout,
-    SuperviseError, Supervised,
+    CpuCount, CpuModel, Executable, Form, HandOverReport, Host, Images, Limits, MachineConfig,
+    MemoryLayout, SuperviseError, Supervised,
 };
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -73,13 +73,19 @@ pub(crate) fn is_long_run(test: &str) -> bool {
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) cpus: u32,
+    pub(crate) cpu: CpuModel,
     pub(crate) memory: u64,
     pub(crate) words: &'static str,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { cpus: 2, memory: 320 * MIB, words: "pattern=random rate=5000 working_set=16M" }
+        Self {
+            cpus: 2,
+            cpu: CpuModel::Host,
+            memory: 320 * MIB,
+            words: "pattern=random rate=5000 working_set=16M",
+        }
     }
 }
 
@@ -117,6 +123,7 @@ impl Oracle {
     fn start(shape: Shape, faults: &Faulty) -> Self {
         let config = MachineConfig {
             cpus: CpuCount::try_from(shape.cpus).unwrap(),
+            cpu: shape.cpu,
             memory: MemoryLayout::new(shape.memory, HOLE_START).unwrap(),
         };
         let mut kernel = tempfile::tempfile().unwrap();

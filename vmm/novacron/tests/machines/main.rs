@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
 
 mod census;
+mod cpu;
 mod errors;
 mod guests;
 mod handover;

@@ -11,7 +11,7 @@ const OTHER: u64 = 32 * MIB;
 
 fn oracle() -> Oracle {
     let words = "pattern=sequential working_set=40M rate=40000";
-    Oracle::boot(Shape { cpus: 1, memory: 64 * MIB, words }, &Faulty::new(""))
+    Oracle::boot(Shape { cpus: 1, memory: 64 * MIB, words, ..Shape::default() }, &Faulty::new(""))
 }
 
 /// Plants while the guest stands still, and waits until it has named every address.
