@@ -1,6 +1,6 @@
 //! One digest a page, computed once a side and used four times.
 //!
-//! `D(page)` is keyed BLAKE3 over the page's content and its guest-physical address; the key is a
+//! `D(page)` is keyed BLAKE3 over the page's content at its guest-physical address; the key is a
 //! secret of the virtual machine. An all-zero page counts as 0 and is not hashed. The source computes
 //! it over the copy that it sends, the destination over what it has decoded:
 //!
