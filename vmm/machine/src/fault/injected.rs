@@ -16,7 +16,7 @@ use crate::vm::{Paused, VmError};
 
 /// What `NOVACRON_FAULT` asks for: a comma-separated list of `kill:STEP`, `drop-dirty-bit`,
 /// `drop-page`, `damage-page`, `damage-state`, `drop-acknowledgement`, `acknowledge-unapplied`,
-/// `drop-field`, `newer-state`, `slow-take`, `reference`.
+/// `drop-field`, `drop-event`, `newer-state`, `slow-take`, `reference`.
 fn is_asked(fault: &str) -> bool {
     static ASKED: OnceLock<String> = OnceLock::new();
     let asked = ASKED.get_or_init(|| std::env::var("NOVACRON_FAULT").unwrap_or_default());
@@ -109,6 +109,11 @@ pub(crate) fn drops_acknowledgement() -> bool {
 /// Whether to leave a field of the first vCPU out of what is restored.
 pub(crate) fn drops_field() -> bool {
     is_asked("drop-field")
+}
+
+/// Whether to leave the events that are pending out of what is restored.
+pub(crate) fn drops_event() -> bool {
+    is_asked("drop-event")
 }
 
 /// Damage to guest memory, for the oracle to find.
