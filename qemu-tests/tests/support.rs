@@ -36,6 +36,12 @@ pub(crate) struct GuestReport {
     facts: String,
     /// The kernel's messages of level warning or worse.
     pub(crate) warnings: Vec<String>,
+    /// `<address> <vendor>:<device> <class>` of each PCI function.
+    pub(crate) pci: Vec<String>,
+    /// The device of each generation id that has its driver.
+    pub(crate) vmgenid: Vec<String>,
+    /// Whether it heard of its power button.
+    pub(crate) button_was_pressed: bool,
     /// Whether it came to its end.
     pub(crate) ended: bool,
 }
@@ -48,8 +54,16 @@ impl GuestReport {
         };
         let reached: Vec<String> = told("guest: init reached ");
         assert_eq!(reached.len(), 1, "init was reached {} times in {lines:#?}", reached.len());
+        let presses: Vec<String> = told("guest: power button was pressed");
         let ends: Vec<String> = told("guest: end ");
-        Self { facts: reached[0].clone(), warnings: told("guest: warn "), ended: ends.len() == 1 }
+        Self {
+            facts: reached[0].clone(),
+            warnings: told("guest: warn "),
+            pci: told("guest: pci "),
+            vmgenid: told("guest: vmgenid "),
+            button_was_pressed: presses.len() == 1,
+            ended: ends.len() == 1,
+        }
     }
 
     /// The value of one of the facts.

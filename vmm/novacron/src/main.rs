@@ -5,6 +5,7 @@ mod demo;
 mod log;
 mod quantity;
 mod run;
+mod signals;
 
 use std::process::ExitCode;
 

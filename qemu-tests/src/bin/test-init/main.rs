@@ -7,6 +7,7 @@
 mod guest;
 mod host;
 mod kmsg;
+mod platform;
 mod programs;
 mod system;
 

@@ -7,7 +7,7 @@ mod saved;
 mod thread;
 
 pub(crate) use cpuid::CpuidTemplate;
-pub use exit::{GuestExit, VcpuError};
+pub use exit::{GuestEnd, GuestExit, VcpuError};
 pub(crate) use registers::{EntryPoint, Registers};
 pub use saved::VcpuStateError;
 pub(crate) use saved::VcpuStateV1;

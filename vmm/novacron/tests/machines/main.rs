@@ -12,3 +12,4 @@ mod handover;
 mod harness;
 mod killed;
 mod planted;
+mod power_button;
