@@ -57,7 +57,7 @@ fn linux_finds_its_platform_without_a_warning_on_1_2_and_4_vcpus() {
 fn linux_switches_itself_off_when_its_power_button_is_pressed() {
     let name = "linux_switches_itself_off_when_its_power_button_is_pressed";
     let Some(case) = case(name) else { return };
-    let guest = Guest { kernel: "vmlinux", cpus: 2, memory_mib: 256, then: Then::WaitForButton };
+    let guest = Guest { kernel: "vmlinux", cpus: 1, memory_mib: 256, then: Then::WaitForButton };
     run_and_check(&case, &[guest], Duration::from_secs(120));
 }
 

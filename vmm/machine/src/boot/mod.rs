@@ -7,8 +7,8 @@
 //! 0x0000_9000  page tables                 (64-bit boot protocol only)
 //! 0x0002_0000  command line
 //! 0x000a_0000  nothing: where a PC has its video memory and firmware
+//! 0x000d_f000  generation id
 //! 0x000e_0000  ACPI tables
-//! 0x000f_f000  generation id
 //! 0x0010_0000  kernel, then free memory; the initrd ends where low memory ends
 //! ```
 
@@ -19,10 +19,11 @@ mod pvh;
 
 use std::io::Cursor;
 
+use dwcp::page::PAGE_SIZE;
 use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::{BzImage, Elf, KernelLoader, KernelLoaderResult};
 
-use crate::devices::GENERATION_ID_ADDRESS;
+use crate::devices::GENERATION_PAGE;
 use crate::memory::{GuestRam, MemoryLayout, RamError};
 use crate::vcpu::{EntryPoint, VcpuError};
 
@@ -34,8 +35,6 @@ const MAX_COMMAND_LINE: usize = 2047;
 /// One past the RAM below the hole that a PC has between 640 KiB and 1 MiB.
 const LOW_RAM_END: u64 = 0xa_0000;
 const ACPI_START: u64 = 0xe_0000;
-/// One past the room for ACPI tables.
-const ACPI_END: u64 = GENERATION_ID_ADDRESS;
 /// Where RAM goes on above the first MiB.
 const HIGH_RAM_START: u64 = 0x10_0000;
 
@@ -210,8 +209,8 @@ enum MemoryKind {
 fn memory_map(layout: MemoryLayout) -> Vec<(u64, u64, MemoryKind)> {
     let mut map = vec![
         (0, LOW_RAM_END, MemoryKind::Ram),
-        (ACPI_START, ACPI_END - ACPI_START, MemoryKind::Acpi),
-        (GENERATION_ID_ADDRESS, HIGH_RAM_START - GENERATION_ID_ADDRESS, MemoryKind::Reserved),
+        (GENERATION_PAGE, PAGE_SIZE, MemoryKind::Reserved),
+        (ACPI_START, HIGH_RAM_START - ACPI_START, MemoryKind::Acpi),
         (HIGH_RAM_START, layout.low_end() - HIGH_RAM_START, MemoryKind::Ram),
     ];
     map.extend(layout.regions().skip(1).map(|r| (r.start, r.size, MemoryKind::Ram)));
@@ -315,11 +314,11 @@ mod tests {
             }
             let told: u64 = map.iter().map(|entry| entry.1).sum();
             // All but what lies where a PC has its video memory and option ROMs.
-            assert_eq!(told, size - (ACPI_START - LOW_RAM_END));
+            assert_eq!(told, size - (GENERATION_PAGE - LOW_RAM_END));
             // A page for the generation id alone, which no guest takes for its own.
             let reserved: Vec<_> =
                 map.iter().filter(|entry| entry.2 == MemoryKind::Reserved).collect();
-            assert_eq!(reserved, [&(GENERATION_ID_ADDRESS, 4096, MemoryKind::Reserved)]);
+            assert_eq!(reserved, [&(GENERATION_PAGE, 4096, MemoryKind::Reserved)]);
         }
     }
 }

@@ -98,14 +98,14 @@ fn an_event_is_taken_once() {
 fn a_guest_ends_by_a_reset_or_by_its_power_off_and_by_nothing_near_them() {
     let name = "a_guest_ends_by_a_reset_or_by_its_power_off_and_by_nothing_near_them";
     let Some(bus) = bus(name) else { return };
-    let power_off = S5_SLEEP_TYPE << 2 | SLEEP_ENABLE;
+    let power_off = (S5_SLEEP_TYPE << 2) | SLEEP_ENABLE;
     for (at, byte, expected) in [
         (I8042_COMMAND, 0xfe, Some(BusRequest::Reset)),
         (I8042_COMMAND, 0xff, None),
         (I8042_DATA, 0xfe, None),
         (ACPI_SLEEP_CONTROL, power_off, Some(BusRequest::PowerOff)),
         (ACPI_SLEEP_CONTROL, power_off & !SLEEP_ENABLE, None),
-        (ACPI_SLEEP_CONTROL, 4 << 2 | SLEEP_ENABLE, None),
+        (ACPI_SLEEP_CONTROL, (4 << 2) | SLEEP_ENABLE, None),
         (ACPI_SLEEP_STATUS, power_off, None),
     ] {
         assert_eq!(bus.write_port(at, &[byte]), expected, "{byte:#x} to {at:#x}");

@@ -241,7 +241,11 @@ impl Cmos {
 
     /// A number below 100 as the registers have it.
     fn encoded(&self, value: u8) -> u8 {
-        if self.register(STATUS_B) & BINARY != 0 { value } else { value / 10 << 4 | value % 10 }
+        if self.register(STATUS_B) & BINARY != 0 {
+            value
+        } else {
+            ((value / 10) << 4) | (value % 10)
+        }
     }
 
     /// A number below 100, if this is one.

@@ -7,9 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::memory::{GuestRam, RamError};
 
-/// Where it lies: alone in a page that the guest's memory map calls reserved, as the specification
+/// The page that it has to itself: the guest's memory map calls it reserved, as the specification
 /// demands. Memory for ACPI tables would be free for use once they are read.
-pub(crate) const GENERATION_ID_ADDRESS: u64 = 0xf_f000;
+pub(crate) const GENERATION_PAGE: u64 = 0xd_f000;
+/// Where it lies: not at the page's start, where a guest that looks for option ROMs could take its
+/// first bytes for a signature.
+pub(crate) const GENERATION_ID_ADDRESS: u64 = GENERATION_PAGE + 0x10;
 
 /// A generation id. What guest memory holds may be another, if the guest has written there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

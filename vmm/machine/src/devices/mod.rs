@@ -21,7 +21,9 @@ pub(crate) use console::ConsoleStateV1;
 pub use console::{CONSOLE_HISTORY_BYTES, Console};
 pub(crate) use console_link::{ConsoleLink, Input};
 pub(crate) use events::{Event, Events, EventsStateV1};
-pub(crate) use generation::{GENERATION_ID_ADDRESS, GenerationId, GenerationStateV1};
+pub(crate) use generation::{
+    GENERATION_ID_ADDRESS, GENERATION_PAGE, GenerationId, GenerationStateV1,
+};
 pub(crate) use irq_line::IrqLine;
 pub(crate) use serial::SerialPort;
 pub(crate) use serial::SerialStateV1;

@@ -81,7 +81,7 @@ mod tests {
             assert_eq!(dword(offset), Some(0), "{offset:#x}");
         }
         for (bus, device, function) in [(0, 0, 1), (0, 1, 0), (0, 31, 7), (1, 0, 0), (15, 31, 7)] {
-            assert_eq!(dword(bus << 20 | device << 15 | function << 12), None);
+            assert_eq!(dword((bus << 20) | (device << 15) | (function << 12)), None);
         }
     }
 

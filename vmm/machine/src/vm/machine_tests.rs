@@ -28,11 +28,12 @@ fn boot(machine: &mut Paused) {
 
 /// The bytes at the generation id's address.
 fn id_in_memory(machine: &Paused) -> [u8; 16] {
-    let page = PageRun::new(Gfn(0xff), 1).unwrap();
+    let page = PageRun::new(Gfn(0xdf), 1).unwrap();
     let mut bytes = [0; 4096];
     machine.ram().read_run(page, &mut bytes).unwrap();
-    assert!(bytes[16..].iter().all(|byte| *byte == 0), "it has its page to itself");
-    bytes[..16].try_into().unwrap()
+    let (id, others) = (&bytes[0x10..0x20], [&bytes[..0x10], &bytes[0x20..]].concat());
+    assert!(others.iter().all(|byte| *byte == 0), "it has its page to itself");
+    id.try_into().unwrap()
 }
 
 fn encoded(machine: &Paused) -> Vec<u8> {
