@@ -6,27 +6,31 @@ use qemu_tests::{Case, CommandRun, Ending, HostImage, HostReport, kernel, novacr
 
 use crate::support::{GuestReport, case, guest_initramfs, host, long_case};
 
-/// `reboot=k`: ends by a reset through the i8042, the one way out that every machine of ours has.
-///
 /// `noxsave`: QEMU's emulated SVM does not intercept XSETBV (`helper_xsetbv` in its
 /// `target/i386/tcg/fpu_helper.c` asks nobody), so KVM in the host never learns the guest's XCR0 and
 /// sets it back to 1 at the next entry: the guest's kernel would warn that sizes do not match, and
 /// lose SSE registers when it switches tasks. Without XSAVE it uses FXSAVE, which needs no XCR0.
-const CMDLINE: &str = "console=ttyS0 quiet noxsave reboot=k panic=-1 test-init.end=reboot";
+const CMDLINE: &str = "console=ttyS0 quiet noxsave panic=-1";
 
 /// Warnings that a guest's kernel may print, by what they begin with, and why each is right. Any
 /// other warning is a defect of the machine model.
-const EXPLAINED: [(&str, &str); 9] = [
+const EXPLAINED: [(&str, &str); 6] = [
     ("Speculative Return Stack Overflow: IBPB-extending", "QEMU's EPYC has no microcode to update"),
     ("Speculative Return Stack Overflow: WARNING: See", "the second line of the same message"),
-    ("PCI: Fatal: No config space access function found", "the machine has no PCI host bridge yet"),
-    ("PCI: System does not support PCI", "the machine has no PCI host bridge yet"),
     ("kvm_amd: SVM not supported by CPU", "a machine of ours offers its guest no virtualisation"),
     ("kvm_amd: CPU ", "it is not AMD's: every baseline model's vendor is Intel"),
     ("kvm_intel: VMX not supported by CPU", "this kernel is a host's kernel too, on an AMD CPU"),
     ("hrtimer: interrupt took", "it is emulated, on processors that other work wants too"),
-    ("rtc_cmos rtc_cmos: broken or not accessible", "the machine has no CMOS clock yet"),
 ];
+
+/// What a guest does when its init has told all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    PowerOff,
+    Reboot,
+    /// Waits for its power button, and then switches itself off.
+    WaitForButton,
+}
 
 /// A Linux machine of ours.
 #[derive(Clone, Copy, Debug)]
@@ -39,20 +43,40 @@ pub(crate) struct Guest {
     pub(crate) cpu: &'static str,
     /// Whether it prints what CPUID tells it.
     pub(crate) tells_cpuid: bool,
+    pub(crate) then: Then,
 }
 
 impl Default for Guest {
     fn default() -> Self {
-        Self { kernel: "vmlinux", cpus: 1, memory_mib: 256, cpu: "host", tells_cpuid: false }
+        Self {
+            kernel: "vmlinux",
+            cpus: 1,
+            memory_mib: 256,
+            cpu: "host",
+            tells_cpuid: false,
+            then: Then::PowerOff,
+        }
     }
 }
 
 #[test]
-fn linux_reaches_its_init_on_our_vmm() {
-    let Some(case) = case("linux_reaches_its_init_on_our_vmm") else { return };
-    let guest = Guest::default();
-    let report = run(&case, &[guest], Duration::from_secs(120));
-    guest.check(&report.runs[0]);
+fn linux_finds_its_platform_without_a_warning_on_1_2_and_4_vcpus() {
+    let name = "linux_finds_its_platform_without_a_warning_on_1_2_and_4_vcpus";
+    let Some(case) = case(name) else { return };
+    let guests = [
+        Guest::default(),
+        Guest { kernel: "bzImage", cpus: 2, then: Then::Reboot, ..Guest::default() },
+        Guest { cpus: 4, then: Then::Reboot, ..Guest::default() },
+    ];
+    run_and_check(&case, &guests, Duration::from_secs(240));
+}
+
+#[test]
+fn linux_switches_itself_off_when_its_power_button_is_pressed() {
+    let name = "linux_switches_itself_off_when_its_power_button_is_pressed";
+    let Some(case) = case(name) else { return };
+    let guest = Guest { then: Then::WaitForButton, ..Guest::default() };
+    run_and_check(&case, &[guest], Duration::from_secs(120));
 }
 
 #[test]
@@ -65,7 +89,12 @@ fn long_linux_reaches_its_init_from_both_kernel_forms_on_every_number_of_cpus() 
             guests.push(Guest { kernel, cpus, memory_mib, ..Guest::default() });
         }
     }
-    let report = run(&case, &guests, Duration::from_secs(600));
+    run_and_check(&case, &guests, Duration::from_secs(600));
+}
+
+fn run_and_check(case: &Case, guests: &[Guest], limit: Duration) {
+    let report = run(case, guests, limit);
+    assert_eq!(report.runs.len(), guests.len());
     for (guest, run) in guests.iter().zip(&report.runs) {
         guest.check(run);
     }
@@ -95,33 +124,32 @@ pub(crate) fn host_of_guests() -> HostImage {
 }
 
 impl Guest {
-    pub(crate) fn command(self) -> [String; 15] {
-        let Self { kernel, cpus, memory_mib, cpu, tells_cpuid } = self;
-        let cmdline =
-            if tells_cpuid { format!("{CMDLINE} test-init.cpuid") } else { CMDLINE.to_owned() };
+    pub(crate) fn command(self) -> Vec<String> {
+        let Self { kernel, cpus, memory_mib, cpu, tells_cpuid, then } = self;
+        let last = match then {
+            Then::PowerOff => "",
+            Then::Reboot => " test-init.end=reboot",
+            Then::WaitForButton => " test-init.wait=power-button",
+        };
+        let cpuid = if tells_cpuid { " test-init.cpuid" } else { "" };
+        let cmdline = format!("{CMDLINE}{cpuid}{last}");
         let [kernel, cpus, memory] =
             [format!("/guest/{kernel}"), cpus.to_string(), format!("{memory_mib}M")];
-        [
-            "/bin/novacron",
-            "run",
-            "linux",
-            "--kernel",
-            &kernel,
-            "--initrd",
-            "/guest/initrd",
-            "--cmdline",
-            &cmdline,
-            "--cpus",
-            &cpus,
-            "--memory",
-            &memory,
-            "--cpu",
-            cpu,
-        ]
-        .map(str::to_owned)
+        let novacron = ["/init", "attend", "/bin/novacron", "run", "linux"];
+        let options = [
+            ("--kernel", kernel.as_str()),
+            ("--initrd", "/guest/initrd"),
+            ("--cmdline", &cmdline),
+            ("--cpus", &cpus),
+            ("--memory", &memory),
+            ("--cpu", cpu),
+        ];
+        let options = options.into_iter().flat_map(|(name, value)| [name, value]);
+        novacron.into_iter().chain(options).map(str::to_owned).collect()
     }
 
-    /// Panics unless `run` shows this guest's init, and nothing that a kernel would complain about.
+    /// Panics unless `run` shows this guest's init, the platform that it finds, nothing that a kernel
+    /// would complain about, and the end that it chose.
     pub(crate) fn check(self, run: &CommandRun) -> GuestReport {
         assert_eq!(run.ending, Ending::Exit(0), "{run}");
         let guest = GuestReport::parse(&run.output);
@@ -133,10 +161,27 @@ impl Guest {
         // The kernel keeps its own image and a table of pages to itself.
         let usable = all - (40 << 10)..all;
         assert!(usable.contains(&memory_kib.parse().unwrap()), "{memory_kib} KiB of {all}");
+        assert_eq!(guest.pci, ["0000:00:00.0 1b36:0008 060000"], "{run}");
+        assert_eq!(guest.vmgenid, ["NOVA0001:00"], "{run}");
+        check_clock(run);
         let explained = |line: &&String| EXPLAINED.iter().any(|(start, _)| line.starts_with(start));
         let unexplained: Vec<_> = guest.warnings.iter().filter(|line| !explained(line)).collect();
         assert!(unexplained.is_empty(), "{self:?}: {unexplained:#?}");
         assert!(guest.ended, "{run}");
+        assert_eq!(guest.button_was_pressed, self.then == Then::WaitForButton, "{run}");
+        let end = match self.then {
+            Then::Reboot => "novacron: the guest reset itself",
+            Then::PowerOff | Then::WaitForButton => "novacron: the guest switched itself off",
+        };
+        assert!(run.output.iter().any(|line| line == end), "no `{end}`: {run}");
         guest
     }
+}
+
+/// Panics unless the guest's CMOS clock is the clock of the host that it runs on.
+fn check_clock(run: &CommandRun) {
+    let clocks = run.output.iter().find_map(|line| line.strip_prefix("attend: clock "));
+    let (guest, host) = clocks.and_then(|clocks| clocks.split_once(' ')).unwrap();
+    let [guest, host]: [i64; 2] = [guest, host].map(|seconds| seconds.parse().unwrap());
+    assert!((guest - host).abs() <= 2, "the clock of the guest shows {guest}, the host's {host}");
 }

@@ -38,6 +38,12 @@ pub(crate) struct GuestReport {
     pub(crate) warnings: Vec<String>,
     /// What CPUID told it: `leaf subleaf eax ebx ecx edx`, if it was asked.
     pub(crate) cpuid: Vec<String>,
+    /// `<address> <vendor>:<device> <class>` of each PCI function.
+    pub(crate) pci: Vec<String>,
+    /// The device of each generation id that has its driver.
+    pub(crate) vmgenid: Vec<String>,
+    /// Whether it heard of its power button.
+    pub(crate) button_was_pressed: bool,
     /// Whether it came to its end.
     pub(crate) ended: bool,
 }
@@ -50,11 +56,15 @@ impl GuestReport {
         };
         let reached: Vec<String> = told("guest: init reached ");
         assert_eq!(reached.len(), 1, "init was reached {} times in {lines:#?}", reached.len());
+        let presses: Vec<String> = told("guest: power button was pressed");
         let ends: Vec<String> = told("guest: end ");
         Self {
             facts: reached[0].clone(),
             warnings: told("guest: warn "),
             cpuid: told("guest: cpuid "),
+            pci: told("guest: pci "),
+            vmgenid: told("guest: vmgenid "),
+            button_was_pressed: presses.len() == 1,
             ended: ends.len() == 1,
         }
     }

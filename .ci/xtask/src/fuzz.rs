@@ -23,8 +23,10 @@ use crate::tree::Tree;
 
 /// Whatever depends on this package is a package of fuzz targets.
 const ENTRY: &str = "fuzzing";
-/// For each target in the long run.
-const LONG_RUN: Duration = Duration::from_secs(600);
+/// For each target in the long run; and for those whose input is a file that a user hands over.
+const LONG_RUN: Duration = Duration::from_secs(60);
+const LONG_RUN_OF_FILES: Duration = Duration::from_secs(600);
+const OF_FILES: [&str; 2] = ["kernel-image", "saved-state"];
 /// Building all targets, on a slow machine; and what a target takes beyond its time.
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 
@@ -89,7 +91,7 @@ pub(crate) fn run(tree: &Tree, options: &FuzzOptions) -> Result<ExitCode, Red> {
         Ok(words) => println!("{}: {} {words}", target.name, Colours::of_stdout().green("ok")),
         Err(red) => println!("{}: {} {}", target.name, Colours::of_stdout().red("red"), red.why),
     };
-    match fuzz_all(tree, &targets, each, &mut log, &tell) {
+    match fuzz_all(tree, &targets, |_| each, &mut log, &tell) {
         Ok(_) => Ok(ExitCode::SUCCESS),
         Err(red) => Err(Red::new(format!("{}\n(the build: {})", red.why, log.path().display()))),
     }
@@ -106,8 +108,12 @@ pub(crate) fn check(context: &Context, log: &mut Log) -> Result<Outcome, Red> {
         let skip = Skip { name: "fuzzing".to_owned(), reason };
         return Ok(Outcome { skipped: vec![skip], ..Outcome::default() });
     }
-    let words = fuzz_all(context.tree, &targets, LONG_RUN, log, &|_, _| ())?;
+    let words = fuzz_all(context.tree, &targets, in_the_long_run, log, &|_, _| ())?;
     Ok(Outcome::detail(words.join(", ")))
+}
+
+fn in_the_long_run(target: &Target) -> Duration {
+    if OF_FILES.contains(&target.name.as_str()) { LONG_RUN_OF_FILES } else { LONG_RUN }
 }
 
 /// A target uses one processor.
@@ -120,7 +126,7 @@ fn at_once() -> usize {
 fn fuzz_all(
     tree: &Tree,
     targets: &[Target],
-    each: Duration,
+    time: impl Fn(&Target) -> Duration + Sync,
     log: &mut Log,
     tell: &(impl Fn(&Target, &Result<String, Red>) + Sync),
 ) -> Result<Vec<String>, Red> {
@@ -135,7 +141,7 @@ fn fuzz_all(
         for _ in 0..at_once() {
             scope.spawn(|| {
                 while let Some((index, target)) = take() {
-                    let outcome = fuzz(tree, target, each);
+                    let outcome = fuzz(tree, target, time(target));
                     tell(target, &outcome);
                     outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(index, outcome);
                 }

@@ -47,5 +47,5 @@ pub use permit::{PermitFile, PermitFileError, PermitWatch};
 pub use role::{BootOrder, HandOverOrder, Order, ReceiveOrder, Report, RoleError, run as run_role};
 pub use state::{MAX_STATE_BYTES, MachineState, StateError};
 pub use supervise::{Ender, Executable, Images, MachineProcess, SuperviseError, Supervised};
-pub use vcpu::{GuestExit, VcpuError, VcpuStateError};
+pub use vcpu::{GuestEnd, GuestExit, VcpuError, VcpuStateError};
 pub use vm::{ConfigError, CpuCount, MachineConfig, Paused, Running, VmError};

@@ -19,6 +19,7 @@ use crate::handover::{Form, HandOverReport, Limits};
 use crate::ipc::{Channel, ChannelError};
 use crate::permit::{PermitFile, PermitFileError, PermitWatch};
 use crate::role::{BootOrder, HandOverOrder, Order, ReceiveOrder, Report};
+use crate::vcpu::GuestEnd;
 use crate::vm::MachineConfig;
 
 /// A machine process that says nothing for this long is taken for dead. The longest silence is that
@@ -58,8 +59,8 @@ pub enum SuperviseError {
     GuestEnded {
         /// In words.
         how: String,
-        /// Whether as a guest may.
-        is_orderly: bool,
+        /// Which of the ways it was.
+        end: GuestEnd,
     },
     /// The predecessor died after it had parted with the permit; the guest runs in its new process
     #[error(
@@ -173,6 +174,13 @@ impl Drop for MachineProcess {
 pub struct Ender(Channel);
 
 impl Ender {
+    /// Presses the guest's power button. The answer comes to whoever hears the process's reports:
+    /// [`Supervised::wait`] does.
+    pub fn press_power_button(&self) {
+        // A process that has gone has no guest either.
+        let _ = self.0.send(&Order::PressPowerButton, &[]);
+    }
+
     /// Asks the process to stop its guest.
     pub fn stop(&self) {
         // A process that has gone needs no stop.
@@ -276,9 +284,7 @@ impl Supervised {
             Ok(Report::HandOverFailed { why }) => Err(SuperviseError::HandOver(why)),
             Ok(Report::Departed { why }) => Err(SuperviseError::Departed(why)),
             Ok(Report::Declined { why }) => Err(SuperviseError::HandOver(why)),
-            Ok(Report::Exited { how, is_orderly }) => {
-                Err(SuperviseError::GuestEnded { how, is_orderly })
-            }
+            Ok(Report::Exited { how, end }) => Err(SuperviseError::GuestEnded { how, end }),
             Ok(other) => Err(unexpected(&other)),
             // The predecessor died. If the successor has taken the permit, the guest lives on there.
             Err(lost) => match successor.report() {
@@ -335,18 +341,32 @@ impl Supervised {
         }
     }
 
-    /// Waits until the guest ends by itself, however long that takes.
+    /// Presses the guest's power button: asks it to switch itself off. When it does, and whether at
+    /// all, is the guest's decision.
+    ///
+    /// # Errors
+    /// When the guest has ended meanwhile, or the process is lost.
+    pub fn press_power_button(&self) -> Result<(), SuperviseError> {
+        self.carry_out(&Order::PressPowerButton, &Report::PowerButtonPressed)
+    }
+
+    /// Waits until the guest ends, however long that takes, and says how it did.
     ///
     /// # Errors
     /// When it ends otherwise than a guest may, or the process is lost.
-    pub fn wait(self) -> Result<(), SuperviseError> {
+    pub fn wait(self) -> Result<GuestEnd, SuperviseError> {
         self.process.control.set_time_limit(None)?;
-        match self.process.report()? {
-            Report::Exited { is_orderly: true, .. } => Ok(()),
-            Report::Exited { how, is_orderly } => {
-                Err(SuperviseError::GuestEnded { how, is_orderly })
+        loop {
+            match self.process.report()? {
+                Report::Exited { end, .. } if end.is_orderly() => return Ok(end),
+                Report::Exited { how, end } => {
+                    return Err(SuperviseError::GuestEnded { how, end });
+                }
+                // Answers to what an `Ender` asked for.
+                Report::PowerButtonPressed => {}
+                Report::Declined { why } => tracing::warn!(why, "the machine process declines"),
+                other => return Err(unexpected(&other)),
             }
-            other => Err(unexpected(&other)),
         }
     }
 
@@ -354,9 +374,7 @@ impl Supervised {
         self.process.order(order, &[])?;
         match self.process.report()? {
             report if report == *expected => Ok(()),
-            Report::Exited { how, is_orderly } => {
-                Err(SuperviseError::GuestEnded { how, is_orderly })
-            }
+            Report::Exited { how, end } => Err(SuperviseError::GuestEnded { how, end }),
             Report::Declined { why } => Err(SuperviseError::Refused(why)),
             other => Err(unexpected(&other)),
         }

@@ -40,7 +40,8 @@ pub(crate) enum Verb {
     novacron run oracle --memory 512M --cpus 2\n  \
     novacron run linux --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --memory 1G\n  \
     novacron run oracle --cpu x86-64-v2\n\n\
-    On a terminal, Ctrl-] ends the machine.")]
+    On a terminal, Ctrl-] ends the machine. SIGTERM or SIGINT presses the guest's power button, and a\n\
+    second one ends the machine.")]
 pub(crate) struct RunOptions {
     /// The machine's name
     pub(crate) name: String,

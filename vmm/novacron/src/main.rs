@@ -6,6 +6,7 @@ mod demo;
 mod log;
 mod quantity;
 mod run;
+mod signals;
 
 use std::process::ExitCode;
 

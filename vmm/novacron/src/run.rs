@@ -12,6 +12,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use crate::Failure;
 use crate::cli::{RunOptions, Shape};
 use crate::log::LogOptions;
+use crate::signals::{Continue, on_request_to_end};
 
 /// Ctrl-], as with telnet and virsh.
 const ESCAPE: u8 = 0x1d;
@@ -32,14 +33,34 @@ pub(crate) fn run(options: &RunOptions, log: &LogOptions) -> Result<(), Failure>
     let (machine, console) = boot(config, &images, log)?;
     let terminal = RawTerminal::enter();
     let input = console.try_clone().map_err(Failure::other("the console"))?;
-    let control = machine.process().ender().map_err(Failure::other("the control socket"))?;
+    let ender = || machine.process().ender().map_err(Failure::other("the control socket"));
+    // The oracle has no driver for a power button.
+    obey_signals(ender()?, options.kernel.is_some())?;
+    let control = ender()?;
     std::thread::spawn(move || forward_input(&input, &control));
     let output = std::thread::spawn(move || forward_output(console));
     let outcome = machine.wait();
     // The machine process has closed its end: what it wrote is read to the last byte.
     let _ = output.join();
     drop(terminal);
-    Ok(outcome?)
+    eprintln!("novacron: {}", outcome?);
+    Ok(())
+}
+
+/// Once asked to end, this process asks the guest to; asked again, it ends the guest. A guest without
+/// a power button is ended at once.
+fn obey_signals(control: Ender, has_power_button: bool) -> Result<(), Failure> {
+    let act = move |asked| {
+        if asked == 1 && has_power_button {
+            eprintln!("novacron: the guest is asked to switch itself off; ask again to end it");
+            control.press_power_button();
+            Continue::Yes
+        } else {
+            control.stop();
+            Continue::No
+        }
+    };
+    on_request_to_end(act).map_err(Failure::other("waiting for signals"))
 }
 
 /// Boots a machine whose process is this very executable in another role.

@@ -5,12 +5,18 @@ use std::io::{self, Write as _};
 
 use rustix::system::RebootCommand;
 
-use crate::{cpuid, kmsg, system};
+use crate::{cpuid, kmsg, platform, system};
 
 const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 
+/// Waits for the power button before it ends.
+const WAIT: &str = "test-init.wait=power-button";
+/// Ends by a reboot; else it switches itself off.
+const REBOOT: &str = "test-init.end=reboot";
+
 pub(crate) fn run() -> io::Result<()> {
     system::mount_all()?;
+    let cmdline = fs::read_to_string("/proc/cmdline")?;
     let clocksource = fs::read_to_string(CLOCKSOURCE)?;
     let mut console = io::stdout();
     writeln!(
@@ -19,10 +25,19 @@ pub(crate) fn run() -> io::Result<()> {
         system::facts(),
         clocksource.trim_end()
     )?;
+    for line in platform::lines()? {
+        writeln!(console, "guest: {line}")?;
+    }
+    if says(&cmdline, WAIT) {
+        let mut button = platform::PowerButton::open()?;
+        writeln!(console, "guest: waits for its power button")?;
+        console.flush()?;
+        button.wait()?;
+        writeln!(console, "guest: power button was pressed")?;
+    }
     for warning in kmsg::warnings()? {
         writeln!(console, "guest: warn {warning}")?;
     }
-    let cmdline = fs::read_to_string("/proc/cmdline")?;
     if says(&cmdline, "test-init.cpuid") {
         for line in cpuid::lines()? {
             writeln!(console, "guest: cpuid {line}")?;
@@ -34,18 +49,14 @@ pub(crate) fn run() -> io::Result<()> {
     Err(system::end(command))
 }
 
-/// A guest switches itself off unless its command line says `test-init.end=reboot`: a machine model
-/// may have no power-off yet. The kernel ignores parameters with a dot that it does not know.
 fn end(cmdline: &str) -> RebootCommand {
-    if says(cmdline, "test-init.end=reboot") {
-        RebootCommand::Restart
-    } else {
-        RebootCommand::PowerOff
-    }
+    if says(cmdline, REBOOT) { RebootCommand::Restart } else { RebootCommand::PowerOff }
 }
 
-fn says(cmdline: &str, word: &str) -> bool {
-    cmdline.split_ascii_whitespace().any(|said| said == word)
+/// Whether the command line has this word. The kernel ignores parameters with a dot that it does not
+/// know.
+fn says(cmdline: &str, wanted: &str) -> bool {
+    cmdline.split_ascii_whitespace().any(|word| word == wanted)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod cpuid;
 mod guest;
 mod host;
 mod kmsg;
+mod platform;
 mod programs;
 mod system;
 

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kvm_ioctls::Kvm;
+use rustix::process::{Pid, Signal};
 
 use crate::host::port;
 
@@ -20,7 +21,10 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         ["answer", name] => answer(name),
         ["exit", code] => return code.parse::<u8>().map_or(ExitCode::from(USAGE), ExitCode::from),
         ["sleep", seconds] => sleep(seconds),
-        _ => Err(io::Error::other("programs: kvm | answer PORT | exit CODE | sleep SECONDS")),
+        ["attend", program, arguments @ ..] => return attend(program, arguments),
+        _ => Err(io::Error::other(
+            "programs: kvm | answer PORT | exit CODE | sleep SECONDS | attend PROGRAM ARGUMENT...",
+        )),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,6 +58,42 @@ fn answer(name: &str) -> io::Result<()> {
     let mut line = String::new();
     BufReader::new(port.try_clone()?).read_line(&mut line)?;
     write!(port, "answer: {line}")
+}
+
+/// Runs a program that runs a guest, passes its lines on, and does what they call for: a clock gets
+/// this host's time beside it (`attend: clock <guest> <host>`), and a guest that waits for its power
+/// button has it pressed.
+fn attend(program: &str, arguments: &[&str]) -> ExitCode {
+    let run = || -> io::Result<Option<i32>> {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+        for line in BufReader::new(output).lines() {
+            let line = line?;
+            println!("{line}");
+            let line = line.trim_end();
+            if let Some(seconds) = line.strip_prefix("guest: clock ") {
+                let since =
+                    SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+                println!("attend: clock {seconds} {}", since.as_secs());
+            }
+            if line == "guest: waits for its power button" {
+                let id = Pid::from_child(&child);
+                rustix::process::kill_process(id, Signal::TERM)?;
+            }
+        }
+        Ok(child.wait()?.code())
+    };
+    match run() {
+        Ok(code) => code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX).into(),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "test-init: {error}");
+            ExitCode::from(USAGE)
+        }
+    }
 }
 
 fn sleep(seconds: &str) -> io::Result<()> {

@@ -7,6 +7,7 @@
 //! 0x0000_9000  page tables                 (64-bit boot protocol only)
 //! 0x0002_0000  command line
 //! 0x000a_0000  nothing: where a PC has its video memory and firmware
+//! 0x000d_f000  generation id
 //! 0x000e_0000  ACPI tables
 //! 0x0010_0000  kernel, then free memory; the initrd ends where low memory ends
 //! ```
@@ -18,9 +19,11 @@ mod pvh;
 
 use std::io::Cursor;
 
+use dwcp::page::PAGE_SIZE;
 use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::{BzImage, Elf, KernelLoader, KernelLoaderResult};
 
+use crate::devices::GENERATION_PAGE;
 use crate::memory::{GuestRam, MemoryLayout, RamError};
 use crate::vcpu::{EntryPoint, VcpuError};
 
@@ -94,6 +97,9 @@ pub enum BootError {
     /// The first registers
     #[error(transparent)]
     Registers(VcpuError),
+    /// The generation id is random
+    #[error("this host has no random source for the guest's generation id: {0}")]
+    Random(#[from] std::io::Error),
 }
 
 /// Loads a guest into fresh RAM.
@@ -195,6 +201,7 @@ fn load_command_line(ram: &GuestRam, command_line: &str) -> Result<(), BootError
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MemoryKind {
     Ram = 1,
+    Reserved = 2,
     Acpi = 3,
 }
 
@@ -202,6 +209,7 @@ enum MemoryKind {
 fn memory_map(layout: MemoryLayout) -> Vec<(u64, u64, MemoryKind)> {
     let mut map = vec![
         (0, LOW_RAM_END, MemoryKind::Ram),
+        (GENERATION_PAGE, PAGE_SIZE, MemoryKind::Reserved),
         (ACPI_START, HIGH_RAM_START - ACPI_START, MemoryKind::Acpi),
         (HIGH_RAM_START, layout.low_end() - HIGH_RAM_START, MemoryKind::Ram),
     ];
@@ -306,7 +314,11 @@ mod tests {
             }
             let told: u64 = map.iter().map(|entry| entry.1).sum();
             // All but what lies where a PC has its video memory and option ROMs.
-            assert_eq!(told, size - (ACPI_START - LOW_RAM_END));
+            assert_eq!(told, size - (GENERATION_PAGE - LOW_RAM_END));
+            // A page for the generation id alone, which no guest takes for its own.
+            let reserved: Vec<_> =
+                map.iter().filter(|entry| entry.2 == MemoryKind::Reserved).collect();
+            assert_eq!(reserved, [&(GENERATION_PAGE, 4096, MemoryKind::Reserved)]);
         }
     }
 }

@@ -1,11 +1,17 @@
-//! I/O ports: a table on one screen.
+//! What a guest's access to a port, or to memory that is not RAM, leads to: two tables on one screen.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::time::{ClockId, clock_gettime};
 use vm_superio::{I8042Device, Trigger};
 
+use super::cmos::Cmos;
+use super::events::Events;
+use super::mmio::{ECAM_BYTES, ECAM_START};
+use super::pci;
 use super::ports::{
-    ACPI_SLEEP_CONTROL, ACPI_SLEEP_STATUS, COM1, I8042_COMMAND, I8042_DATA, S5_SLEEP_TYPE,
+    ACPI_SLEEP_CONTROL, ACPI_SLEEP_STATUS, CMOS_DATA, CMOS_INDEX, COM1, EVENTS, I8042_COMMAND,
+    I8042_DATA, S5_SLEEP_TYPE,
 };
 use super::serial::SerialPort;
 
@@ -35,15 +41,17 @@ impl Trigger for ResetLine {
     }
 }
 
-/// The I/O ports of one machine. Called by every vCPU's thread.
+/// The devices of one machine, as its guest reaches them. Called by every vCPU's thread.
 #[derive(Debug)]
-pub(crate) struct PortBus {
+pub(crate) struct Bus {
     serial: Mutex<SerialPort>,
+    cmos: Mutex<Cmos>,
+    events: Events,
 }
 
-impl PortBus {
-    pub(crate) fn new(serial: SerialPort) -> Self {
-        Self { serial: Mutex::new(serial) }
+impl Bus {
+    pub(crate) fn new(serial: SerialPort, events: Events) -> Self {
+        Self { serial: Mutex::new(serial), cmos: Mutex::new(Cmos::new()), events }
     }
 
     /// The serial port, for its input and its saved state.
@@ -52,17 +60,45 @@ impl PortBus {
         self.serial.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A write by the guest. Ports that nobody answers swallow it, as on a PC.
-    pub(crate) fn write(&self, port: u16, data: &[u8]) -> Option<BusRequest> {
+    /// The CMOS clock, for its saved state.
+    pub(crate) fn cmos(&self) -> MutexGuard<'_, Cmos> {
+        self.cmos.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the host raises in the guest.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// A write to a port by the guest. Ports that nobody answers swallow it, as on a PC.
+    pub(crate) fn write_port(&self, port: u16, data: &[u8]) -> Option<BusRequest> {
         // Every register here is one byte wide, and KVM gives all bytes of a string instruction at
         // once: they belong to this one port.
         data.iter().find_map(|byte| self.write_byte(port, *byte))
     }
 
-    /// A read by the guest. Ports that nobody answers read as ones.
-    pub(crate) fn read(&self, port: u16, data: &mut [u8]) {
+    /// A read of a port by the guest. Ports that nobody answers read as ones.
+    pub(crate) fn read_port(&self, port: u16, data: &mut [u8]) {
         for byte in data {
             *byte = self.read_byte(port);
+        }
+    }
+
+    /// A write by the guest to memory that is not RAM. What nobody claims swallows it.
+    pub(crate) fn write_memory(&self, address: u64, data: &[u8]) {
+        let is_claimed = ecam(address, data.len()).is_some_and(|offset| pci::write(offset, data));
+        if !is_claimed {
+            tracing::trace!(address = format_args!("{address:#x}"), ?data, "unclaimed write");
+        }
+    }
+
+    /// A read by the guest of memory that is not RAM. What nobody claims reads as ones.
+    pub(crate) fn read_memory(&self, address: u64, data: &mut [u8]) {
+        let is_claimed = ecam(address, data.len()).is_some_and(|offset| pci::read(offset, data));
+        if !is_claimed {
+            let bytes = data.len();
+            tracing::trace!(address = format_args!("{address:#x}"), bytes, "unclaimed read");
+            data.fill(0xff);
         }
     }
 
@@ -81,7 +117,20 @@ impl PortBus {
                 let is_s5 = byte & SLEEP_ENABLE != 0 && (byte >> 2) & 7 == S5_SLEEP_TYPE;
                 is_s5.then_some(BusRequest::PowerOff)
             }
-            _ => None,
+            CMOS_INDEX => {
+                self.cmos().select(byte);
+                None
+            }
+            CMOS_DATA => {
+                self.cmos().write(byte, wall_clock_ns());
+                None
+            }
+            // What the guest has taken is gone already.
+            EVENTS => None,
+            _ => {
+                tracing::trace!(port = format_args!("{port:#x}"), byte, "unclaimed write");
+                None
+            }
         }
     }
 
@@ -92,11 +141,33 @@ impl PortBus {
                 I8042Device::new(ResetLine::default()).read(register(port, I8042_DATA))
             }
             ACPI_SLEEP_CONTROL | ACPI_SLEEP_STATUS => 0,
-            _ => 0xff,
+            CMOS_DATA => self.cmos().read(wall_clock_ns()),
+            EVENTS => self.events.take(),
+            _ => {
+                tracing::trace!(port = format_args!("{port:#x}"), "unclaimed read");
+                0xff
+            }
         }
     }
+}
+
+/// Where in the ECAM an access begins that lies in it as a whole.
+fn ecam(address: u64, length: usize) -> Option<u64> {
+    let offset = address.checked_sub(ECAM_START)?;
+    let end = offset.checked_add(length as u64)?;
+    (end <= ECAM_BYTES).then_some(offset)
+}
+
+/// The host's UTC in nanoseconds since 1970.
+fn wall_clock_ns() -> i128 {
+    let now = clock_gettime(ClockId::Realtime);
+    i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
 }
 
 fn register(port: u16, base: u16) -> u8 {
     u8::try_from(port - base).expect("a device has at most 256 registers")
 }
+
+#[cfg(test)]
+#[path = "bus_tests.rs"]
+mod tests;

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::bus::PortBus;
+use super::bus::Bus;
 use super::console::Console;
 
 /// The console's descriptor, and whether this process may use it now.
@@ -62,7 +62,7 @@ impl ConsoleLink {
     ///
     /// # Errors
     /// When the descriptor fails.
-    pub(crate) fn receive(&self, bus: &PortBus) -> io::Result<Input> {
+    pub(crate) fn receive(&self, bus: &Bus) -> io::Result<Input> {
         let attached = self.attached();
         if !*attached {
             return Ok(Input::MayFollow);

@@ -16,3 +16,11 @@ pub(crate) const ACPI_SLEEP_CONTROL: u16 = 0x600;
 pub(crate) const ACPI_SLEEP_STATUS: u16 = 0x601;
 /// The sleep type that means "off": `\_S5` names it, and the guest writes it.
 pub(crate) const S5_SLEEP_TYPE: u8 = 5;
+/// The CMOS clock's index port: which of its registers the data port is.
+pub(crate) const CMOS_INDEX: u16 = 0x70;
+/// The CMOS clock's data port.
+pub(crate) const CMOS_DATA: u16 = 0x71;
+/// The events that the host has raised, one bit each; reading takes them.
+pub(crate) const EVENTS: u16 = 0x602;
+/// The events' interrupt: an input that the I/O APIC does not share with the old interrupt controllers.
+pub(crate) const EVENTS_GSI: u32 = 16;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use kvm_ioctls::VmFd;
 use serde::{Deserialize, Serialize};
+use vm_superio::Serial;
 use vm_superio::serial::{SerialEvents, SerialState};
-use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::console::Console;
+use super::irq_line::IrqLine;
 use super::ports::COM1_GSI;
 
 /// The saved form of a 16550: its registers, by their names in the data sheet.
@@ -60,25 +61,6 @@ impl SerialStateV1 {
     }
 }
 
-/// An edge on a line of the in-kernel irqchip.
-///
-/// `KVM_IRQ_LINE` and not an irqfd: it is done when the call returns, so that a paused machine has
-/// no interrupt under way which its saved irqchip does not show yet.
-#[derive(Debug)]
-pub(crate) struct IrqLine {
-    vm: Arc<VmFd>,
-    gsi: u32,
-}
-
-impl Trigger for IrqLine {
-    type E = kvm_ioctls::Error;
-
-    fn trigger(&self) -> Result<(), Self::E> {
-        self.vm.set_irq_line(self.gsi, true)?;
-        self.vm.set_irq_line(self.gsi, false)
-    }
-}
-
 /// Tells the device loop that the guest has read everything that came in.
 #[derive(Debug)]
 struct InputRoom(Arc<EventFd>);
@@ -121,7 +103,7 @@ pub(crate) struct SerialPort {
 impl SerialPort {
     pub(crate) fn new(vm: Arc<VmFd>, console: Arc<Console>) -> io::Result<Self> {
         let room = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
-        let line = IrqLine { vm: Arc::clone(&vm), gsi: COM1_GSI };
+        let line = IrqLine::new(Arc::clone(&vm), COM1_GSI);
         let writer = ConsoleWriter(Arc::clone(&console));
         let uart = Serial::with_events(line, InputRoom(Arc::clone(&room)), writer);
         Ok(Self { uart, vm, console, room })
@@ -168,7 +150,7 @@ impl SerialPort {
     /// # Errors
     /// When the saved input buffer is longer than the device's.
     pub(crate) fn restore(&mut self, state: SerialStateV1) -> Result<(), String> {
-        let line = IrqLine { vm: Arc::clone(&self.vm), gsi: COM1_GSI };
+        let line = IrqLine::new(Arc::clone(&self.vm), COM1_GSI);
         let writer = ConsoleWriter(Arc::clone(&self.console));
         let events = InputRoom(Arc::clone(&self.room));
         self.uart = Serial::from_state(&state.into_live(), line, events, writer)

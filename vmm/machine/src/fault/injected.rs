@@ -18,7 +18,7 @@ use crate::vm::{Paused, VmError};
 
 /// What `NOVACRON_FAULT` asks for: a comma-separated list of `kill:STEP`, `drop-dirty-bit`,
 /// `drop-page`, `damage-page`, `damage-state`, `drop-acknowledgement`, `acknowledge-unapplied`,
-/// `drop-field`, `newer-state`, `slow-take`, `reference`, `lacks:FEATURE`.
+/// `drop-field`, `drop-event`, `newer-state`, `slow-take`, `reference`, `lacks:FEATURE`.
 fn is_asked(fault: &str) -> bool {
     asked().any(|word| word == fault)
 }
@@ -123,6 +123,11 @@ pub(crate) fn drops_acknowledgement() -> bool {
 /// Whether to leave a field of the first vCPU out of what is restored.
 pub(crate) fn drops_field() -> bool {
     is_asked("drop-field")
+}
+
+/// Whether to leave the events that are pending out of what is restored.
+pub(crate) fn drops_event() -> bool {
+    is_asked("drop-event")
 }
 
 /// Damage to guest memory, for the oracle to find.

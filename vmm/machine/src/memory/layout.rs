@@ -9,6 +9,10 @@ pub const HOLE_END: u64 = 1 << 32;
 /// The hole's usual start: 1 GiB below 4 GiB is for PCI and the interrupt controllers.
 pub const DEFAULT_HOLE_START: u64 = 3 << 30;
 
+/// The highest start that the hole may have: from 0xfec00000 on, addresses belong to the I/O APIC, the
+/// LAPICs and the TSS, and below that lie PCI Express's configuration space and a little room for BARs.
+pub(crate) const MAX_HOLE_START: u64 = 0xf980_0000;
+
 /// Smallest guest: below this there is no room for a kernel beside the first MiB.
 const MIN_SIZE: u64 = 8 << 20;
 
@@ -97,9 +101,9 @@ impl MemoryLayout {
         if !(MIN_SIZE..=MAX_SIZE).contains(&size) || !size.is_multiple_of(PAGE_SIZE) {
             return Err(LayoutError::Size(size));
         }
-        // 0xfec00000 and up belongs to the IOAPIC, the LAPIC and the TSS; 2 MiB alignment lets huge
-        // pages line up, and puts each slot's first page at a multiple of 64.
-        if !(16 << 20..=0xf980_0000).contains(&hole_start) || !hole_start.is_multiple_of(2 << 20) {
+        // 2 MiB alignment lets huge pages line up, and puts each slot's first page at a multiple of 64.
+        if !(16 << 20..=MAX_HOLE_START).contains(&hole_start) || !hole_start.is_multiple_of(2 << 20)
+        {
             return Err(LayoutError::HoleStart(hole_start));
         }
         Ok(Self { size, hole_start })

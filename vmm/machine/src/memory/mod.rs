@@ -3,6 +3,7 @@
 mod layout;
 mod ram;
 
+pub(crate) use layout::MAX_HOLE_START;
 pub use layout::{DEFAULT_HOLE_START, HOLE_END, LayoutError, MemoryLayout, Region};
 pub(crate) use ram::Extent;
 pub use ram::{GuestRam, RamError};

@@ -8,7 +8,7 @@ use event_manager::{EventOps, Events, MutEventSubscriber};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::devices::{Console, ConsoleLink, Input, PortBus};
+use crate::devices::{Bus, Console, ConsoleLink, Input};
 
 /// The subscriber. Its descriptor is watched edge-triggered: a console that nobody reads, or whose
 /// input the guest does not take, must not make the loop spin.
@@ -16,14 +16,14 @@ use crate::devices::{Console, ConsoleLink, Input, PortBus};
 pub(super) struct ConsolePump {
     link: Arc<ConsoleLink>,
     console: Arc<Console>,
-    bus: Arc<PortBus>,
+    bus: Arc<Bus>,
     input_room: Arc<EventFd>,
     /// Input has ended (the terminal is closed): the guest runs on without.
     input_ended: bool,
 }
 
 impl ConsolePump {
-    pub(super) fn new(link: Arc<ConsoleLink>, console: Arc<Console>, bus: Arc<PortBus>) -> Self {
+    pub(super) fn new(link: Arc<ConsoleLink>, console: Arc<Console>, bus: Arc<Bus>) -> Self {
         let input_room = bus.serial().input_room();
         Self { link, console, bus, input_room, input_ended: false }
     }

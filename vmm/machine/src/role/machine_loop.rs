@@ -24,6 +24,7 @@ use crate::handover::{self, Departure, HandOverError, Outcome, Resident};
 use crate::ipc::{Channel, ChannelError};
 use crate::kvm::Host;
 use crate::permit::{PermitFile, PermitFileError};
+use crate::vcpu::GuestEnd;
 use crate::vm::{Paused, Running, VmError, VmParts};
 
 /// Largest kernel or initrd that is read into memory.
@@ -199,7 +200,15 @@ impl MachineProcess {
             }
             (Order::Stop, guest @ (Guest::Running(_) | Guest::Paused(_) | Guest::Departed(_))) => {
                 drop(guest);
-                self.end("it was stopped", true)
+                self.end(&GuestEnd::Stopped.to_string(), GuestEnd::Stopped)
+            }
+            (Order::PressPowerButton, guest @ (Guest::Running(_) | Guest::Paused(_))) => {
+                let outcome = guest.press_power_button();
+                self.guest = guest;
+                match outcome {
+                    Ok(()) => self.report(&Report::PowerButtonPressed),
+                    Err(error) => self.report(&Report::Declined { why: error.to_string() }),
+                }
             }
             #[cfg(feature = "fault-injection")]
             (Order::Plant(plant), Guest::Paused(paused)) => {
@@ -381,7 +390,7 @@ impl MachineProcess {
             Some(exit) => {
                 self.flush(paused.console());
                 drop(paused);
-                self.end(&exit.to_string(), exit.is_orderly())
+                self.end(&exit.to_string(), exit.end())
             }
             None => {
                 self.guest = Guest::Paused(paused);
@@ -390,9 +399,9 @@ impl MachineProcess {
         }
     }
 
-    fn end(&mut self, how: &str, is_orderly: bool) -> Result<(), RoleError> {
+    fn end(&mut self, how: &str, end: GuestEnd) -> Result<(), RoleError> {
         self.is_done = true;
-        self.report(&Report::Exited { how: how.to_owned(), is_orderly })
+        self.report(&Report::Exited { how: how.to_owned(), end })
     }
 
     /// The guest's last words, as far as somebody reads them.
@@ -430,6 +439,15 @@ impl MachineProcess {
 }
 
 impl Guest {
+    /// Where there is a machine that this process may touch.
+    fn press_power_button(&self) -> Result<(), VmError> {
+        match self {
+            Self::Running(running) => running.press_power_button(),
+            Self::Paused(paused) => paused.press_power_button(),
+            Self::Absent | Self::Moving | Self::Departed(_) => Ok(()),
+        }
+    }
+
     fn name(&self) -> &'static str {
         match self {
             Self::Absent => "absent",

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::handover::{Form, HandOverReport, Limits};
+use crate::vcpu::GuestEnd;
 use crate::vm::MachineConfig;
 
 /// Boot a guest. Descriptors: record, console, kernel, and the initrd if there is one.
@@ -55,6 +56,8 @@ pub enum Order {
     HandOver(HandOverOrder),
     /// End the guest and the process.
     Stop,
+    /// Ask the guest to switch itself off. Paused, it is asked as soon as it runs again.
+    PressPowerButton,
     /// Damage guest memory, so that a test sees the oracle find it.
     #[cfg(feature = "fault-injection")]
     Plant(crate::fault::Plant),
@@ -69,6 +72,7 @@ impl Order {
             Self::Resume => "resume",
             Self::HandOver(_) => "hand-over",
             Self::Stop => "stop",
+            Self::PressPowerButton => "power button",
             #[cfg(feature = "fault-injection")]
             Self::Plant(_) => "plant",
         }
@@ -99,8 +103,8 @@ pub enum Report {
     Exited {
         /// In words.
         how: String,
-        /// Whether as a guest may.
-        is_orderly: bool,
+        /// Which of the ways it was.
+        end: GuestEnd,
     },
     /// The order could not be carried out; the process ends.
     Failed {
@@ -112,4 +116,6 @@ pub enum Report {
         /// Why.
         why: String,
     },
+    /// The guest's power button was pressed.
+    PowerButtonPressed,
 }

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 pub use section::StateError;
 use section::{Schema, Sections};
 
-use crate::devices::{ConsoleStateV1, SerialStateV1};
+use crate::devices::{
+    CmosStateV1, ConsoleStateV1, EventsStateV1, GenerationStateV1, SerialStateV1,
+};
 use crate::vcpu::VcpuStateV1;
 use crate::vm::VmStateV1;
 
@@ -27,6 +29,12 @@ pub struct MachineState {
     pub(crate) vcpus: Vec<VcpuStateV1>,
     /// COM1.
     pub(crate) serial: SerialStateV1,
+    /// The CMOS clock.
+    pub(crate) cmos: CmosStateV1,
+    /// Events that the guest has not taken.
+    pub(crate) events: EventsStateV1,
+    /// The generation id.
+    pub(crate) generation: GenerationStateV1,
     /// The console's history.
     pub(crate) console: ConsoleStateV1,
 }
@@ -47,6 +55,9 @@ schema! {
     VmStateV1 => "vm", 1;
     VcpuStateV1 => "vcpu", 1;
     SerialStateV1 => "serial", 1;
+    CmosStateV1 => "cmos", 1;
+    EventsStateV1 => "events", 1;
+    GenerationStateV1 => "generation", 1;
     ConsoleStateV1 => "console", 1;
 }
 
@@ -87,6 +98,9 @@ impl MachineState {
             sections.put(index, vcpu)?;
         }
         sections.put(0, &self.serial)?;
+        sections.put(0, &self.cmos)?;
+        sections.put(0, &self.events)?;
+        sections.put(0, &self.generation)?;
         sections.put(0, &self.console)?;
         sections.encode()
     }
@@ -104,6 +118,9 @@ impl MachineState {
                 .map(|index| sections.take(index))
                 .collect::<Result<_, _>>()?,
             serial: sections.take(0)?,
+            cmos: sections.take(0)?,
+            events: sections.take(0)?,
+            generation: sections.take(0)?,
             console: sections.take(0)?,
         };
         sections.finish()?;
@@ -122,8 +139,7 @@ impl MachineState {
         Self {
             vm: self.vm.without_time(),
             vcpus: self.vcpus.iter().map(VcpuStateV1::without_time).collect(),
-            serial: self.serial.clone(),
-            console: self.console.clone(),
+            ..self.clone()
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use kvm_bindings::{KVM_EXIT_INTERNAL_ERROR, KVM_INTERNAL_ERROR_EMULATION};
 use kvm_ioctls::VcpuFd;
+use serde::{Deserialize, Serialize};
 
 /// The guest ended, or KVM could not go on with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,19 +54,60 @@ pub enum GuestExit {
     },
 }
 
+/// How a guest ended, for whoever decides what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestEnd {
+    /// It switched itself off.
+    PoweredOff,
+    /// It reset itself: a guest that reboots wants to be started again.
+    Reset,
+    /// It was stopped from outside.
+    Stopped,
+    /// Otherwise than a guest may.
+    Failed,
+}
+
+impl GuestEnd {
+    /// Whether the guest ended as a guest may.
+    #[must_use]
+    pub fn is_orderly(self) -> bool {
+        self != Self::Failed
+    }
+}
+
+impl std::fmt::Display for GuestEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::PoweredOff => "the guest switched itself off",
+            Self::Reset => "the guest reset itself",
+            Self::Stopped => "the guest was stopped",
+            Self::Failed => "the guest failed",
+        })
+    }
+}
+
 impl GuestExit {
+    /// How the guest ended by this.
+    #[must_use]
+    pub fn end(&self) -> GuestEnd {
+        match self {
+            Self::Reset => GuestEnd::Reset,
+            Self::PowerOff => GuestEnd::PoweredOff,
+            _ => GuestEnd::Failed,
+        }
+    }
+
     /// Whether the guest ended as a guest may.
     #[must_use]
     pub fn is_orderly(&self) -> bool {
-        matches!(self, Self::Reset | Self::PowerOff)
+        self.end().is_orderly()
     }
 }
 
 impl std::fmt::Display for GuestExit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Reset => f.write_str("the guest reset itself"),
-            Self::PowerOff => f.write_str("the guest switched itself off"),
+            Self::Reset | Self::PowerOff => self.end().fmt(f),
             Self::TripleFault { vcpu } => write!(
                 f,
                 "triple fault on vCPU {vcpu}: the guest has no working handler for its \

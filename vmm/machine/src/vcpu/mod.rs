@@ -5,7 +5,7 @@ mod registers;
 mod saved;
 mod thread;
 
-pub use exit::{GuestExit, VcpuError};
+pub use exit::{GuestEnd, GuestExit, VcpuError};
 pub(crate) use registers::{EntryPoint, Registers};
 pub use saved::VcpuStateError;
 pub(crate) use saved::VcpuStateV1;

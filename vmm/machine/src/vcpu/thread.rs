@@ -10,7 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Error as SignalError, Killable, SIGRTMIN, block_signal, clear_signal};
 
 use super::exit::{GuestExit, VcpuError, internal_error};
-use crate::devices::{BusRequest, PortBus};
+use crate::devices::{Bus, BusRequest};
 use crate::kvm::set_signal_mask;
 use crate::memory::GuestRam;
 
@@ -29,7 +29,7 @@ pub(crate) struct Vcpu {
     pub(crate) fd: VcpuFd,
     /// Index and APIC id.
     pub(crate) id: u8,
-    bus: Arc<PortBus>,
+    bus: Arc<Bus>,
     /// What KVM runs it on: as long as there is a vCPU, its memory stays mapped.
     _ram: Arc<GuestRam>,
 }
@@ -47,7 +47,7 @@ impl Vcpu {
     pub(crate) fn new(
         fd: VcpuFd,
         id: u8,
-        bus: Arc<PortBus>,
+        bus: Arc<Bus>,
         ram: Arc<GuestRam>,
     ) -> Result<Self, VcpuError> {
         let kick_bit = 1_u64 << (kick_signal() - 1);
@@ -64,15 +64,14 @@ impl Vcpu {
         loop {
             let vcpu = self.id;
             match self.fd.run() {
-                Ok(VcpuExit::IoOut(port, data)) => match self.bus.write(port, data) {
+                Ok(VcpuExit::IoOut(port, data)) => match self.bus.write_port(port, data) {
                     None => {}
                     Some(BusRequest::Reset) => return Stop::Exit(GuestExit::Reset),
                     Some(BusRequest::PowerOff) => return Stop::Exit(GuestExit::PowerOff),
                 },
-                Ok(VcpuExit::IoIn(port, data)) => self.bus.read(port, data),
-                // No device lives in memory yet: what is not RAM reads as ones, as an empty bus does.
-                Ok(VcpuExit::MmioRead(_, data)) => data.fill(0xff),
-                Ok(VcpuExit::MmioWrite(..)) => {}
+                Ok(VcpuExit::IoIn(port, data)) => self.bus.read_port(port, data),
+                Ok(VcpuExit::MmioRead(address, data)) => self.bus.read_memory(address, data),
+                Ok(VcpuExit::MmioWrite(address, data)) => self.bus.write_memory(address, data),
                 Ok(VcpuExit::Intr) => {}
                 Ok(VcpuExit::Shutdown) => {
                     return Stop::Exit(GuestExit::TripleFault { vcpu });

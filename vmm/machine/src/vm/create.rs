@@ -9,7 +9,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::config::MachineConfig;
 use crate::cpu::{CpuError, CpuModel, CpuidTemplate};
-use crate::devices::{Console, PortBus, SerialPort};
+use crate::devices::ports::EVENTS_GSI;
+use crate::devices::{Bus, Console, Event, Events, GenerationId, IrqLine, SerialPort};
 use crate::dirty::{DirtyLogError, KvmBitmapLog};
 use crate::kvm::{
     CAP_MANUAL_DIRTY_LOG_PROTECT2, DIRTY_LOG_INITIALLY_SET, DIRTY_LOG_MANUAL_PROTECT_ENABLE, Host,
@@ -103,8 +104,10 @@ pub(crate) struct VmParts {
     pub(crate) config: MachineConfig,
     pub(crate) vm: Arc<VmFd>,
     pub(crate) ram: Arc<GuestRam>,
-    pub(crate) bus: Arc<PortBus>,
+    pub(crate) bus: Arc<Bus>,
     pub(crate) console: Arc<Console>,
+    /// All zeros until a guest is booted or restored.
+    pub(crate) generation: GenerationId,
     pub(crate) cpuid: CpuidTemplate,
     /// Readable when a vCPU stopped by itself.
     pub(crate) stopped: EventFd,
@@ -139,7 +142,8 @@ impl VmParts {
 
         let console = Console::new()?;
         let serial = SerialPort::new(Arc::clone(&vm), Arc::clone(&console))?;
-        let bus = Arc::new(PortBus::new(serial));
+        let events = Events::new(IrqLine::new(Arc::clone(&vm), EVENTS_GSI));
+        let bus = Arc::new(Bus::new(serial, events));
         let stopped = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
         let mut vcpus = Vec::new();
         let mut threads = Vec::new();
@@ -167,6 +171,7 @@ impl VmParts {
             ram,
             bus,
             console,
+            generation: GenerationId::default(),
             cpuid,
             stopped,
             msr_indices,
@@ -174,6 +179,11 @@ impl VmParts {
             tsc_khz,
         };
         Ok((parts, vcpus))
+    }
+
+    /// Raises an event in the guest.
+    pub(crate) fn raise(&self, event: Event) -> Result<(), VmError> {
+        self.bus.events().raise(event).map_err(VmError::ioctl("KVM_IRQ_LINE"))
     }
 
     /// Makes KVM log written pages, every page written at first; returns the log.
@@ -232,7 +242,7 @@ fn create_vcpu(
     vm: &VmFd,
     id: u8,
     cpuid: &CpuidTemplate,
-    bus: &Arc<PortBus>,
+    bus: &Arc<Bus>,
     ram: &Arc<GuestRam>,
 ) -> Result<Vcpu, VmError> {
     let fd = vm.create_vcpu(id.into()).map_err(VmError::ioctl("KVM_CREATE_VCPU"))?;

@@ -9,7 +9,7 @@ use super::create::{VmError, VmParts, check_address_bits};
 use super::saved::VmStateV1;
 use crate::boot::{BootError, BootSource};
 use crate::cpu::CpuidTemplate;
-use crate::devices::Console;
+use crate::devices::{Console, Event, GenerationId};
 use crate::dirty::KvmBitmapLog;
 use crate::kvm::Host;
 use crate::memory::GuestRam;
@@ -69,7 +69,21 @@ impl Paused {
     pub fn boot(&mut self, source: &BootSource<'_>) -> Result<(), BootError> {
         let config = self.parts.config;
         let entry = crate::boot::load(&self.parts.ram, config.cpus.get(), source)?;
+        self.parts.generation = GenerationId::fresh()?;
+        self.parts.generation.write(&self.parts.ram)?;
         Registers::enter(&self.vcpus[0].fd, entry).map_err(BootError::Registers)
+    }
+
+    /// Tells the guest that it is a copy: a new generation id in its memory, and the event that says
+    /// so. For a restore, where the original may have run on; never for a move.
+    ///
+    /// # Errors
+    /// When the host has no random source, or KVM does not raise the interrupt.
+    pub fn renew_generation(&mut self) -> Result<(), VmError> {
+        let generation = GenerationId::fresh()?;
+        generation.write(&self.parts.ram)?;
+        self.parts.generation = generation;
+        self.parts.raise(Event::NewGeneration)
     }
 
     /// Starts or resumes every vCPU.
@@ -104,8 +118,15 @@ impl Paused {
             .iter()
             .map(|vcpu| VcpuStateV1::of(&vcpu.fd, &parts.msr_indices, parts.xsave_bytes))
             .collect::<Result<_, _>>()?;
-        let serial = parts.bus.serial().save();
-        Ok(MachineState { vm, vcpus, serial, console: parts.console.save() })
+        Ok(MachineState {
+            vm,
+            vcpus,
+            serial: parts.bus.serial().save(),
+            cmos: parts.bus.cmos().save(),
+            events: parts.bus.events().save(),
+            generation: parts.generation.save(),
+            console: parts.console.save(),
+        })
     }
 
     /// Takes over a saved state, in the one order that works:
@@ -113,6 +134,7 @@ impl Paused {
     /// | step | why there |
     /// |---|---|
     /// | console, serial port | the port raises its pending interrupt as it is restored |
+    /// | CMOS clock, events, generation id | anywhere: they touch nothing but themselves |
     /// | interrupt controllers | so that they overwrite that interrupt with what was really pending |
     /// | vCPUs | their LAPICs are set after the IOAPIC that refers to them |
     /// | clock | last, as it runs from here on |
@@ -120,13 +142,8 @@ impl Paused {
     /// # Errors
     /// When the state is not one of this machine, or KVM refuses a part of it.
     pub(crate) fn restore(&mut self, state: &MachineState, time: TimeBase) -> Result<(), VmError> {
+        self.restore_devices(state)?;
         let parts = &self.parts;
-        parts.console.restore(&state.console);
-        parts
-            .bus
-            .serial()
-            .restore(state.serial.clone())
-            .map_err(|why| VmError::DeviceState { device: "serial port", why })?;
         state.vm.restore_irqchips(&parts.vm)?;
         for (vcpu, saved) in self.vcpus.iter().zip(&state.vcpus) {
             let index = vcpu.id;
@@ -137,6 +154,17 @@ impl Paused {
             let _ = vcpu.fd.kvmclock_ctrl();
         }
         state.vm.restore_clock(&parts.vm)
+    }
+
+    fn restore_devices(&mut self, state: &MachineState) -> Result<(), VmError> {
+        let refused = |device| move |why| VmError::DeviceState { device, why };
+        let parts = &mut self.parts;
+        parts.console.restore(&state.console);
+        parts.bus.serial().restore(state.serial.clone()).map_err(refused("serial port"))?;
+        parts.bus.cmos().restore(&state.cmos).map_err(refused("CMOS clock"))?;
+        parts.bus.events().restore(&state.events).map_err(refused("events"))?;
+        parts.generation = GenerationId::restored(&state.generation);
+        Ok(())
     }
 
     /// Starts logging written pages.
@@ -213,6 +241,21 @@ macro_rules! accessors {
                 &self.parts.console
             }
 
+            /// The generation id that this machine's guest was given.
+            #[must_use]
+            pub fn generation_id(&self) -> [u8; 16] {
+                self.parts.generation.bytes()
+            }
+
+            /// Presses the guest's power button: asks it to switch itself off. When it does, and
+            /// whether at all, is the guest's decision.
+            ///
+            /// # Errors
+            /// When KVM does not raise the interrupt.
+            pub fn press_power_button(&self) -> Result<(), VmError> {
+                self.parts.raise(Event::PowerButton)
+            }
+
             /// Everything but the vCPUs.
             pub(crate) fn parts(&self) -> &VmParts {
                 &self.parts
@@ -230,30 +273,5 @@ macro_rules! accessors {
 accessors!(Paused, Running);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cpu::CpuModel;
-    use crate::memory::MemoryLayout;
-    use crate::vm::CpuCount;
-
-    #[test]
-    fn memory_stays_mapped_until_the_last_vcpu_is_gone() {
-        let host = match Host::open() {
-            Ok(host) => host,
-            Err(error) => {
-                eprintln!("SKIPPED memory_stays_mapped_until_the_last_vcpu_is_gone: {error}");
-                return;
-            }
-        };
-        let memory = MemoryLayout::new(32 << 20, 16 << 20).unwrap();
-        let config =
-            MachineConfig { cpus: CpuCount::try_from(2_u32).unwrap(), cpu: CpuModel::Host, memory };
-        let Paused { parts, mut vcpus, .. } = Paused::new(&host, config).unwrap();
-        let ram = Arc::downgrade(&parts.ram);
-        drop(parts);
-        vcpus.pop();
-        assert!(ram.upgrade().is_some(), "a vCPU is left");
-        vcpus.pop();
-        assert!(ram.upgrade().is_none());
-    }
-}
+#[path = "machine_tests.rs"]
+mod tests;

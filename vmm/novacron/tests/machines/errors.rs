@@ -24,7 +24,7 @@ fn refuses(arguments: &[&str], code: i32, words: &[&str]) {
     assert_eq!(lines.count(), 1, "{said}");
 }
 
-fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+pub(crate) fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
     file
@@ -104,7 +104,7 @@ fn without_a_right_to_kvm_the_way_to_get_it_is_said() {
 }
 
 /// A guest of a few instructions at 1 MiB, entered in 32-bit mode.
-fn tiny_guest(code: &[u8]) -> Vec<u8> {
+pub(crate) fn tiny_guest(code: &[u8]) -> Vec<u8> {
     const ENTRY: u32 = 0x10_0000;
     let mut image = vec![0; 64 + 2 * 56];
     image[..6].copy_from_slice(b"\x7fELF\x02\x01");

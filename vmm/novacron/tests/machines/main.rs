@@ -13,3 +13,4 @@ mod handover;
 mod harness;
 mod killed;
 mod planted;
+mod power_button;

@@ -3,22 +3,22 @@
 //! Hardware-reduced mode switches Linux's legacy PIC and PIT off, so that every device with an
 //! interrupt has to stand in the DSDT: the serial port would fall silent after the early console.
 
+mod dsdt;
+
 use acpi_tables::Aml;
-use acpi_tables::aml;
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{
     EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
 };
+use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
-use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 
-use super::ACPI_START;
-use crate::devices::ports::{
-    ACPI_SLEEP_CONTROL, ACPI_SLEEP_STATUS, COM1, COM1_GSI, I8042_COMMAND, I8042_RESET,
-    S5_SLEEP_TYPE,
-};
+use super::{ACPI_START, HIGH_RAM_START};
+use crate::devices::CENTURY;
+use crate::devices::mmio::{ECAM_START, PCI_BUSES};
+use crate::devices::ports::{ACPI_SLEEP_CONTROL, ACPI_SLEEP_STATUS, I8042_COMMAND, I8042_RESET};
 use crate::memory::{GuestRam, RamError};
 
 const OEM_ID: [u8; 6] = *b"NOVACR";
@@ -29,9 +29,7 @@ const LOCAL_APIC_ADDRESS: u32 = 0xfee0_0000;
 const IO_APIC_ADDRESS: u32 = 0xfec0_0000;
 /// `IAPC_BOOT_ARCH` (ACPI 6.5, table 5.10).
 const NO_VGA: u16 = 1 << 2;
-const NO_CMOS_CLOCK: u16 = 1 << 5;
 const RSDP_BYTES: u64 = 36;
-const SDT_HEADER_BYTES: u32 = 36;
 
 /// Writes all tables, and returns the address of the RSDP, which leads to the others.
 pub(super) fn write_tables(ram: &GuestRam, cpus: u8) -> Result<u64, RamError> {
@@ -39,14 +37,17 @@ pub(super) fn write_tables(ram: &GuestRam, cpus: u8) -> Result<u64, RamError> {
     let mut place = |table: Vec<u8>| {
         let address = next;
         next = (next + table.len() as u64).next_multiple_of(16);
+        assert!(next <= HIGH_RAM_START, "the tables of 64 processors fit many times");
         ram.write(address, &table).map(|()| address)
     };
-    let dsdt_address = place(dsdt())?;
+    let dsdt_address = place(dsdt::encoded(ram.layout()))?;
     let fadt_address = place(fadt(dsdt_address))?;
     let madt_address = place(madt(cpus))?;
+    let mcfg_address = place(mcfg())?;
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     xsdt.add_entry(fadt_address);
     xsdt.add_entry(madt_address);
+    xsdt.add_entry(mcfg_address);
     let xsdt_address = place(encode(&xsdt))?;
     ram.write(ACPI_START, &encode(&Rsdp::new(OEM_ID, xsdt_address)))?;
     Ok(ACPI_START)
@@ -66,10 +67,14 @@ fn fadt(dsdt: u64) -> Vec<u8> {
         .dsdt_64(dsdt)
         .flag(Flags::HwReducedAcpi)
         .flag(Flags::ResetRegSup)
+        // Not a fixed feature: the power button is a device of the DSDT; a sleep button there is none;
+        // and the clock wakes nobody.
         .flag(Flags::PwrButton)
-        .flag(Flags::SlpButton);
-    // No CMOS clock and no VGA: a kernel that believes it looks for neither.
-    fadt.iapc_boot_arch = (NO_CMOS_CLOCK | NO_VGA).into();
+        .flag(Flags::SlpButton)
+        .flag(Flags::FixRtc);
+    // A kernel that believes it looks for none.
+    fadt.iapc_boot_arch = NO_VGA.into();
+    fadt.century = CENTURY;
     fadt.reset_reg = port(I8042_COMMAND);
     fadt.reset_value = I8042_RESET;
     fadt.sleep_control_reg = port(ACPI_SLEEP_CONTROL);
@@ -88,24 +93,11 @@ fn madt(cpus: u8) -> Vec<u8> {
     encode(&madt)
 }
 
-/// The devices that no bus can enumerate, and the sleep type that switches the machine off.
-fn dsdt() -> Vec<u8> {
-    let mut body = Vec::new();
-    let interrupt = aml::Interrupt::new(true, true, false, false, COM1_GSI);
-    let ports = aml::IO::new(COM1, COM1, 1, 8);
-    let resources = aml::ResourceTemplate::new(vec![&interrupt, &ports]);
-    let hid = aml::EISAName::new("PNP0501");
-    let hid = aml::Name::new("_HID".into(), &hid);
-    let uid = aml::Name::new("_UID".into(), &aml::ZERO);
-    let crs = aml::Name::new("_CRS".into(), &resources);
-    let com1 = aml::Device::new("COM1".into(), vec![&hid, &uid, &crs]);
-    aml::Scope::new("\\_SB_".into(), vec![&com1]).to_aml_bytes(&mut body);
-    let sleep_type = aml::Package::new(vec![&S5_SLEEP_TYPE]);
-    aml::Name::new("\\_S5_".into(), &sleep_type).to_aml_bytes(&mut body);
-
-    let mut dsdt = Sdt::new(*b"DSDT", SDT_HEADER_BYTES, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    dsdt.append_slice(&body);
-    dsdt.as_slice().to_vec()
+/// Where PCI's configuration space lies: one segment.
+fn mcfg() -> Vec<u8> {
+    let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    mcfg.add_ecam(ECAM_START, 0, 0, PCI_BUSES - 1);
+    encode(&mcfg)
 }
 
 #[cfg(test)]
@@ -143,7 +135,7 @@ mod tests {
             write_tables(&ram, cpus).unwrap();
             let tables = walk(&ram);
             let names: Vec<_> = tables.iter().map(|(name, _)| name).collect();
-            assert_eq!(names, [b"FACP", b"APIC", b"DSDT", b"XSDT"]);
+            assert_eq!(names, [b"FACP", b"APIC", b"MCFG", b"DSDT", b"XSDT"]);
             for (name, table) in &tables {
                 let sum = table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
                 assert_eq!(sum, 0, "{}", String::from_utf8_lossy(name));
@@ -151,5 +143,25 @@ mod tests {
             // Header 44 bytes, 8 a local APIC, 12 the I/O APIC.
             assert_eq!(tables[1].1.len(), 44 + usize::from(cpus) * 8 + 12);
         }
+    }
+
+    #[test]
+    fn the_mcfg_names_every_bus_of_the_one_segment() {
+        let ram = GuestRam::new(MemoryLayout::new(16 << 20, 32 << 20).unwrap()).unwrap();
+        write_tables(&ram, 1).unwrap();
+        let (_, mcfg) = &walk(&ram)[2];
+        let mut expected = ECAM_START.to_le_bytes().to_vec();
+        // Segment, first and last bus, reserved bytes (PCI Firmware 3.3, table 4-3).
+        expected.extend([0, 0, 0, PCI_BUSES - 1, 0, 0, 0, 0]);
+        assert_eq!(mcfg[44..], expected);
+    }
+
+    #[test]
+    fn the_clock_is_announced_with_its_century_and_nothing_says_that_there_is_none() {
+        let fadt = fadt(0);
+        assert_eq!(fadt[108], CENTURY);
+        let boot_flags = u16::from_le_bytes([fadt[109], fadt[110]]);
+        const CMOS_CLOCK_NOT_PRESENT: u16 = 1 << 5;
+        assert_eq!(boot_flags & CMOS_CLOCK_NOT_PRESENT, 0);
     }
 }
