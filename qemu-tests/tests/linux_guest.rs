@@ -10,7 +10,7 @@ use crate::support::{GuestReport, case, guest_initramfs, host, long_case};
 /// `target/i386/tcg/fpu_helper.c` asks nobody), so KVM in the host never learns the guest's XCR0 and
 /// sets it back to 1 at the next entry: the guest's kernel would warn that sizes do not match, and
 /// lose SSE registers when it switches tasks. Without XSAVE it uses FXSAVE, which needs no XCR0.
-const CMDLINE: &str = "console=ttyS0 quiet noxsave panic=-1";
+pub(crate) const CMDLINE: &str = "console=ttyS0 quiet noxsave panic=-1";
 
 /// Warnings that a guest's kernel may print, by what they begin with, and why each is right. Any
 /// other warning is a defect of the machine model.

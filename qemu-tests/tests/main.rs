@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails its test, as a test itself does")]
 
+mod busy_guest;
 mod cpu_models;
 mod hand_over;
 mod harness;

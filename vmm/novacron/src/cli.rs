@@ -1,6 +1,7 @@
 //! The command line's grammar.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use machine::CpuModel;
@@ -61,6 +62,9 @@ pub(crate) struct RunOptions {
 /// Of an option that is given twice the last counts: `cargo demo` puts its own before the caller's.
 #[derive(Debug, Args)]
 #[command(args_override_self = true)]
+#[command(after_help = "Examples:\n  \
+    novacron demo --memory 4G --cpus 4 --rate 20000\n  \
+    novacron demo --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --after login:")]
 pub(crate) struct DemoOptions {
     /// Plain lines, even on a terminal
     #[arg(long)]
@@ -86,6 +90,37 @@ pub(crate) struct DemoOptions {
     /// Memory that is written again and again
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     pub(crate) working_set: Size,
+    #[command(flatten)]
+    pub(crate) own_guest: Option<OwnGuest>,
+}
+
+/// A guest of the user's instead of the oracle: it is handed over as often, its console is shown, and in the end
+/// its power button is pressed.
+#[derive(Debug, Args)]
+#[group(conflicts_with_all = ["rate", "working_set"])]
+pub(crate) struct OwnGuest {
+    /// Hand over this kernel instead of the oracle guest: a vmlinux (ELF) or bzImage
+    #[arg(long, value_name = "FILE", required = false)]
+    pub(crate) kernel: PathBuf,
+    /// Its initial RAM disk
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// Its command line
+    #[arg(long, value_name = "TEXT", default_value = "", requires = "kernel")]
+    pub(crate) cmdline: String,
+    /// What it says on its console when it is ready to be handed over; without it, it is at once
+    #[arg(long, value_name = "TEXT", default_value = "", requires = "kernel")]
+    pub(crate) after: String,
+    /// Milliseconds that it runs after each hand-over
+    #[arg(long, value_name = "MS", default_value_t = 1000, requires = "kernel")]
+    pub(crate) pause_ms: u64,
+}
+
+impl OwnGuest {
+    /// How long it runs after each hand-over.
+    pub(crate) fn pause(&self) -> Duration {
+        Duration::from_millis(self.pause_ms)
+    }
 }
 
 #[derive(Debug, Args)]

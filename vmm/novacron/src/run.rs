@@ -22,11 +22,7 @@ pub(crate) fn run(options: &RunOptions, log: &LogOptions) -> Result<(), Failure>
     // Before a process is started: the error is this host's, and says what to do.
     drop(Host::open()?);
     let images = match &options.kernel {
-        Some(kernel) => Images {
-            kernel: open("--kernel", kernel)?,
-            initrd: options.initrd.as_deref().map(|path| open("--initrd", path)).transpose()?,
-            command_line: options.cmdline.clone(),
-        },
+        Some(kernel) => images(kernel, options.initrd.as_deref(), &options.cmdline)?,
         None => oracle_images(options.shape.cpus, &options.cmdline)?,
     };
     tracing::info!(name = options.name, "boot");
@@ -82,6 +78,19 @@ pub(crate) fn config(shape: Shape) -> Result<MachineConfig, Failure> {
     let memory = MemoryLayout::new(shape.memory.0, shape.hole_start.0)
         .map_err(|error| Failure::Other(format!("--memory, --hole-start: {error}")))?;
     Ok(MachineConfig { cpus, cpu: shape.cpu, memory })
+}
+
+/// What a user's guest boots from.
+pub(crate) fn images(
+    kernel: &Path,
+    initrd: Option<&Path>,
+    cmdline: &str,
+) -> Result<Images, Failure> {
+    Ok(Images {
+        kernel: open("--kernel", kernel)?,
+        initrd: initrd.map(|path| open("--initrd", path)).transpose()?,
+        command_line: cmdline.to_owned(),
+    })
 }
 
 /// The oracle guest, with what only the machine knows on its command line.

@@ -2,15 +2,19 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use rustix::system::RebootCommand;
 
-use crate::{cpuid, kmsg, platform, system};
+use crate::{busy, cpuid, kmsg, platform, system};
 
 const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 
 /// Waits for the power button before it ends.
 const WAIT: &str = "test-init.wait=power-button";
+/// Works while it waits.
+const BUSY: &str = "test-init.busy";
 /// Ends by a reboot; else it switches itself off.
 const REBOOT: &str = "test-init.end=reboot";
 
@@ -32,7 +36,11 @@ pub(crate) fn run() -> io::Result<()> {
         let mut button = platform::PowerButton::open()?;
         writeln!(console, "guest: waits for its power button")?;
         console.flush()?;
-        button.wait()?;
+        if says(&cmdline, BUSY) {
+            work_until(|| button.wait())?;
+        } else {
+            button.wait()?;
+        }
         writeln!(console, "guest: power button was pressed")?;
     }
     for warning in kmsg::warnings()? {
@@ -47,6 +55,20 @@ pub(crate) fn run() -> io::Result<()> {
     writeln!(console, "guest: end {command:?}")?;
     console.flush()?;
     Err(system::end(command))
+}
+
+/// Keeps the machine busy until `wait` returns.
+fn work_until(wait: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let workers = busy::Workers::start()?;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clocks = scope.spawn(|| busy::watch_clocks(&done));
+        let waited = wait();
+        done.store(true, Ordering::Relaxed);
+        let watched = clocks.join().map_err(|_| io::Error::other("the watch of the clocks"))?;
+        waited.and(watched)
+    })?;
+    workers.end()
 }
 
 fn end(cmdline: &str) -> RebootCommand {

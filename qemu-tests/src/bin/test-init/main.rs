@@ -4,6 +4,7 @@
 //! by a script it is the program that its first argument names. It never does anything else, and
 //! never ends as process 1 while the machine runs.
 
+mod busy;
 mod cpuid;
 mod guest;
 mod host;

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use kvm_ioctls::Kvm;
 use rustix::process::{Pid, Signal};
 
+use crate::busy;
 use crate::host::port;
 
 /// A command line is wrong.
@@ -21,9 +22,10 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         ["answer", name] => answer(name),
         ["exit", code] => return code.parse::<u8>().map_or(ExitCode::from(USAGE), ExitCode::from),
         ["sleep", seconds] => sleep(seconds),
+        ["work", number] => number.parse().map_err(io::Error::other).and_then(busy::work),
         ["attend", program, arguments @ ..] => return attend(program, arguments),
         _ => Err(io::Error::other(
-            "programs: kvm | answer PORT | exit CODE | sleep SECONDS | attend PROGRAM ARGUMENT...",
+            "programs: kvm | answer PORT | exit CODE | sleep SECONDS | work NUMBER | attend PROGRAM ARGUMENT...",
         )),
     };
     match done {
@@ -64,6 +66,7 @@ fn answer(name: &str) -> io::Result<()> {
 /// this host's time beside it (`attend: clock <guest> <host>`), and a guest that waits for its power
 /// button has it pressed.
 fn attend(program: &str, arguments: &[&str]) -> ExitCode {
+    let attended = arguments;
     let run = || -> io::Result<Option<i32>> {
         let mut child = Command::new(program)
             .args(arguments)
@@ -80,7 +83,12 @@ fn attend(program: &str, arguments: &[&str]) -> ExitCode {
                     SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
                 println!("attend: clock {seconds} {}", since.as_secs());
             }
-            if line == "guest: waits for its power button" {
+            if let Some(clocks) = line.strip_prefix("guest: clocks ") {
+                let since =
+                    SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+                println!("attend: clocks {} {clocks}", since.as_nanos());
+            }
+            if line == "guest: waits for its power button" && !attended.contains(&"demo") {
                 let id = Pid::from_child(&child);
                 rustix::process::kill_process(id, Signal::TERM)?;
             }

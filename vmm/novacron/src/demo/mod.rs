@@ -1,6 +1,7 @@
 //! `novacron demo`: a guest that checks its own memory is handed to new processes while it writes.
 
 mod guest_lines;
+mod own_guest;
 mod view;
 
 use std::time::{Duration, Instant};
@@ -30,6 +31,9 @@ pub(crate) fn demo(options: &DemoOptions, log: &LogOptions) -> Result<(), Failur
         memory: options.memory,
         hole_start: options.hole_start,
     };
+    if let Some(guest) = &options.own_guest {
+        return own_guest::demo(options, guest, shape, log);
+    }
     let config = crate::run::config(shape)?;
     drop(Host::open()?);
     let view = View::new(options.plain);
@@ -53,7 +57,7 @@ pub(crate) fn demo(options: &DemoOptions, log: &LogOptions) -> Result<(), Failur
         for nth in 1..=options.times {
             let report = machine.hand_over(executable, form, Limits::default())?;
             let gap = gap_seen_by_guest(&mut guest)?;
-            view.hand_over(&report, nth, options.times, gap, machine.process().id());
+            view.hand_over(&report, nth, options.times, Some(gap), machine.process().id());
         }
     }
 

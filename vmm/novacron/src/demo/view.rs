@@ -63,7 +63,7 @@ impl View {
         report: &HandOverReport,
         nth: u32,
         times: u32,
-        gap: Duration,
+        gap: Option<Duration>,
         process: u32,
     ) {
         let form = match report.form {
@@ -71,11 +71,12 @@ impl View {
             Form::Copying => "copying",
         };
         let blackout = format!("blackout {}", milliseconds(report.blackout.total_ns()));
-        println!(
-            "  {form} {nth}/{times}  {}  the guest saw {}  now process {process}",
-            self.paint("1;32", &blackout),
-            milliseconds(u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX)),
-        );
+        let gap = gap.map_or_else(String::new, |gap| {
+            let gap = milliseconds(u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX));
+            format!("the guest saw {gap}  ")
+        });
+        let blackout = self.paint("1;32", &blackout);
+        println!("  {form} {nth}/{times}  {blackout}  {gap}now process {process}");
         println!("      {}", self.bar(&report.blackout));
         println!("      {}", causes(&report.blackout));
         if report.form == Form::Copying {

@@ -1,0 +1,105 @@
+//! A Linux guest that works while it is handed over: what it has written is there, and its clocks are right.
+
+use std::time::Duration;
+
+use qemu_tests::{Case, CommandRun, Ending};
+
+use crate::linux_guest::{CMDLINE, host_of_guests};
+use crate::support::{case, long_case};
+
+/// How far the guest's wall clock may have moved against its host's, over all hand-overs together: much less than
+/// one of them takes here. How right it is at all is the guest's doing: Linux sets its clock from the CMOS clock's
+/// whole seconds.
+const WALL_CLOCK_MS: i64 = 50;
+/// The line that comes fastest of so many says how far the clocks are apart.
+const SAMPLES: usize = 5;
+
+#[test]
+fn a_busy_linux_keeps_its_memory_and_its_time_when_it_is_handed_over() {
+    let name = "a_busy_linux_keeps_its_memory_and_its_time_when_it_is_handed_over";
+    let Some(case) = case(name) else { return };
+    check(&hand_over(&case, 2, Duration::from_secs(180)), 4);
+}
+
+#[test]
+fn long_a_busy_linux_is_handed_over_twenty_times() {
+    let Some(case) = long_case("long_a_busy_linux_is_handed_over_twenty_times") else { return };
+    check(&hand_over(&case, 10, Duration::from_secs(600)), 20);
+}
+
+/// Hands a busy guest over so often in each form.
+fn hand_over(case: &Case, times: u32, limit: Duration) -> CommandRun {
+    let cmdline = format!("{CMDLINE} test-init.busy test-init.wait=power-button");
+    let times = format!("--times={times}");
+    let command = [
+        "/init",
+        "attend",
+        "/bin/novacron",
+        "demo",
+        "--plain",
+        &times,
+        "--cpus=1",
+        "--memory=256M",
+        "--kernel=/guest/vmlinux",
+        "--initrd=/guest/initrd",
+        "--cmdline",
+        &cmdline,
+        "--after=guest: clocks",
+        "--pause-ms=2500",
+    ];
+    let image = host_of_guests().run(&command).time_limit(limit);
+    let mut report = image.boot(case).unwrap().finish().unwrap();
+    report.runs.remove(0)
+}
+
+/// Panics unless the guest worked on through so many hand-overs, found its memory as it had left it, and its
+/// clocks never ran back nor lost time.
+fn check(run: &CommandRun, hand_overs: usize) {
+    assert_eq!(run.ending, Ending::Exit(0), "{run}");
+    let says = |words: &str| run.output.iter().filter(|line| line.contains(words)).count();
+    assert_eq!(says("  now process "), hand_overs, "{run}");
+    assert_eq!(says("guest: power button was pressed"), 1, "{run}");
+    assert_eq!(says("demo: ok"), 1, "{run}");
+    for worker in 0..3 {
+        let start = format!("guest: worker {worker} ");
+        let lines: Vec<_> = run.output.iter().filter(|line| line.starts_with(&start)).collect();
+        assert!(lines.len() > hand_overs, "worker {worker} fell silent: {run}");
+        assert!(lines.iter().all(|line| line.trim_end().ends_with(" wrong=0")), "{run}");
+    }
+    let clocks: Vec<_> = run.output.iter().filter_map(|line| Clocks::parse(line)).collect();
+    assert!(clocks.len() > hand_overs, "{run}");
+    assert!(clocks.iter().all(|clocks| clocks.back == 0), "{run}");
+    let behind_ms = |clocks: &[Clocks]| {
+        clocks.iter().map(|clocks| (clocks.host - clocks.real) / 1_000_000).min().unwrap()
+    };
+    // One line at least is from before the first hand-over, and `SAMPLES` are from after the last.
+    let (before, after) = (behind_ms(&clocks[..1]), behind_ms(&clocks[clocks.len() - SAMPLES..]));
+    let moved_ms = (after - before).abs();
+    assert!(moved_ms < WALL_CLOCK_MS, "{before} ms behind its host, then {after} ms: {run}");
+    // Monotonic time has advanced as real time has.
+    let (first, last) = (&clocks[0], &clocks[clocks.len() - 1]);
+    let drift = (last.monotonic - first.monotonic) - (last.real - first.real);
+    assert!(drift.abs() < 1_000_000, "{drift} ns between the guest's two clocks: {run}");
+}
+
+/// `attend: clocks <host's real> <real> <monotonic> back=… gap_ms=…`, in nanoseconds.
+#[derive(Debug)]
+struct Clocks {
+    host: i64,
+    real: i64,
+    monotonic: i64,
+    back: u32,
+}
+
+impl Clocks {
+    fn parse(line: &str) -> Option<Self> {
+        let words: Vec<_> = line.strip_prefix("attend: clocks ")?.split(' ').collect();
+        let [host, real, monotonic, back, _gap] = words[..] else { return None };
+        Some(Self {
+            host: host.parse().ok()?,
+            real: real.parse().ok()?,
+            monotonic: monotonic.parse().ok()?,
+            back: back.strip_prefix("back=")?.parse().ok()?,
+        })
+    }
+}
