@@ -14,6 +14,8 @@ use crate::log::LogOptions;
 
 /// How long the guest may take to say what is waited for, and to switch itself off.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// What stands at the end of a line for so long is no line that is still being written.
+const PROMPT: Duration = Duration::from_millis(50);
 
 pub(super) fn demo(
     options: &DemoOptions,
@@ -26,7 +28,7 @@ pub(super) fn demo(
     drop(Host::open()?);
     let view = View::new(options.plain);
     let (mut machine, console) = crate::run::boot(config, &images, log)?;
-    let said = Said::on(console, &guest.after);
+    let said = Said::on(console, &guest.after)?;
     said.wait(&guest.after)?;
 
     let path = std::env::current_exe().map_err(Failure::other("the path of this executable"))?;
@@ -63,27 +65,37 @@ pub(super) fn demo(
     }
 }
 
-/// The guest's console, which is passed on to standard output.
+/// The guest's console, which is passed on to standard output: by whole lines, so that those of the demonstration
+/// do not come between; the beginning of one, such as a prompt, once nothing follows it.
 struct Said(Receiver<()>);
 
 impl Said {
     /// Passes everything on until the guest ends, and notes when it has said `awaited`.
-    fn on(mut console: UnixStream, awaited: &str) -> Self {
+    fn on(mut console: UnixStream, awaited: &str) -> Result<Self, Failure> {
+        console.set_read_timeout(Some(PROMPT)).map_err(Failure::other("the console"))?;
         let (note, said) = mpsc::channel();
         let awaited = awaited.as_bytes().to_vec();
         std::thread::spawn(move || {
-            let (mut bytes, mut tail) = ([0; 4096], Vec::new());
-            while let Ok(count @ 1..) = console.read(&mut bytes) {
-                let mut output = io::stdout().lock();
-                let _ = output.write_all(&bytes[..count]).and_then(|()| output.flush());
-                tail.extend_from_slice(&bytes[..count]);
+            let (mut bytes, mut unsaid, mut tail) = ([0; 4096], Vec::new(), Vec::new());
+            loop {
+                match console.read(&mut bytes) {
+                    Ok(count @ 1..) => unsaid.extend_from_slice(&bytes[..count]),
+                    // Nothing follows.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        tail.extend_from_slice(&pass_on(&mut unsaid, Part::All));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Ok(_) | Err(_) => break,
+                }
+                tail.extend_from_slice(&pass_on(&mut unsaid, Part::Lines));
                 if tail.windows(awaited.len().max(1)).any(|window| window == awaited) {
                     let _ = note.send(());
                 }
                 tail.drain(..tail.len().saturating_sub(awaited.len()));
             }
+            pass_on(&mut unsaid, Part::All);
         });
-        Self(said)
+        Ok(Self(said))
     }
 
     fn wait(&self, awaited: &str) -> Result<(), Failure> {
@@ -103,4 +115,24 @@ impl Said {
             })
         })
     }
+}
+
+/// Writes to standard output up to the last line's end, or all of it; returns what was written.
+fn pass_on(unsaid: &mut Vec<u8>, up_to: Part) -> Vec<u8> {
+    let end = match up_to {
+        Part::Lines => unsaid.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1),
+        Part::All => unsaid.len(),
+    };
+    let said: Vec<u8> = unsaid.drain(..end).collect();
+    let mut output = io::stdout().lock();
+    // Who reads no more has seen enough; the demonstration goes on.
+    let _ = output.write_all(&said).and_then(|()| output.flush());
+    said
+}
+
+/// How much is passed on.
+#[derive(Clone, Copy)]
+enum Part {
+    Lines,
+    All,
 }
