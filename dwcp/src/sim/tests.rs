@@ -1,3 +1,7 @@
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -82,41 +86,73 @@ fn a_destination_that_cannot_restore_leaves_the_guest_where_it_is() {
     assert_eq!((report.ending, report.attempts), (Ending::Moved, 2));
 }
 
-/// Seeds of the short run, and of the long one: frame by frame, and over TCP.
-const SEEDS: [u64; 2] = [5_000, 300];
-const LONG_SEEDS: [u64; 2] = [100_000, 5_000];
+type OfSeed = fn(u64) -> Scenario;
 
-#[allow(clippy::disallowed_methods, reason = "how much to test is the caller's affair")]
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
+/// Runs the scenarios of many seeds, on every processor. A failure is one line that reproduces it.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "each run is a function of its seed; how many at once is no matter"
+)]
+fn run_seeds(test: &str, seeds: Range<u64>, scenario: OfSeed) {
+    let next = AtomicU64::new(seeds.start);
+    let endings = Mutex::new(BTreeMap::<String, u64>::new());
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            let report = run(&scenario(seed)).unwrap_or_else(|violation| {
+                let again = format!("cargo test -p dwcp --features sim {test}");
+                panic!("NOVACRON_SEED={seed} {again}   # {violation}")
+            });
+            *endings.lock().unwrap().entry(format!("{:?}", report.ending)).or_default() += 1;
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    println!("{:?}", endings.into_inner().unwrap());
 }
 
-/// Runs the scenarios of many seeds, or of the one that `NOVACRON_SEED` names.
-fn run_seeds(test: &str, transport: Transport, scenario: fn(u64) -> Scenario) {
-    let counts = if setting("NOVACRON_LONG").is_some() { LONG_SEEDS } else { SEEDS };
-    let seeds = match setting("NOVACRON_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..counts[usize::from(transport == Transport::Tcp)],
-    };
-    let mut endings = std::collections::BTreeMap::<_, u64>::new();
-    for seed in seeds {
-        let report = run(&scenario(seed)).unwrap_or_else(|violation| {
-            let again = format!("cargo test -p dwcp --features sim {test}");
-            panic!("NOVACRON_SEED={seed} {again}   # {violation}")
-        });
-        *endings.entry(format!("{:?}", report.ending)).or_default() += 1;
+/// The seeds of the short run, or the one that `NOVACRON_SEED` names.
+#[allow(clippy::disallowed_methods, reason = "how much to test is the caller's affair")]
+fn asked(seeds: Range<u64>) -> Range<u64> {
+    let one = std::env::var("NOVACRON_SEED").ok().and_then(|seed| seed.parse().ok());
+    one.map_or(seeds, |seed: u64| seed..seed + 1)
+}
+
+/// Whether the long run was asked for.
+#[allow(clippy::disallowed_methods, reason = "how much to test is the caller's affair")]
+fn is_long_run(test: &str) -> bool {
+    let asked = std::env::var_os("NOVACRON_LONG").is_some();
+    if !asked {
+        eprintln!("SKIPPED {test}: long run");
     }
-    println!("{endings:?}");
+    asked
 }
 
 #[test]
 fn seeds_frame_by_frame() {
-    run_seeds("seeds_frame_by_frame", Transport::Frames, Scenario::random);
+    run_seeds("seeds_frame_by_frame", asked(0..5_000), Scenario::random);
 }
 
 #[test]
 fn seeds_over_tcp() {
-    run_seeds("seeds_over_tcp", Transport::Tcp, Scenario::random_tcp);
+    run_seeds("seeds_over_tcp", asked(0..300), Scenario::random_tcp);
+}
+
+#[test]
+fn long_100_000_seeds_frame_by_frame() {
+    if is_long_run("long_100_000_seeds_frame_by_frame") {
+        run_seeds("seeds_frame_by_frame", 0..100_000, Scenario::random);
+    }
+}
+
+#[test]
+fn long_5_000_seeds_over_tcp() {
+    if is_long_run("long_5_000_seeds_over_tcp") {
+        run_seeds("seeds_over_tcp", 0..5_000, Scenario::random_tcp);
+    }
 }
 
 #[test]

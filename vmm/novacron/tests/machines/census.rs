@@ -1,6 +1,7 @@
 //! Nothing is left behind: processes, descriptors, locks and files are as they were.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -19,7 +20,8 @@ struct Census {
 }
 
 impl Census {
-    fn take() -> Self {
+    /// Of this process, and of the folder that its machines have.
+    fn take(folder: &Path) -> Self {
         let us = std::process::id().to_string();
         let count = |path: String| fs::read_dir(path).unwrap().count();
         // Each thread has its own list; a test is not on the main thread.
@@ -32,40 +34,43 @@ impl Census {
             children,
             descriptors: count("/proc/self/fd".into()),
             locks: locks.lines().filter(|line| line.split_whitespace().any(|w| w == us)).count(),
-            files: count(std::env::temp_dir().display().to_string()),
+            files: count(folder.display().to_string()),
         }
     }
 }
 
 /// Start, pause, resume, hand over, stop.
-fn cycle(form: Form) {
+fn cycle(form: Form, folder: &Path) {
     let words = "fill=8M working_set=4M rate=1000";
     let mut oracle = Oracle::boot_alone(
         Shape { cpus: 1, memory: 64 * MIB, words, ..Shape::default() },
-        &Faulty::new(""),
+        &Faulty::sound_in(folder),
     );
     oracle.machine.pause().unwrap();
     oracle.machine.resume().unwrap();
-    oracle.hand_over_with(form, &Faulty::new("")).unwrap();
+    oracle.hand_over_with(form, &Faulty::sound_in(folder)).unwrap();
     oracle.machine.stop().unwrap();
 }
 
 fn cycles_leave_nothing(count: u32) {
     // The census would count what other tests have, too.
     let _alone = alone();
-    cycle(Form::Shared);
-    let before = Census::take();
+    // Others write to the system's folder of temporary files.
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    cycle(Form::Shared, folder);
+    let before = Census::take(folder);
     for nth in 0..count {
-        cycle(if nth % 2 == 0 { Form::Shared } else { Form::Copying });
+        cycle(if nth % 2 == 0 { Form::Shared } else { Form::Copying }, folder);
     }
     // The thread that reads the last console ends when it has seen its end.
-    let mut after = Census::take();
+    let mut after = Census::take(folder);
     for _ in 0..50 {
         if after == before {
             break;
         }
         thread::sleep(Duration::from_millis(20));
-        after = Census::take();
+        after = Census::take(folder);
     }
     assert_eq!(after, before);
 }
@@ -125,12 +130,15 @@ fn the_census_sees_what_a_running_machine_has() {
         return;
     }
     let _alone = alone();
-    let before = Census::take();
+    let folder = tempfile::tempdir().unwrap();
+    let before = Census::take(folder.path());
     let words = "fill=8M working_set=4M rate=1000";
     let shape = Shape { cpus: 1, memory: 64 * MIB, words, ..Shape::default() };
-    let oracle = Oracle::boot_alone(shape, &Faulty::new(""));
-    let during = Census::take();
+    let oracle = Oracle::boot_alone(shape, &Faulty::sound_in(folder.path()));
+    let during = Census::take(folder.path());
     assert_eq!(during.children, before.children + 1);
     assert!(during.descriptors > before.descriptors);
+    fs::write(folder.path().join("left"), "").unwrap();
+    assert_eq!(Census::take(folder.path()).files, before.files + 1);
     oracle.machine.stop().unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Seek, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -19,18 +19,26 @@ pub(crate) const HOLE_START: u64 = 256 * MIB;
 /// Far more than any step takes on a loaded host.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The executable under test, with faults asked for in its environment.
-pub(crate) struct Faulty([(&'static str, String); 1]);
+/// The executable under test, with faults asked for in its environment, and a folder for its files.
+pub(crate) struct Faulty {
+    faults: String,
+    folder: PathBuf,
+}
 
 impl Faulty {
     pub(crate) fn new(faults: impl Into<String>) -> Self {
-        Self([("NOVACRON_FAULT", faults.into())])
+        Self { faults: faults.into(), folder: std::env::temp_dir() }
+    }
+
+    /// Without faults, and with a folder that nobody else writes to.
+    pub(crate) fn sound_in(folder: &Path) -> Self {
+        Self { faults: String::new(), folder: folder.to_owned() }
     }
 
     /// Runs `with` on the executable.
     pub(crate) fn with<T>(&self, with: impl FnOnce(Executable<'_>) -> T) -> T {
-        let [(name, value)] = &self.0;
-        let environment = [(*name, value.as_str())];
+        let folder = self.folder.to_string_lossy();
+        let environment = [("NOVACRON_FAULT", self.faults.as_str()), ("TMPDIR", &folder)];
         let path = Path::new(env!("CARGO_BIN_EXE_novacron"));
         with(Executable { path, environment: &environment })
     }
@@ -126,15 +134,14 @@ impl Oracle {
             cpu: shape.cpu,
             memory: MemoryLayout::new(shape.memory, HOLE_START).unwrap(),
         };
-        let mut kernel = tempfile::tempfile().unwrap();
+        let mut kernel = tempfile::tempfile_in(&faults.folder).unwrap();
         kernel.write_all(firmware::ORACLE).unwrap();
         kernel.rewind().unwrap();
         let command_line =
             format!("cpus={} tsc_khz={{tsc_khz}} report=50 {}", shape.cpus, shape.words);
         let images = Images { kernel, initrd: None, command_line };
-        let directory = std::env::temp_dir();
         let booted =
-            faults.with(|executable| Supervised::boot(executable, &directory, config, &images));
+            faults.with(|executable| Supervised::boot(executable, &faults.folder, config, &images));
         let (machine, console) = booted.unwrap();
         let said = listen(console.try_clone().unwrap());
         Self { machine, _shared: None, said, console }
