@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use qemu_tests::{Case, CommandRun, Ending, HostImage, HostReport, kernel, novacron};
 
-use crate::support::{GuestReport, case, guest_initramfs, host, long_case};
+use crate::support::{GuestReport, case, despite_emulation, guest_initramfs, host, long_case};
 
 /// `noxsave`: QEMU's emulated SVM does not intercept XSETBV (`helper_xsetbv` in its
 /// `target/i386/tcg/fpu_helper.c` asks nobody), so KVM in the host never learns the guest's XCR0 and
@@ -102,11 +102,13 @@ fn run_and_check(case: &Case, guests: &[Guest], limit: Duration) {
 
 /// Runs guests one after the other in one host: its own boot is the dearest part of a guest's.
 fn run(case: &Case, guests: &[Guest], limit: Duration) -> HostReport {
-    let mut image = host_of_guests().time_limit(limit);
-    for guest in guests {
-        image = image.run(&guest.command());
-    }
-    image.boot(case).unwrap().finish().unwrap()
+    despite_emulation(|| {
+        let mut image = host_of_guests().time_limit(limit);
+        for guest in guests {
+            image = image.run(&guest.command());
+        }
+        image.boot(case).unwrap().finish().unwrap()
+    })
 }
 
 /// A host with our executable, and all that guests boot from.

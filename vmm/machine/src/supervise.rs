@@ -128,10 +128,22 @@ impl MachineProcess {
     /// Sends an order, and copies of descriptors with it.
     ///
     /// # Errors
-    /// When the process has died.
+    /// When the process has died, or its guest has ended.
     pub fn order(&self, order: &Order, descriptors: &[&dyn AsFd]) -> Result<(), SuperviseError> {
         let descriptors: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
-        self.control.send(order, &descriptors).map_err(|source| self.lost(source))
+        self.control.send(order, &descriptors).map_err(|source| self.why_gone(source))
+    }
+
+    /// A process whose guest has ended says so before it goes, and nobody may have heard it yet.
+    fn why_gone(&self, source: ChannelError) -> SuperviseError {
+        if matches!(source, ChannelError::Closed) {
+            while let Ok((report, _)) = self.control.receive::<Report>() {
+                if let Report::Exited { how, end } = report {
+                    return SuperviseError::GuestEnded { how, end };
+                }
+            }
+        }
+        self.lost(source)
     }
 
     /// Waits for the next report.

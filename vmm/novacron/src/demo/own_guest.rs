@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use machine::{Executable, Form, GuestEnd, Host, Limits};
 
@@ -29,7 +29,13 @@ pub(super) fn demo(
     let view = View::new(options.plain);
     let (mut machine, console) = crate::run::boot(config, &images, log)?;
     let said = Said::on(console, &guest.after)?;
-    said.wait(&guest.after)?;
+    if let Err(silence) = said.wait(&guest.after) {
+        // If it has ended, how it did says more.
+        return Err(match silence {
+            Silence::Ended(why) => machine.wait().err().map_or(why, Failure::from),
+            Silence::Late(why) => why,
+        });
+    }
 
     let path = std::env::current_exe().map_err(Failure::other("the path of this executable"))?;
     let environment = log.environment();
@@ -98,23 +104,25 @@ impl Said {
         Ok(Self(said))
     }
 
-    fn wait(&self, awaited: &str) -> Result<(), Failure> {
-        let started = Instant::now();
+    fn wait(&self, awaited: &str) -> Result<(), Silence> {
         if awaited.is_empty() {
             return Ok(());
         }
-        self.0.recv_timeout(PATIENCE).map_err(|error| {
-            let took = started.elapsed().as_secs();
-            Failure::Guest(match error {
-                RecvTimeoutError::Timeout => {
-                    format!("the guest did not say `{awaited}` within {took} s; see --after")
-                }
-                RecvTimeoutError::Disconnected => {
-                    format!("the guest ended before it said `{awaited}`; see --after")
-                }
-            })
+        self.0.recv_timeout(PATIENCE).map_err(|error| match error {
+            RecvTimeoutError::Timeout => Silence::Late(Failure::Guest(format!(
+                "the guest did not say `{awaited}` within {PATIENCE:?}; see --after"
+            ))),
+            RecvTimeoutError::Disconnected => Silence::Ended(Failure::Guest(format!(
+                "the guest ended before it said `{awaited}`; see --after"
+            ))),
         })
     }
+}
+
+/// What was waited for was not said.
+enum Silence {
+    Late(Failure),
+    Ended(Failure),
 }
 
 /// Writes to standard output up to the last line's end, or all of it; returns what was written.

@@ -146,6 +146,20 @@ fn a_triple_fault_is_named() {
 }
 
 #[test]
+fn a_guest_that_has_ended_before_its_hand_over_says_how() {
+    if has_kvm("a_guest_that_has_ended_before_its_hand_over_says_how") {
+        let kernel = file(&tiny_guest(&[0x0f, 0x0b]));
+        let kernel = ["demo", "--plain", "--times=1", "--kernel", kernel.path().to_str().unwrap()];
+        for after in [&[][..], &["--after", "ready"]] {
+            let output = novacron(&[&kernel[..], after].concat());
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(4), "{said}");
+            assert!(said.contains("triple fault on vCPU 0"), "{after:?}: {said}");
+        }
+    }
+}
+
+#[test]
 fn an_instruction_that_kvm_cannot_emulate_is_named() {
     if has_kvm("an_instruction_that_kvm_cannot_emulate_is_named") {
         // fld tbyte [0xd0000000]: no RAM there, and no KVM emulates the x87 load that it then has to.
