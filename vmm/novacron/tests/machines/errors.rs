@@ -1,10 +1,18 @@
 //! What goes wrong ends in one clear error with a next step, and a stable exit code.
 
-use std::io::Write;
+use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::harness::{has_kvm, shared};
+use machine::{
+    CpuCount, CpuModel, Form, Images, Limits, MachineConfig, MemoryLayout, SuperviseError,
+    Supervised,
+};
+
+use crate::harness::{Faulty, MIB, has_kvm, shared};
 
 fn novacron(arguments: &[&str]) -> Output {
     let _shared = shared();
@@ -93,9 +101,9 @@ fn without_a_right_to_kvm_the_way_to_get_it_is_said() {
     // The build directory may be closed to other users; a copy is not.
     let directory = tempfile::Builder::new().prefix("novacron-test").tempdir().unwrap();
     let copy = directory.path().join("novacron");
-    std::fs::copy(env!("CARGO_BIN_EXE_novacron"), &copy).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_novacron"), &copy).unwrap();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(directory.path(), open).unwrap();
+    fs::set_permissions(directory.path(), open).unwrap();
     let _shared = shared();
     let output = Command::new(&copy).args(["run", "t"]).uid(65534).gid(65534).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -157,6 +165,37 @@ fn a_guest_that_has_ended_before_its_hand_over_says_how() {
             assert!(said.contains("triple fault on vCPU 0"), "{after:?}: {said}");
         }
     }
+}
+
+#[test]
+fn a_guest_that_ended_long_ago_says_how_when_it_is_to_be_handed_over() {
+    if !has_kvm("a_guest_that_ended_long_ago_says_how_when_it_is_to_be_handed_over") {
+        return;
+    }
+    let kernel = file(&tiny_guest(&[0x0f, 0x0b])).reopen().unwrap();
+    let images = Images { kernel, initrd: None, command_line: String::new() };
+    let config = MachineConfig {
+        cpus: CpuCount::try_from(1_u32).unwrap(),
+        cpu: CpuModel::Host,
+        memory: MemoryLayout::new(64 * MIB, 32 * MIB).unwrap(),
+    };
+    let _shared = shared();
+    let sound = Faulty::new("");
+    let folder = std::env::temp_dir();
+    let booted = sound.with(|executable| Supervised::boot(executable, &folder, config, &images));
+    let (mut machine, mut console) = booted.unwrap();
+    // The process closes the console, and then it is gone: what it has said waits for whoever asks.
+    console.read_to_end(&mut Vec::new()).unwrap();
+    let status = format!("/proc/{}/status", machine.process().id());
+    let end = Instant::now() + Duration::from_secs(20);
+    while !fs::read_to_string(&status).unwrap().contains("\nState:\tZ") {
+        assert!(Instant::now() < end, "the process is still there");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let limits = Limits::default();
+    let error = sound.with(|successor| machine.hand_over(successor, Form::Shared, limits));
+    let error = error.unwrap_err();
+    assert!(matches!(error, SuperviseError::GuestEnded { .. }), "{error}");
 }
 
 #[test]
