@@ -5,7 +5,7 @@ use std::time::Duration;
 use qemu_tests::{Case, CommandRun, Ending};
 
 use crate::linux_guest::{CMDLINE, host_of_guests};
-use crate::support::{case, despite_emulation, long_case};
+use crate::support::{case, long_case, run_guests};
 
 /// How far the guest's wall clock may have moved against its host's, over all hand-overs together: much less than
 /// one of them takes here. How right it is at all is the guest's doing: Linux sets its clock from the CMOS clock's
@@ -18,7 +18,7 @@ const SAMPLES: usize = 2;
 fn a_busy_linux_keeps_its_memory_and_its_time_when_it_is_handed_over() {
     let name = "a_busy_linux_keeps_its_memory_and_its_time_when_it_is_handed_over";
     let Some(case) = case(name) else { return };
-    check(&hand_over(&case, 1, 1000, Duration::from_secs(180)), 2);
+    check(&hand_over(&case, 1, 1000, Duration::from_secs(90)), 2);
 }
 
 #[test]
@@ -47,10 +47,7 @@ fn hand_over(case: &Case, times: u32, pause_ms: u32, limit: Duration) -> Command
         "--after=guest: clocks",
         &pause,
     ];
-    let mut report = despite_emulation(|| {
-        let image = host_of_guests().run(&command).time_limit(limit);
-        image.boot(case).unwrap().finish().unwrap()
-    });
+    let mut report = run_guests(case, || host_of_guests().run(&command).time_limit(limit));
     report.runs.remove(0)
 }
 

@@ -29,18 +29,23 @@ pub(crate) fn guest_initramfs() -> Vec<u8> {
     archive.finish().unwrap()
 }
 
-/// Runs `again` once more, twice at most, when a guest ended with a triple fault: the emulator's own fault, as often as
-/// `Accelerator` says. One that is ours comes again.
-pub(crate) fn despite_emulation(again: impl Fn() -> HostReport) -> HostReport {
+/// Boots a host of Linux guests and runs its script; once more, twice at most, when a guest ended with a triple fault
+/// or the script came to no end. Both are faults of the emulator, as often as `Accelerator` says; one of ours comes
+/// again.
+pub(crate) fn run_guests(case: &Case, host: impl Fn() -> HostImage) -> HostReport {
     for nth in 1..=2 {
-        let report = again();
-        let is_emulators = |line: &String| line.contains("triple fault on vCPU");
-        if !report.runs.iter().any(|run| run.output.iter().any(is_emulators)) {
-            return report;
+        match host().boot(case).unwrap().finish() {
+            Ok(report) if !has_triple_fault(&report) => return report,
+            Ok(_) => eprintln!("attempt {nth}: a guest ended with a triple fault; once more"),
+            Err(error) => eprintln!("attempt {nth}: {error}; once more"),
         }
-        eprintln!("a guest ended with a triple fault in attempt {nth}: it is run again");
     }
-    again()
+    host().boot(case).unwrap().finish().unwrap()
+}
+
+fn has_triple_fault(report: &HostReport) -> bool {
+    let mut lines = report.runs.iter().flat_map(|run| &run.output);
+    lines.any(|line| line.contains("triple fault on vCPU"))
 }
 
 /// What a guest's init said, from the lines that a console printed.
