@@ -16,7 +16,6 @@ type Cpuid = BTreeMap<(u32, u32), [u32; 4]>;
 const BASELINES: [&str; 3] = ["x86-64-v1", "x86-64-v2", "x86-64-v3"];
 
 fn guest(cpu: &'static str) -> Guest {
-    // More than one, so that the topology is seen, too.
     Guest { cpu, tells_cpuid: true, ..Guest::default() }
 }
 
