@@ -296,6 +296,14 @@ mod tests {
     }
 
     #[test]
+    fn those_that_are_fuzzed_longer_exist() {
+        let targets = targets(&Tree::find().unwrap());
+        for name in OF_FILES {
+            assert!(targets.iter().any(|target| target.name == name), "{name}");
+        }
+    }
+
+    #[test]
     fn an_unknown_target_is_refused_with_the_names_of_the_known() {
         let one = chosen(targets(&tree()), &["machine-b".to_owned()]).unwrap();
         assert_eq!(one.len(), 1);

@@ -135,7 +135,9 @@ fn install(site: &Path) -> Result<(), Stop> {
         .stderr(log)
         .status()
         .map_err(|error| {
-            Stop::Failed(format!("mmdebstrap: {error}; run: cargo xtask packages benches"))
+            Stop::Failed(format!(
+                "mmdebstrap: {error}; `cargo xtask bench memory-image` installs it"
+            ))
         })?;
     if status.success() {
         return Ok(());

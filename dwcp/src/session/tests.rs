@@ -681,6 +681,17 @@ fn in_a_hurry_only_hot_pages_wait_for_an_acknowledgement() {
 }
 
 #[test]
+fn a_hurry_does_not_fill_a_stream_that_stands_still_with_copies() {
+    let mut pair = Pair::greeted();
+    pair.source.hurry(PageSet::new(pair.source.ledger().owed_pages().limit()));
+    let sent = (0..10_000).take_while(|nth| {
+        pair.write(5, *nth as u8);
+        pair.send(CONTROL).is_some()
+    });
+    assert_eq!(sent.count(), 4097, "the number that SPEC.md, section 4, allows, and the last one");
+}
+
+#[test]
 fn draining_begins_no_batch() {
     let mut pair = Pair::greeted();
     pair.write(5, 1);

@@ -24,8 +24,8 @@ const ROUNDS_MAX: u32 = 12;
 /// The same, while there is hope.
 const HOPEFUL_ROUNDS_MAX: u32 = 40;
 
-/// How often the dirty log is harvested while the guest runs on to its stop. Half of it is what the guest has
-/// written since, on average, when it stops; and small batches fill congestion windows with their heads.
+/// How often the dirty log is harvested while the guest runs on to its stop. What it writes in the last of these is
+/// in the burst; but every 4 ms, a guest that writes once a millisecond stood still 7 ms longer, 200 ms away.
 const SETTLING_HARVEST: Duration = Duration::from_millis(10);
 
 pub(super) struct SourceProcess {
@@ -274,7 +274,7 @@ impl SourceProcess {
                 attempt.source.offered();
             }
         }
-        if attempt.wants_switch && attempt.is_offered && attempt.is_settled(now, &mut self.guest) {
+        if attempt.wants_switch && attempt.is_offered && attempt.settle(now, &mut self.guest) {
             attempt.source.drain();
             if attempt.source.is_drained() {
                 self.guest.is_running = false;
@@ -356,8 +356,8 @@ impl Attempt {
         dirty
     }
 
-    /// Whether the guest may stop, as far as what is on its way is concerned.
-    fn is_settled(&mut self, now: Duration, guest: &mut Guest) -> bool {
+    /// Lets what is on its way arrive, if that is to come before the guest stops; whether it has.
+    fn settle(&mut self, now: Duration, guest: &mut Guest) -> bool {
         if !self.settles_first {
             return true;
         }

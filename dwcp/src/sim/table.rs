@@ -98,7 +98,7 @@ const SLOPE_HEAD: &str = "
 
 From 0 to 200 ms, without loss: milliseconds of blackout, and of its floor, for each millisecond of round trip.
 Half of one cannot be avoided; the rest of the floor is the last burst. While the sends before the stop are still
-on their way, what the guest writes goes out at once, but for its hot pages: so the burst does not grow with the
+on their way, what the guest writes goes out at once, but for its hot pages: so the burst hardly grows with the
 round trip.
 
 | writes a ms | slope | of the floor |

@@ -19,6 +19,7 @@ mod ipc;
 mod kvm;
 mod memory;
 mod permit;
+mod random;
 mod role;
 mod state;
 mod supervise;

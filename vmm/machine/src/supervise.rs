@@ -18,6 +18,7 @@ use dwcp::acp::{Nonce, VmId};
 use crate::handover::{Form, HandOverReport, Limits};
 use crate::ipc::{Channel, ChannelError};
 use crate::permit::{PermitFile, PermitFileError, PermitWatch};
+use crate::random::random;
 use crate::role::{BootOrder, HandOverOrder, Order, ReceiveOrder, Report};
 use crate::vcpu::GuestEnd;
 use crate::vm::MachineConfig;
@@ -395,15 +396,4 @@ impl Supervised {
 
 fn unexpected(report: &Report) -> SuperviseError {
     SuperviseError::Unexpected(format!("{report:?}"))
-}
-
-/// Random bytes: ids, nonces and keys.
-fn random<const N: usize>() -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    let mut filled = 0;
-    while filled < N {
-        let flags = rustix::rand::GetRandomFlags::empty();
-        filled += rustix::rand::getrandom(&mut bytes[filled..], flags)?;
-    }
-    Ok(bytes)
 }

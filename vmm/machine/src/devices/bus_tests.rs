@@ -10,13 +10,7 @@ use crate::kvm::Host;
 
 /// A bus; or nothing where there is no KVM, which counts as skipped.
 fn bus(test: &str) -> Option<Bus> {
-    let host = match Host::open() {
-        Ok(host) => host,
-        Err(error) => {
-            eprintln!("SKIPPED {test}: {error}");
-            return None;
-        }
-    };
+    let host = Host::of_test(test)?;
     let vm = Arc::new(host.create_vm().unwrap());
     vm.create_irq_chip().unwrap();
     let serial = SerialPort::new(Arc::clone(&vm), Console::new().unwrap()).unwrap();

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::calendar::Calendar;
+use time::{Date, Month, Time, UtcDateTime};
 
 // Registers (MC146818 data sheet, figure 11).
 const SECONDS: u8 = 0x00;
@@ -168,21 +168,25 @@ impl Cmos {
 
     /// What a register of the time shows while the clock runs.
     fn shown(&self, index: u8, host_ns: i128) -> u8 {
-        let seconds = self.guest_ns(host_ns).div_euclid(SECOND_NS);
-        // A host whose own clock is off by ten thousand years is wrong in any case.
-        let now = Calendar::of_unix(i64::try_from(seconds).unwrap_or(0));
-        let [century, year] = [now.year / 100, now.year % 100].map(below_100);
+        let now = self.date(host_ns);
+        let [century, year] = [now.year() / 100, now.year() % 100].map(below_100);
         let value = match index {
-            SECONDS => now.second,
-            MINUTES => now.minute,
-            HOURS => return self.shown_hour(now.hour),
-            WEEKDAY => now.weekday(),
-            DAY => now.day,
-            MONTH => now.month,
+            SECONDS => now.second(),
+            MINUTES => now.minute(),
+            HOURS => return self.shown_hour(now.hour()),
+            WEEKDAY => now.weekday().number_from_sunday(),
+            DAY => now.day(),
+            MONTH => now.month().into(),
             YEAR => year,
             _ => century,
         };
         self.encoded(value)
+    }
+
+    /// The guest's date and time. Four digits hold the years 0 to 9999; whoever is beyond them has no date.
+    fn date(&self, host_ns: i128) -> UtcDateTime {
+        let date = UtcDateTime::from_unix_timestamp_nanos(self.guest_ns(host_ns)).ok();
+        date.filter(|date| date.year() >= 0).unwrap_or(UtcDateTime::UNIX_EPOCH)
     }
 
     fn shown_hour(&self, hour: u8) -> u8 {
@@ -210,7 +214,7 @@ impl Cmos {
             return;
         };
         let shown = self.guest_ns(host_ns).div_euclid(SECOND_NS) * SECOND_NS;
-        self.offset_ns += i128::from(wanted.to_unix()) * SECOND_NS - shown;
+        self.offset_ns += i128::from(wanted.unix_timestamp()) * SECOND_NS - shown;
     }
 
     fn restart_divider(&mut self, host_ns: i128) {
@@ -218,17 +222,14 @@ impl Cmos {
         self.offset_ns += SECOND_NS - FIRST_UPDATE_NS - into_second;
     }
 
-    fn registers_as_date(&self) -> Option<Calendar> {
+    fn registers_as_date(&self) -> Option<UtcDateTime> {
         let part = |index| self.decoded(self.register(index));
-        let date = Calendar {
-            year: u16::from(part(CENTURY)?) * 100 + u16::from(part(YEAR)?),
-            month: part(MONTH)?,
-            day: part(DAY)?,
-            hour: self.decoded_hour(self.register(HOURS))?,
-            minute: part(MINUTES)?,
-            second: part(SECONDS)?,
-        };
-        date.checked()
+        let year = i32::from(part(CENTURY)?) * 100 + i32::from(part(YEAR)?);
+        let month = Month::try_from(part(MONTH)?).ok()?;
+        let date = Date::from_calendar_date(year, month, part(DAY)?).ok()?;
+        let hour = self.decoded_hour(self.register(HOURS))?;
+        let time = Time::from_hms(hour, part(MINUTES)?, part(SECONDS)?).ok()?;
+        Some(UtcDateTime::new(date, time))
     }
 
     fn decoded_hour(&self, stored: u8) -> Option<u8> {
@@ -272,7 +273,7 @@ fn is_time(index: u8) -> bool {
     TIME_REGISTERS.contains(&index)
 }
 
-fn below_100(value: u16) -> u8 {
+fn below_100(value: i32) -> u8 {
     u8::try_from(value).expect("half of a year's four digits")
 }
 

@@ -109,6 +109,15 @@ fn the_leap_day_comes_and_goes() {
 }
 
 #[test]
+fn a_clock_beyond_four_digits_of_years_shows_some_date() {
+    // A second before the year 0, and 30,000 years on.
+    for host_seconds in [-62_167_219_201, 946_728_000_000] {
+        let mut bench = Bench::at(host_seconds * SECOND_NS);
+        assert_eq!(bench.date(), [0x19, 0x70, 0x01, 0x01, 0, 0, 0]);
+    }
+}
+
+#[test]
 fn a_time_that_was_set_goes_on_from_there_whatever_the_hosts_is() {
     let mut bench = Bench::at(LEAP_DAY_NS);
     bench.set_date([0x19, 0x99, 0x12, 0x31, 0x23, 0x59, 0x58]);

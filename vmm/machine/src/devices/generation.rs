@@ -6,6 +6,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use crate::memory::{GuestRam, RamError};
+use crate::random::random;
 
 /// The page that it has to itself: the guest's memory map calls it reserved, as the specification
 /// demands. Memory for ACPI tables would be free for use once they are read.
@@ -30,10 +31,7 @@ impl GenerationId {
     /// # Errors
     /// When the host has no random source.
     pub(crate) fn fresh() -> io::Result<Self> {
-        let mut id = [0; 16];
-        // Up to 256 bytes come at once (getrandom(2)).
-        let filled = rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())?;
-        if filled == id.len() { Ok(Self(id)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        random().map(Self)
     }
 
     pub(crate) fn bytes(&self) -> [u8; 16] {

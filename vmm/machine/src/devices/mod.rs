@@ -3,7 +3,6 @@
 //! Each device is a live struct with a saved form of its own; none of them knows how a machine moves.
 
 mod bus;
-mod calendar;
 mod cmos;
 mod console;
 mod console_link;

@@ -106,13 +106,7 @@ mod tests {
 
     /// Two slots, the second of a single page.
     fn machine(test: &str) -> Option<Paused> {
-        let host = match Host::open() {
-            Ok(host) => host,
-            Err(error) => {
-                eprintln!("SKIPPED {test}: {error}");
-                return None;
-            }
-        };
+        let host = Host::of_test(test)?;
         let memory = MemoryLayout::new((32 << 20) + 4096, 32 << 20).unwrap();
         Some(
             Paused::new(

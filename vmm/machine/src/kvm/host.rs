@@ -59,6 +59,12 @@ pub struct Host {
 }
 
 impl Host {
+    /// The host of a test; or nothing, which counts as skipped.
+    #[cfg(test)]
+    pub(crate) fn of_test(test: &str) -> Option<Self> {
+        Self::open().inspect_err(|error| eprintln!("SKIPPED {test}: {error}")).ok()
+    }
+
     /// Opens `/dev/kvm` and checks it.
     ///
     /// # Errors

@@ -9,13 +9,7 @@ use crate::vm::CpuCount;
 
 /// A machine of two vCPUs; or nothing where there is no KVM, which counts as skipped.
 fn machine(test: &str) -> Option<Paused> {
-    let host = match Host::open() {
-        Ok(host) => host,
-        Err(error) => {
-            eprintln!("SKIPPED {test}: {error}");
-            return None;
-        }
-    };
+    let host = Host::of_test(test)?;
     let memory = MemoryLayout::new(32 << 20, 16 << 20).unwrap();
     let config = MachineConfig {
         cpus: CpuCount::try_from(2_u32).unwrap(),

@@ -7,7 +7,7 @@ mod view;
 use std::time::{Duration, Instant};
 
 use firmware::oracle::report::Rounds;
-use machine::{Executable, Form, Host, Limits};
+use machine::{Executable, Form, Host, Limits, Supervised};
 
 use crate::Failure;
 use crate::cli::{DemoOptions, Shape};
@@ -50,16 +50,7 @@ pub(crate) fn demo(options: &DemoOptions, log: &LogOptions) -> Result<(), Failur
     view.ready(&ready, started.elapsed());
     view.rate(&watch(&mut guest, WARM_UP)?);
 
-    let path = std::env::current_exe().map_err(Failure::other("the path of this executable"))?;
-    let environment = log.environment();
-    let executable = Executable { path: &path, environment: &environment };
-    for form in [Form::Shared, Form::Copying] {
-        for nth in 1..=options.times {
-            let report = machine.hand_over(executable, form, Limits::default())?;
-            let gap = gap_seen_by_guest(&mut guest)?;
-            view.hand_over(&report, nth, options.times, Some(gap), machine.process().id());
-        }
-    }
+    hand_over(&mut machine, options.times, &view, log, || gap_seen_by_guest(&mut guest).map(Some))?;
 
     guest.say(b"v")?;
     let verdict = guest.wait_for(GUEST_PATIENCE, Line::verdict)?;
@@ -69,6 +60,28 @@ pub(crate) fn demo(options: &DemoOptions, log: &LogOptions) -> Result<(), Failur
         return Err(Failure::Guest("the guest found pages that are not as it left them".into()));
     }
     println!("demo: ok");
+    Ok(())
+}
+
+/// Hands a machine over to new processes of this executable, so often in each form. `after` each, it says what the
+/// guest saw of it, if that can be known.
+fn hand_over(
+    machine: &mut Supervised,
+    times: u32,
+    view: &View,
+    log: &LogOptions,
+    mut after: impl FnMut() -> Result<Option<Duration>, Failure>,
+) -> Result<(), Failure> {
+    let path = std::env::current_exe().map_err(Failure::other("the path of this executable"))?;
+    let environment = log.environment();
+    let executable = Executable { path: &path, environment: &environment };
+    for form in [Form::Shared, Form::Copying] {
+        for nth in 1..=times {
+            let report = machine.hand_over(executable, form, Limits::default())?;
+            let gap = after()?;
+            view.hand_over(&report, nth, times, gap, machine.process().id());
+        }
+    }
     Ok(())
 }
 

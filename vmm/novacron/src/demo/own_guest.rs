@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use machine::{Executable, Form, GuestEnd, Host, Limits};
+use machine::{GuestEnd, Host, Supervised};
 
 use super::view::View;
 use crate::Failure;
@@ -37,23 +37,22 @@ pub(super) fn demo(
         });
     }
 
-    let path = std::env::current_exe().map_err(Failure::other("the path of this executable"))?;
-    let environment = log.environment();
-    let executable = Executable { path: &path, environment: &environment };
-    for form in [Form::Shared, Form::Copying] {
-        for nth in 1..=options.times {
-            let report = machine.hand_over(executable, form, Limits::default())?;
-            view.hand_over(&report, nth, options.times, None, machine.process().id());
-            std::thread::sleep(guest.pause());
-        }
-    }
+    super::hand_over(&mut machine, options.times, &view, log, || {
+        std::thread::sleep(guest.pause());
+        Ok(None)
+    })?;
+    switch_off(machine)?;
+    println!("demo: ok");
+    Ok(())
+}
+
+/// Presses the guest's power button. A guest that does not hear it is ended after a while.
+fn switch_off(machine: Supervised) -> Result<(), Failure> {
     machine.press_power_button()?;
     let ender = machine.process().ender().map_err(Failure::other("the control socket"))?;
-    // A guest that does not hear its button is ended.
     let (ended, alarm) = mpsc::channel::<()>();
     let alarm = std::thread::spawn(move || {
-        let is_late = alarm.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
-        if is_late {
+        if alarm.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             ender.stop();
         }
     });
@@ -61,10 +60,7 @@ pub(super) fn demo(
     drop(ended);
     let _ = alarm.join();
     match end? {
-        GuestEnd::PoweredOff => {
-            println!("demo: ok");
-            Ok(())
-        }
+        GuestEnd::PoweredOff => Ok(()),
         end => Err(Failure::Guest(format!(
             "the guest was asked to switch itself off, and within {PATIENCE:?} it did not: {end}"
         ))),
