@@ -76,7 +76,7 @@ impl DigestKey {
             return PageDigest::ZERO;
         }
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        // Hashing content and address, as two parts of one input, was measured to take an eighth longer: the
+        // Hashing content and address, as two parts of one input, was measured to take a twelfth longer: the
         // address would be a fifth chunk, and the root a fifth node.
         hasher.set_input_offset(address).update(page);
         PageDigest(hasher.finalize_non_root())
