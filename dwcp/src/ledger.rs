@@ -213,7 +213,8 @@ impl Ledger {
     /// The next pages to be read and sent while the guest runs, at most `max_pages`: owed, and with
     /// no send on its way. `None` does not mean that the ledger is settled.
     pub fn next_run(&mut self, max_pages: NonZeroU64) -> Option<PageSend> {
-        self.next_run_with_bases(max_pages, None, &mut Vec::new())
+        let run = self.ready(max_pages, None)?;
+        Some(self.send(run))
     }
 
     /// The same as [`Ledger::next_run`]; appends to `bases`, for each page, what
@@ -225,9 +226,7 @@ impl Ledger {
         hot: Option<&PageSet>,
         bases: &mut Vec<Option<SendNumber>>,
     ) -> Option<PageSend> {
-        let (owed, in_flight) = (self.owed.words(), self.in_flight.words());
-        let waits = |word| hot.map_or(u64::MAX, |hot| hot.words().get(word).copied().unwrap_or(0));
-        let run = self.find(|word| owed[word] & !(in_flight[word] & waits(word)), max_pages)?;
+        let run = self.ready(max_pages, hot)?;
         bases.extend(run.frames().map(|gfn| self.held_send(gfn)));
         Some(self.send(run))
     }
@@ -293,6 +292,13 @@ impl Ledger {
         self.held.clear();
         self.outstanding.clear();
         lost
+    }
+
+    /// The next run of pages that are owed and do not wait for the send that is on its way.
+    fn ready(&self, max_pages: NonZeroU64, hot: Option<&PageSet>) -> Option<PageRun> {
+        let (owed, in_flight) = (self.owed.words(), self.in_flight.words());
+        let waits = |word| hot.map_or(u64::MAX, |hot| hot.words().get(word).copied().unwrap_or(0));
+        self.find(|word| owed[word] & !(in_flight[word] & waits(word)), max_pages)
     }
 
     /// Searches from the cursor to the end, then from the start.
