@@ -46,7 +46,7 @@ mod ladder;
 mod probe;
 mod shadow;
 mod tier;
-mod varint;
+pub(crate) mod varint;
 
 pub use batch::{BATCH_PAGES_MAX, Batch, BatchError};
 pub use decoder::{Decoded, Decoder};

@@ -17,6 +17,7 @@
 //! | [`ass`] | a machine's state as its difference to one that was sent ahead |
 //! | [`acp`] | the permit: which one process, on which one host, may run the machine |
 //! | [`pba`] | what is measured during a move, and forecasts: when to stop, how hard to compress |
+//! | [`archive`] | a machine at rest: its pages, state and index as the bytes of a file |
 //! | [`amst`] | how pages are spread over streams |
 //! | [`itp`] | which host a machine should go to, and why |
 //! | [`wire`] | frames: their headers, what they say, and the limits on what a peer may send |
@@ -30,6 +31,7 @@
 
 pub mod acp;
 pub mod amst;
+pub mod archive;
 pub mod ass;
 pub mod digest;
 pub mod hde;

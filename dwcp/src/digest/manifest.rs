@@ -67,6 +67,12 @@ impl Manifest {
         Self { digests: vec![[0; 4]; pages], sum: DigestSum::ZERO }
     }
 
+    /// The first frame that it has no place for.
+    #[must_use]
+    pub fn limit(&self) -> Gfn {
+        Gfn(self.digests.len() as u64)
+    }
+
     /// The sum over all pages.
     #[must_use]
     pub fn sum(&self) -> DigestSum {
@@ -84,7 +90,7 @@ impl Manifest {
     /// # Errors
     /// When the page is beyond the limit.
     pub fn replace(&mut self, gfn: Gfn, new: PageDigest) -> Result<PageDigest, ManifestError> {
-        let limit = Gfn(self.digests.len() as u64);
+        let limit = self.limit();
         let place = usize::try_from(gfn.0).ok().and_then(|index| self.digests.get_mut(index));
         let Some(place) = place else {
             return Err(ManifestError::BeyondLimit { gfn, limit });
@@ -104,7 +110,7 @@ impl Manifest {
         if new.len() as u64 != run.pages() {
             return Err(ManifestError::Length { digests: new.len(), pages: run.pages() });
         }
-        let limit = Gfn(self.digests.len() as u64);
+        let limit = self.limit();
         let first = usize::try_from(run.first().0).unwrap_or(usize::MAX);
         let places = self.digests.get_mut(first..).and_then(|rest| rest.get_mut(..new.len()));
         let Some(places) = places else {
