@@ -20,6 +20,12 @@ pub struct ImageBlock {
 }
 
 impl ImageBlock {
+    /// Which archive of the chain it is in, the oldest being 0.
+    #[must_use]
+    pub fn archive(&self) -> usize {
+        self.archive
+    }
+
     /// How many pages of the image are in it; 0 if newer blocks have them all.
     #[must_use]
     pub fn pages(&self) -> u64 {

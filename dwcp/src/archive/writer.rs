@@ -7,9 +7,9 @@ use super::header::HEADER_BYTES;
 use super::index::{self, Place};
 use super::seal::Seal;
 use super::{ArchiveError, ArchiveHeader, ArchiveKey, Image};
-use crate::digest::{DigestKey, DigestSum, Manifest, PageDigest, Root};
+use crate::digest::{DigestKey, DigestSum, Manifest, PageDigest, Root, is_zero};
 use crate::hde::{Batch, Encoder, LadderStep, Sending, TierCounts, Tiers};
-use crate::page::{Gfn, PageRun};
+use crate::page::{Gfn, PAGE_BYTES, PAGE_SIZE, PageRun};
 
 /// Nothing of what fails here has to do with the file.
 type WriteError = ArchiveError<Infallible>;
@@ -31,6 +31,8 @@ pub struct ArchiveWriter {
     places: Vec<Place>,
     /// Memory as a reader of this archive and its parents would see it.
     manifest: Manifest,
+    /// The content of the pages of a batch that are to be written, where that is not all of it.
+    staged: Vec<u8>,
 }
 
 impl ArchiveWriter {
@@ -81,15 +83,10 @@ impl ArchiveWriter {
             lengths: Vec::new(),
             places: vec![Place::ABSENT; pages],
             manifest,
+            staged: Vec::new(),
         };
         writer.block(Kind::Description, description, out)?;
         Ok(writer)
-    }
-
-    /// Whether a reader would see the page otherwise than with this digest.
-    #[must_use]
-    pub fn differs(&self, gfn: Gfn, digest: PageDigest) -> bool {
-        self.manifest.get(gfn) != Some(digest)
     }
 
     /// The sum of the digests of all pages, as a reader would see them: the memory's half of the root.
@@ -104,7 +101,7 @@ impl ArchiveWriter {
         self.offset
     }
 
-    /// Puts pages in, as they are now.
+    /// Puts pages in, as they are now. Those that a reader would see so anyway are left out.
     ///
     /// # Errors
     /// When a page is beyond the machine's limit; `out` is of no use then.
@@ -112,6 +109,56 @@ impl ArchiveWriter {
     /// # Panics
     /// When the content is not as long as the batch.
     pub fn put_pages(
+        &mut self,
+        key: &DigestKey,
+        batch: &Batch,
+        content: &[u8],
+        step: &LadderStep,
+        out: &mut Vec<u8>,
+    ) -> Result<TierCounts, WriteError> {
+        assert_eq!(content.len(), batch.bytes(), "the content of a batch");
+        if batch.runs().iter().any(|run| run.end() > self.manifest.limit()) {
+            return Err(ArchiveError::BeyondLimit);
+        }
+        let runs = self.changed(key, batch, content);
+        let Ok(changed) = Batch::new(batch.first_number(), runs) else {
+            return Ok(TierCounts::default());
+        };
+        let is_all = changed.pages() == batch.pages();
+        let staged = std::mem::take(&mut self.staged);
+        let outcome =
+            self.put_changed(key, &changed, if is_all { content } else { &staged }, step, out);
+        self.staged = staged;
+        outcome
+    }
+
+    /// The pages that a reader would see otherwise, whose content is staged if they are not all.
+    fn changed(&mut self, key: &DigestKey, batch: &Batch, content: &[u8]) -> Vec<PageRun> {
+        let mut runs: Vec<PageRun> = Vec::new();
+        let pages = content.as_chunks::<PAGE_BYTES>().0;
+        self.staged.clear();
+        for ((gfn, _), page) in batch.sends().zip(pages) {
+            let before = self.manifest.get(gfn).unwrap_or_default();
+            // Most pages are new: their digest is not needed to see that.
+            let is_same = match (is_zero(page), before == PageDigest::ZERO) {
+                (false, false) => key.digest(gfn.0 * PAGE_SIZE, page) == before,
+                (is_zero, was_zero) => is_zero && was_zero,
+            };
+            if is_same {
+                continue;
+            }
+            self.staged.extend_from_slice(page);
+            match runs.last_mut() {
+                Some(run) if run.end() == gfn => {
+                    *run = PageRun::known_valid(run.first(), run.pages() + 1);
+                }
+                _ => runs.push(PageRun::known_valid(gfn, 1)),
+            }
+        }
+        runs
+    }
+
+    fn put_changed(
         &mut self,
         key: &DigestKey,
         batch: &Batch,
@@ -142,18 +189,24 @@ impl ArchiveWriter {
     /// When a page is beyond the machine's limit.
     pub fn put_zeros(&mut self, run: PageRun) -> Result<(), WriteError> {
         for gfn in run.frames() {
-            if self.differs(gfn, PageDigest::ZERO) {
+            if self.manifest.get(gfn) != Some(PageDigest::ZERO) {
                 set(&mut self.places, &mut self.manifest, gfn, Place::ZERO, PageDigest::ZERO)?;
             }
         }
         Ok(())
     }
 
-    /// Appends the state, the index and the end. `root` is of the machine's key, [`ArchiveWriter::sum`] and `state`.
+    /// Appends the state, the index and the end; returns how many bytes the whole file has. `root` is of the machine's
+    /// key, [`ArchiveWriter::sum`] and `state`.
     ///
     /// # Errors
     /// When the state is too long.
-    pub fn finish(mut self, state: &[u8], root: Root, out: &mut Vec<u8>) -> Result<(), WriteError> {
+    pub fn finish(
+        mut self,
+        state: &[u8],
+        root: Root,
+        out: &mut Vec<u8>,
+    ) -> Result<u64, WriteError> {
         let state_at = self.offset;
         self.block(Kind::State, state, out)?;
         let index_at = self.offset;
@@ -171,7 +224,8 @@ impl ArchiveWriter {
             count,
             root,
         };
-        self.block(Kind::End, &end.to_bytes(), out)
+        self.block(Kind::End, &end.to_bytes(), out)?;
+        Ok(self.offset)
     }
 
     fn block(&mut self, kind: Kind, payload: &[u8], out: &mut Vec<u8>) -> Result<(), WriteError> {

@@ -1,8 +1,9 @@
 //! [`Batch`]: the pages of one frame, and their send numbers.
 
+use std::num::NonZeroU64;
 use std::ops::Range;
 
-use crate::ledger::SendNumber;
+use crate::ledger::{Ledger, SendNumber};
 use crate::page::{Gfn, PAGE_BYTES, PageRun};
 
 /// The most pages of a batch: 4 MiB of content. Larger ones compress no better that is worth the
@@ -73,6 +74,22 @@ impl Batch {
             return Err(BatchError::Numbers { first_number, pages });
         }
         Ok(Self { first_number, runs, pages })
+    }
+
+    /// Takes the next pages that a ledger owes, under consecutive numbers; `None` if it owes none.
+    ///
+    /// # Panics
+    /// When `max_pages` is more than [`BATCH_PAGES_MAX`].
+    #[must_use]
+    pub fn take_owed(ledger: &mut Ledger, max_pages: NonZeroU64) -> Option<Self> {
+        assert!(max_pages.get() <= BATCH_PAGES_MAX as u64, "{max_pages} pages in a batch");
+        let first_number = ledger.next_number();
+        let (mut runs, mut room) = (Vec::new(), Some(max_pages));
+        while let Some(send) = room.and_then(|room| ledger.next_run(room)) {
+            room = room.and_then(|room| NonZeroU64::new(room.get() - send.run.pages()));
+            runs.push(send.run);
+        }
+        Self::new(first_number, runs).ok()
     }
 
     /// The send number of the first page; never 0.

@@ -1,9 +1,9 @@
-//! The steps of a hand-over: a log line each, and points at which a test kills the process or makes
+//! The steps of hand-overs and snapshots: a log line each, and points at which a test kills the process or makes
 //! it lose something on purpose.
 //!
 //! Without the feature `fault-injection`, which no release has, only the log line is left.
 
-/// A step of a hand-over. A test kills the process at each.
+/// A step of a hand-over, of a snapshot or of a restore. A test kills the process at each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it; the scripts show where")]
 pub enum Step {
@@ -20,11 +20,21 @@ pub enum Step {
     DestinationRestored,
     DestinationTaken,
     DestinationRunning,
+    SnapshotStart,
+    SnapshotCopied,
+    SnapshotPaused,
+    SnapshotSaved,
+    SnapshotResumed,
+    SnapshotWritten,
+    SnapshotSynced,
+    RestoreStart,
+    RestoreMemory,
+    RestoreState,
 }
 
 impl Step {
-    /// Every step, the predecessor's before the successor's, each in the order of time.
-    pub const ALL: [Self; 13] = [
+    /// Every step of a hand-over, the predecessor's before the successor's, each in the order of time.
+    pub const OF_HAND_OVER: [Self; 13] = [
         Self::SourceStart,
         Self::SourceGreeted,
         Self::SourceCopied,
@@ -40,6 +50,20 @@ impl Step {
         Self::DestinationRunning,
     ];
 
+    /// Every step of a snapshot.
+    pub const OF_SNAPSHOT: [Self; 7] = [
+        Self::SnapshotStart,
+        Self::SnapshotCopied,
+        Self::SnapshotPaused,
+        Self::SnapshotSaved,
+        Self::SnapshotResumed,
+        Self::SnapshotWritten,
+        Self::SnapshotSynced,
+    ];
+
+    /// Every step of a restore.
+    pub const OF_RESTORE: [Self; 3] = [Self::RestoreStart, Self::RestoreMemory, Self::RestoreState];
+
     /// The name by which the environment variable `NOVACRON_FAULT` asks for it.
     #[must_use]
     pub fn name(self) -> String {
@@ -47,9 +71,9 @@ impl Step {
     }
 }
 
-/// Says in the log how far the hand-over has come, and dies there if a test asks for it.
+/// Says in the log how far it has come, and dies there if a test asks for it.
 pub(crate) fn reached(step: Step) {
-    tracing::debug!(?step, "hand-over");
+    tracing::debug!(?step, "step");
     #[cfg(feature = "fault-injection")]
     injected::die_if_asked(step);
 }
@@ -59,8 +83,8 @@ pub use injected::Plant;
 #[cfg(feature = "fault-injection")]
 pub(crate) use injected::{
     acknowledges_unapplied, compare_with_reference, damage_page, damage_state, drop_dirty_bit,
-    drops_acknowledgement, drops_event, drops_field, drops_page, newer_sections, plant,
-    send_reference, slow_take, without_features,
+    drops_acknowledgement, drops_event, drops_field, drops_page, forgets_boot, newer_sections,
+    plant, send_reference, slow_take, without_features,
 };
 
 #[cfg(feature = "fault-injection")]

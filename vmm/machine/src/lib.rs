@@ -6,10 +6,11 @@
 //! writes go through one door that marks the page.
 //!
 //! ```text
-//! role ─► handover ─► vm ─► {vcpu, devices, boot} ─► {dirty, memory, cpu} ─► kvm
+//! role ─► {handover, snapshot} ─► vm ─► {vcpu, devices, boot} ─► {dirty, memory, cpu} ─► kvm
 //! ```
 
 mod boot;
+mod clock;
 mod cpu;
 mod devices;
 mod dirty;
@@ -21,6 +22,7 @@ mod memory;
 mod permit;
 mod random;
 mod role;
+mod snapshot;
 mod state;
 mod supervise;
 mod vcpu;
@@ -45,8 +47,17 @@ pub use memory::{
     DEFAULT_HOLE_START, GuestRam, HOLE_END, LayoutError, MemoryLayout, RamError, Region,
 };
 pub use permit::{PermitFile, PermitFileError, PermitWatch};
-pub use role::{BootOrder, HandOverOrder, Order, ReceiveOrder, Report, RoleError, run as run_role};
+pub use role::{
+    BootOrder, HandOverOrder, Order, ReceiveOrder, Report, RestoreOrder, RoleError, SnapshotOrder,
+    run as run_role,
+};
+pub use snapshot::{
+    RestoreReport, SnapshotError, SnapshotFile, SnapshotPath, SnapshotReport, find_chain,
+};
 pub use state::{MAX_STATE_BYTES, MachineState, StateError};
-pub use supervise::{Ender, Executable, Images, MachineProcess, SuperviseError, Supervised};
+pub use supervise::{
+    Ender, Executable, Images, MachineProcess, RestoreOptions, SnapshotOptions, SuperviseError,
+    Supervised,
+};
 pub use vcpu::{GuestEnd, GuestExit, VcpuError, VcpuStateError};
 pub use vm::{ConfigError, CpuCount, MachineConfig, Paused, Running, VmError};

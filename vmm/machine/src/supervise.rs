@@ -4,6 +4,8 @@
 //! has no name: the machine lives no longer than its processes, and nothing stays behind when they
 //! are killed.
 
+mod snapshots;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,8 +22,11 @@ use crate::ipc::{Channel, ChannelError};
 use crate::permit::{PermitFile, PermitFileError, PermitWatch};
 use crate::random::random;
 use crate::role::{BootOrder, HandOverOrder, Order, ReceiveOrder, Report};
+use crate::snapshot::SnapshotError;
 use crate::vcpu::GuestEnd;
 use crate::vm::MachineConfig;
+
+pub use snapshots::{RestoreOptions, SnapshotOptions};
 
 /// A machine process that says nothing for this long is taken for dead. The longest silence is that
 /// of a hand-over that copies a large guest.
@@ -44,6 +49,12 @@ pub enum SuperviseError {
     /// The permit record
     #[error(transparent)]
     Permit(#[from] PermitFileError),
+    /// A snapshot's file
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The snapshot failed; the guest is as it was
+    #[error("{0}")]
+    SnapshotFailed(String),
     /// The guest could not be started
     #[error("{0}")]
     Refused(String),
@@ -201,6 +212,27 @@ impl Ender {
     }
 }
 
+/// A machine to be: its id, its first process's nonce, and the record that names both.
+struct Birth {
+    vm: [u8; 16],
+    runner: [u8; 16],
+    held: PermitFile,
+    watch: PermitWatch,
+}
+
+impl Birth {
+    /// `directory` decides which storage the record is written to.
+    fn new(directory: &Path) -> Result<Self, SuperviseError> {
+        let (vm, runner) = (random()?, random()?);
+        let ids = VmId::new(vm).zip(Nonce::new(runner));
+        let (vm_id, nonce) =
+            ids.ok_or_else(|| io::Error::other("the random source gives zeros"))?;
+        let held = PermitFile::create_nameless(directory, vm_id, nonce)?;
+        let watch = held.watch()?;
+        Ok(Self { vm, runner, held, watch })
+    }
+}
+
 /// One machine, whose processes are ours.
 #[derive(Debug)]
 pub struct Supervised {
@@ -221,13 +253,7 @@ impl Supervised {
         config: MachineConfig,
         images: &Images,
     ) -> Result<(Self, UnixStream), SuperviseError> {
-        let vm: [u8; 16] = random()?;
-        let runner: [u8; 16] = random()?;
-        let ids = VmId::new(vm).zip(Nonce::new(runner));
-        let (vm_id, nonce) =
-            ids.ok_or_else(|| io::Error::other("the random source gives zeros"))?;
-        let held = PermitFile::create_nameless(directory, vm_id, nonce)?;
-        let watch = held.watch()?;
+        let Birth { vm, runner, held, watch } = Birth::new(directory)?;
         let (console, theirs) = UnixStream::pair()?;
         let process = MachineProcess::start(executable)?;
         let order = Order::Boot(BootOrder {

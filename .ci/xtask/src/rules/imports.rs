@@ -10,11 +10,11 @@ const FOLDER: &str = "vmm/machine/src/";
 const LEVELS: [&[&str]; 7] = [
     &["supervise"],
     &["role"],
-    &["handover", "migrate"],
+    &["handover", "migrate", "snapshot"],
     &["vm", "state", "permit", "ipc"],
     &["vcpu", "devices", "boot"],
     &["dirty", "memory", "cpu"],
-    &["kvm", "random"],
+    &["clock", "kvm", "random"],
 ];
 
 /// Points where tests make things go wrong. Anyone may have one, and it knows what it breaks; it is

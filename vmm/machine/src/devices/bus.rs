@@ -2,7 +2,6 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::time::{ClockId, clock_gettime};
 use vm_superio::{I8042Device, Trigger};
 
 use super::cmos::Cmos;
@@ -14,6 +13,7 @@ use super::ports::{
     I8042_DATA, S5_SLEEP_TYPE,
 };
 use super::serial::SerialPort;
+use crate::clock::realtime_ns;
 
 const COM1_LAST: u16 = COM1 + 7;
 /// `SLP_EN` of the sleep control register.
@@ -122,7 +122,7 @@ impl Bus {
                 None
             }
             CMOS_DATA => {
-                self.cmos().write(byte, wall_clock_ns());
+                self.cmos().write(byte, i128::from(realtime_ns()));
                 None
             }
             // What the guest has taken is gone already.
@@ -141,7 +141,7 @@ impl Bus {
                 I8042Device::new(ResetLine::default()).read(register(port, I8042_DATA))
             }
             ACPI_SLEEP_CONTROL | ACPI_SLEEP_STATUS => 0,
-            CMOS_DATA => self.cmos().read(wall_clock_ns()),
+            CMOS_DATA => self.cmos().read(i128::from(realtime_ns())),
             EVENTS => self.events.take(),
             _ => {
                 tracing::trace!(port = format_args!("{port:#x}"), "unclaimed read");
@@ -156,12 +156,6 @@ fn ecam(address: u64, length: usize) -> Option<u64> {
     let offset = address.checked_sub(ECAM_START)?;
     let end = offset.checked_add(length as u64)?;
     (end <= ECAM_BYTES).then_some(offset)
-}
-
-/// The host's UTC in nanoseconds since 1970.
-fn wall_clock_ns() -> i128 {
-    let now = clock_gettime(ClockId::Realtime);
-    i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
 }
 
 fn register(port: u16, base: u16) -> u8 {

@@ -68,7 +68,7 @@ fn the_clock_is_the_hosts() {
         });
         hour * 3600 + minute * 60 + second
     };
-    let host = wall_clock_ns() / 1_000_000_000 % 86_400;
+    let host = i128::from(realtime_ns()) / 1_000_000_000 % 86_400;
     let shown = second_of_day();
     assert!((shown - host).rem_euclid(86_400) <= 1, "{shown} s, the host's day has {host} s");
 }

@@ -18,7 +18,7 @@ use crate::vm::{Paused, VmError};
 
 /// What `NOVACRON_FAULT` asks for: a comma-separated list of `kill:STEP`, `drop-dirty-bit`,
 /// `drop-page`, `damage-page`, `damage-state`, `drop-acknowledgement`, `acknowledge-unapplied`,
-/// `drop-field`, `drop-event`, `newer-state`, `slow-take`, `reference`, `lacks:FEATURE`.
+/// `drop-field`, `drop-event`, `forget-boot`, `newer-state`, `slow-take`, `reference`, `lacks:FEATURE`.
 fn is_asked(fault: &str) -> bool {
     asked().any(|word| word == fault)
 }
@@ -128,6 +128,11 @@ pub(crate) fn drops_field() -> bool {
 /// Whether to leave the events that are pending out of what is restored.
 pub(crate) fn drops_event() -> bool {
     is_asked("drop-event")
+}
+
+/// Whether a snapshot is taken for one of another boot of the host.
+pub(crate) fn forgets_boot() -> bool {
+    is_asked("forget-boot")
 }
 
 /// Damage to guest memory, for the oracle to find.

@@ -1,7 +1,8 @@
 //! How long the guest stood still, and what for.
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+
+use crate::clock::monotonic_ns;
 
 /// A part of a blackout. The order is that of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -58,12 +59,12 @@ pub struct Blackout {
 impl Blackout {
     /// A blackout that begins now.
     pub(crate) fn begin() -> Self {
-        Self { start_ns: now_ns(), ends: Vec::new() }
+        Self { start_ns: monotonic_ns(), ends: Vec::new() }
     }
 
     /// Everything since the last mark was for `cause`.
     pub(crate) fn mark(&mut self, cause: Cause) {
-        self.ends.push((cause, now_ns()));
+        self.ends.push((cause, monotonic_ns()));
     }
 
     /// Nanoseconds from the first kick to the last vCPU's start.
@@ -80,13 +81,6 @@ impl Blackout {
             .zip(starts)
             .map(|((cause, end), start)| (*cause, end.saturating_sub(start)))
     }
-}
-
-/// `CLOCK_MONOTONIC`: the same in every process of a host.
-pub(crate) fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let nanoseconds = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
-    u64::try_from(nanoseconds).expect("the monotonic clock starts at zero and lasts 584 years")
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The page path of the copying form: harvest → ledger → batch → digest → socket → acknowledgement.
 
-use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -9,20 +8,17 @@ use dwcp::hde::Batch;
 use dwcp::ledger::{Ledger, SendNumber};
 use dwcp::page::{Gfn, PAGE_BYTES, PAGE_SIZE, PageRun};
 
-use super::blackout::{Blackout, now_ns};
+use super::blackout::Blackout;
 use super::message::{Form, PagesFrame, Part, ToPredecessor, ToSuccessor};
 use super::{HandOverError, HandOverReport, Limits};
+use crate::clock::monotonic_ns;
 use crate::dirty::{DirtyLog, KvmBitmapLog};
 use crate::ipc::Channel;
-use crate::memory::{Extent, GuestRam};
+use crate::memory::{Extents, GuestRam};
 
 /// Pages in one batch: 1 MiB. Larger ones wait longer for their acknowledgement, smaller ones cost
 /// more messages: where a guest writes pages here and there, a batch is one message for all of them.
 const BATCH_PAGES: NonZeroU64 = NonZeroU64::new(256).unwrap();
-
-/// Extents of the memory file that are remembered. A guest that has used all of its memory has one a
-/// slot; where there are many, they are short, and soon found again.
-const EXTENTS_KEPT: usize = 16;
 
 /// The digest of every page at this end, as the pages go out or come in.
 struct Digests {
@@ -69,8 +65,7 @@ pub(super) struct Copier<'a> {
     ledger: Ledger,
     digests: Digests,
     buffer: Vec<u8>,
-    /// Pages of which the memory file was found to have something, the newest last.
-    data: VecDeque<PageRun>,
+    extents: Extents,
     pub(super) copied: Copied,
 }
 
@@ -94,7 +89,7 @@ impl Copied {
             rounds: self.rounds,
             pages_sent: self.pages,
             pages_sent_paused: self.pages_of_last_round,
-            total_ns: now_ns().saturating_sub(started_ns),
+            total_ns: monotonic_ns().saturating_sub(started_ns),
         }
     }
 }
@@ -114,8 +109,7 @@ impl<'a> Copier<'a> {
         let limit = Gfn(ram.layout().frame_limit());
         let mut ledger = Ledger::new(limit);
         for region in ram.layout().regions() {
-            let run = PageRun::new(Gfn(region.first_frame()), region.pages());
-            ledger.owe(run.map_err(|_| HandOverError::Differs { what: "the memory layout" })?)?;
+            ledger.owe(region.run())?;
         }
         Ok(Self {
             ram,
@@ -124,7 +118,7 @@ impl<'a> Copier<'a> {
             ledger,
             digests: Digests::new(key, limit),
             buffer: vec![0; byte_count(BATCH_PAGES.get())],
-            data: VecDeque::with_capacity(EXTENTS_KEPT),
+            extents: Extents::default(),
             copied: Copied::default(),
         })
     }
@@ -157,7 +151,7 @@ impl<'a> Copier<'a> {
     /// Sends everything owed, and waits until all of it is written and checked at the successor.
     pub(super) fn send_owed(&mut self) -> Result<(), HandOverError> {
         let before = self.copied.pages;
-        while let Some(batch) = self.next_batch() {
+        while let Some(batch) = Batch::take_owed(&mut self.ledger, BATCH_PAGES) {
             self.send(&batch)?;
             while self.channel.is_readable()? {
                 self.settle_one()?;
@@ -173,17 +167,6 @@ impl<'a> Copier<'a> {
     /// Sum over all pages' digests.
     pub(super) fn sum(&self) -> DigestSum {
         self.digests.manifest.sum()
-    }
-
-    /// The next pages to be sent, under consecutive numbers.
-    fn next_batch(&mut self) -> Option<Batch> {
-        let first_number = self.ledger.next_number();
-        let (mut runs, mut room) = (Vec::new(), Some(BATCH_PAGES));
-        while let Some(send) = room.and_then(|room| self.ledger.next_run(room)) {
-            room = room.and_then(|room| NonZeroU64::new(room.get() - send.run.pages()));
-            runs.push(send.run);
-        }
-        Batch::new(first_number, runs).ok()
     }
 
     fn send(&mut self, batch: &Batch) -> Result<(), HandOverError> {
@@ -224,10 +207,7 @@ impl<'a> Copier<'a> {
         run: PageRun,
         at: usize,
     ) -> Result<(Part, DigestSum, Option<PageRun>), HandOverError> {
-        let Extent { run: alike, is_hole } = self.extent(run.first())?;
-        let pages = alike.end().0 - run.first().0;
-        let (part, rest) =
-            run.split_at(pages).map_or((run, None), |(part, rest)| (part, Some(rest)));
+        let (part, is_hole, rest) = self.extents.first_part(self.ram, run)?;
         let (sum, is_zero) = if is_hole {
             (self.digests.record_zeros(part)?, true)
         } else {
@@ -237,21 +217,6 @@ impl<'a> Copier<'a> {
         };
         let part = Part { first_frame: part.first().0, pages: part.pages(), is_zero };
         Ok((part, sum, rest))
-    }
-
-    /// What the memory file has for a page and those after it.
-    fn extent(&mut self, gfn: Gfn) -> Result<Extent, HandOverError> {
-        if let Some(run) = self.data.iter().rev().find(|data| data.contains(gfn)) {
-            return Ok(Extent { run: *run, is_hole: false });
-        }
-        let extent = self.ram.extent(gfn)?;
-        if !extent.is_hole {
-            if self.data.len() == EXTENTS_KEPT {
-                self.data.pop_front();
-            }
-            self.data.push_back(extent.run);
-        }
-        Ok(extent)
     }
 
     fn settle_one(&mut self) -> Result<(), HandOverError> {

@@ -7,10 +7,11 @@ use std::time::Duration;
 use dwcp::acp::{Nonce, SessionId};
 use dwcp::digest::{DigestKey, DigestSum, Root};
 
-use super::blackout::{Blackout, Cause, now_ns};
+use super::blackout::{Blackout, Cause};
 use super::copy::{Copied, Copier};
 use super::message::{Form, Hello, PermitFrame, ToPredecessor, ToSuccessor, VERSION};
 use super::{HandOverError, HandOverReport, Limits};
+use crate::clock::monotonic_ns;
 use crate::devices::ConsoleLink;
 use crate::fault::{Step, reached};
 use crate::ipc::{Channel, ChannelError};
@@ -64,7 +65,7 @@ enum Failure {
 impl Departure<'_> {
     /// Hands `running` over: everything until the permit frame, the frame, and what follows from it.
     pub(crate) fn run(mut self, running: Running) -> Outcome {
-        let started_ns = now_ns();
+        let started_ns = monotonic_ns();
         match self.until_permit_frame(running) {
             Ok(ready) => self.part_with_permit(ready, started_ns),
             Err(failed) => self.go_on(*failed),

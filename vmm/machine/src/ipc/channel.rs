@@ -18,8 +18,8 @@ use crate::state::MAX_STATE_BYTES;
 /// Longest message: a saved state and a little around it.
 const MAX_MESSAGE_BYTES: usize = MAX_STATE_BYTES + (1 << 20);
 
-/// Most descriptors with one message: record, console, memory, kernel, initrd, peer.
-const MAX_DESCRIPTORS: usize = 6;
+/// Most descriptors with one message: record, console and the files of a snapshot.
+pub(crate) const MAX_DESCRIPTORS: usize = 10;
 
 /// Why a message did not go through.
 #[derive(Debug, thiserror::Error)]

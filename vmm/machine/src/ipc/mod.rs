@@ -3,4 +3,4 @@
 mod channel;
 
 pub use channel::{Channel, ChannelError};
-pub(crate) use channel::{decode, exactly};
+pub(crate) use channel::{MAX_DESCRIPTORS, decode, exactly};

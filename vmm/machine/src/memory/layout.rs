@@ -1,6 +1,6 @@
 //! Where guest RAM lies in guest physical addresses.
 
-use dwcp::page::PAGE_SIZE;
+use dwcp::page::{Gfn, PAGE_SIZE, PageRun};
 use serde::{Deserialize, Serialize};
 
 /// Devices are mapped between the hole's start and here.
@@ -56,6 +56,15 @@ impl Region {
     #[must_use]
     pub fn pages(&self) -> u64 {
         self.size / PAGE_SIZE
+    }
+
+    /// All of its pages.
+    ///
+    /// # Panics
+    /// Never for a region of a layout.
+    #[must_use]
+    pub fn run(&self) -> PageRun {
+        PageRun::new(Gfn(self.first_frame()), self.pages()).expect("a layout has such regions only")
     }
 
     /// One past its last guest physical address.

@@ -1,9 +1,12 @@
 //! Guest memory: where it lies, and the one way in and out.
 
+mod extents;
 mod layout;
 mod ram;
+mod userfault;
 
+pub(crate) use extents::Extents;
 pub(crate) use layout::MAX_HOLE_START;
 pub use layout::{DEFAULT_HOLE_START, HOLE_END, LayoutError, MemoryLayout, Region};
-pub(crate) use ram::Extent;
 pub use ram::{GuestRam, RamError};
+pub(crate) use userfault::Userfault;

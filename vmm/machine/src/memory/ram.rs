@@ -11,6 +11,7 @@ use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 };
 
+use super::extents::Extent;
 use super::layout::{MemoryLayout, Region};
 
 /// What can go wrong with guest RAM.
@@ -148,6 +149,23 @@ impl GuestRam {
         })
     }
 
+    /// The address at which this process maps a run of pages, if they are RAM.
+    pub(super) fn host_address(&self, run: PageRun) -> Option<u64> {
+        let is_in = |region: &Region| {
+            region.start <= run.address() && run.end().0 * PAGE_SIZE <= region.end()
+        };
+        let (region, address) = self.host_regions().find(|(region, _)| is_in(region))?;
+        Some(address + (run.address() - region.start))
+    }
+
+    /// The page that this process maps at an address, if it is RAM.
+    pub(super) fn page_at(&self, host_address: u64) -> Option<Gfn> {
+        self.host_regions().find_map(|(region, start)| {
+            let offset = host_address.checked_sub(start).filter(|offset| *offset < region.size)?;
+            Some(Gfn((region.start + offset) / PAGE_SIZE))
+        })
+    }
+
     /// Copies a run of pages out of guest RAM. The guest may be writing them meanwhile: a torn copy
     /// is harmless, since the page is dirty again.
     ///
@@ -202,7 +220,7 @@ impl GuestRam {
     ///
     /// # Errors
     /// When the kernel cannot tell, or the page is not RAM.
-    pub(crate) fn extent(&self, gfn: Gfn) -> Result<Extent, RamError> {
+    pub(super) fn extent(&self, gfn: Gfn) -> Result<Extent, RamError> {
         let (address, length) = (gfn.0 * PAGE_SIZE, PAGE_SIZE);
         let region = self.layout.regions().find(|r| r.start <= address && address < r.end());
         let region = region.ok_or(RamError::OutOfRange { address, length })?;
@@ -222,14 +240,6 @@ impl GuestRam {
         let run = PageRun::new(gfn, pages).map_err(|_| RamError::OutOfRange { address, length })?;
         Ok(Extent { run, is_hole })
     }
-}
-
-/// Pages that are alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Extent {
-    pub(crate) run: PageRun,
-    /// Whether the memory file has nothing for them.
-    pub(crate) is_hole: bool,
 }
 
 fn byte_range(run: PageRun) -> (u64, u64) {

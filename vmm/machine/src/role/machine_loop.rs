@@ -6,24 +6,30 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 use dwcp::acp::{Nonce, SessionId, VmId};
+use dwcp::archive::{ArchiveId, ArchiveKey};
 use dwcp::digest::DigestKey;
 use event_manager::{
     EventManager, EventOps, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
 };
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::eventfd::EventFd;
 
 use super::console_pump::ConsolePump;
-use super::order::{BootOrder, HandOverOrder, Order, ReceiveOrder, Report};
+use super::job::{Done, Job, Jobs, Worker};
+use super::order::{
+    BootOrder, HandOverOrder, Order, ReceiveOrder, Report, RestoreOrder, SnapshotOrder,
+};
 use crate::boot::{BootError, BootSource};
+use crate::clock::monotonic_ns;
 use crate::devices::{Console, ConsoleLink};
-use crate::handover::{self, Departure, HandOverError, Outcome, Resident};
+use crate::handover::{self, HandOverError, Outcome, Resident};
 use crate::ipc::{Channel, ChannelError};
 use crate::kvm::Host;
 use crate::permit::{PermitFile, PermitFileError};
+use crate::snapshot::{
+    self, Chain, Loader, RestoreReport, Restored, SnapshotError, Subject, Taking,
+};
 use crate::vcpu::GuestEnd;
 use crate::vm::{Paused, Running, VmError, VmParts};
 
@@ -55,6 +61,8 @@ enum OrderError {
     Permit(#[from] PermitFileError),
     #[error(transparent)]
     HandOver(#[from] HandOverError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     #[error("an image of more than {MAX_IMAGE_BYTES} bytes; is it really a kernel or an initrd?")]
     ImageTooLarge,
     #[error("the order came with {0} descriptors, which is not what it needs")]
@@ -68,19 +76,19 @@ enum OrderError {
 /// The machine, in the one of its states that it is in.
 ///
 /// ```text
-///   Absent ── boot, receive ──► Running ◄─ pause, resume ─► Paused
-///                                │    ▲
-///                      hand over ▼    │ failed
-///                               Moving ── handed over ──► (end)
-///                                  └── departed ──► Departed ── stop ──► (end)
+///   Absent ── boot, receive, restore ──► Running ◄─ pause, resume ─► Paused
+///                                         │    ▲                      │  ▲
+///                     hand over, snapshot ▼    │ failed, done         ▼  │ snapshot
+///                                         Busy ── handed over ──► (end)
+///                                           └── departed ──► Departed ── stop ──► (end)
 /// ```
 #[derive(Debug)]
 enum Guest {
     Absent,
     Running(Running),
     Paused(Paused),
-    /// The hand-over's thread owns it.
-    Moving,
+    /// A job's thread owns it.
+    Busy,
     /// The permit has gone to a successor that was not heard of again: the memory is kept, and never
     /// runs here again.
     Departed(#[allow(dead_code, reason = "kept, until somebody says what to do with it")] Paused),
@@ -101,24 +109,23 @@ pub fn run(control: OwnedFd) -> Result<(), RoleError> {
     Ok(())
 }
 
-/// What the hand-over's thread gives back.
-type Returned = (Outcome, Resident);
-
 struct MachineProcess {
     events: EventManager<Box<dyn MutEventSubscriber>>,
     control: Channel,
     control_ready: Rc<Cell<bool>>,
     guest: Guest,
-    /// The permit, the console and the secret; the hand-over's thread has them while it runs.
+    /// The permit, the console and the secret; a job's thread has them while it runs.
     resident: Option<Resident>,
     guest_stopped: Rc<Cell<bool>>,
     guest_watchers: Vec<SubscriberId>,
-    /// A vCPU stopped by itself while the hand-over's thread had the machine.
-    ended_while_moving: bool,
-    returned: Receiver<Returned>,
-    give_back: Sender<Returned>,
-    returned_event: EventFd,
-    returned_ready: Rc<Cell<bool>>,
+    /// A vCPU stopped by itself while a job's thread had the machine.
+    ended_while_busy: bool,
+    jobs: Jobs,
+    job_done: Rc<Cell<bool>>,
+    /// What fetches the pages of a machine that was restored lazily, and whether that has failed. Behind the guest: it
+    /// must outlive it.
+    loader: Option<Loader>,
+    loading_failed: Rc<Cell<bool>>,
     #[cfg(feature = "fault-injection")]
     kept_page: Option<Vec<u8>>,
     is_done: bool,
@@ -127,10 +134,9 @@ struct MachineProcess {
 impl MachineProcess {
     fn new(control: Channel) -> Result<Self, RoleError> {
         let mut events = EventManager::<Box<dyn MutEventSubscriber>>::new()?;
-        let returned_event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-        let (give_back, returned) = channel();
+        let jobs = Jobs::new()?;
         let control_ready = watch(&mut events, control.as_fd().as_raw_fd()).1;
-        let returned_ready = watch(&mut events, returned_event.as_raw_fd()).1;
+        let job_done = watch(&mut events, jobs.event()).1;
         Ok(Self {
             events,
             control,
@@ -139,11 +145,11 @@ impl MachineProcess {
             resident: None,
             guest_stopped: Rc::default(),
             guest_watchers: Vec::new(),
-            ended_while_moving: false,
-            returned,
-            give_back,
-            returned_event,
-            returned_ready,
+            ended_while_busy: false,
+            jobs,
+            job_done,
+            loader: None,
+            loading_failed: Rc::default(),
             #[cfg(feature = "fault-injection")]
             kept_page: None,
             is_done: false,
@@ -153,10 +159,13 @@ impl MachineProcess {
     /// Waits for something to happen, and does what follows from it.
     fn turn(&mut self) -> Result<(), RoleError> {
         self.events.run()?;
-        if self.returned_ready.take() {
-            let _ = self.returned_event.read();
-            while let Ok((outcome, resident)) = self.returned.try_recv() {
-                self.hand_over_returned(outcome, resident)?;
+        if self.loading_failed.take() {
+            self.end_unloaded()?;
+        }
+        if self.job_done.take() {
+            while let Some((done, resident)) = self.jobs.take_done() {
+                self.resident = Some(resident);
+                self.job_returned(done)?;
             }
         }
         if self.guest_stopped.take() {
@@ -186,6 +195,13 @@ impl MachineProcess {
                 let outcome = self.receive(&order, descriptors);
                 self.report_start(outcome)
             }
+            (Order::Restore(order), Guest::Absent) => {
+                let started_ns = monotonic_ns();
+                match self.restore(&order, descriptors, started_ns) {
+                    Ok(report) => self.report(&Report::Restored(report)),
+                    Err(error) => self.report_start(Err(error)),
+                }
+            }
             (Order::Pause, Guest::Running(running)) => {
                 self.guest = Guest::Paused(running.pause());
                 self.report(&Report::Paused)?;
@@ -197,6 +213,12 @@ impl MachineProcess {
             }
             (Order::HandOver(order), Guest::Running(running)) => {
                 self.start_hand_over(&order, descriptors, running)
+            }
+            (Order::Snapshot(order), Guest::Running(running)) => {
+                self.start_snapshot(&order, descriptors, Subject::Running(running))
+            }
+            (Order::Snapshot(order), Guest::Paused(paused)) => {
+                self.start_snapshot(&order, descriptors, Subject::Paused(paused))
             }
             (Order::Stop, guest @ (Guest::Running(_) | Guest::Paused(_) | Guest::Departed(_))) => {
                 drop(guest);
@@ -288,66 +310,116 @@ impl MachineProcess {
         }
     }
 
-    /// Starts the hand-over's thread, and gives it the machine. Whatever can fail comes before the
-    /// machine is given away.
+    /// Becomes the machine of a snapshot.
+    fn restore(
+        &mut self,
+        order: &RestoreOrder,
+        descriptors: Vec<OwnedFd>,
+        started_ns: u64,
+    ) -> Result<RestoreReport, OrderError> {
+        let count = descriptors.len();
+        let mut descriptors = descriptors.into_iter();
+        let (Some(record), Some(console)) = (descriptors.next(), descriptors.next()) else {
+            return Err(OrderError::Descriptors(count));
+        };
+        let vm = VmId::new(order.vm).ok_or(OrderError::NoId)?;
+        let runner = Nonce::new(order.runner).ok_or(OrderError::NoId)?;
+        let mut permit = PermitFile::from_descriptor(record, vm, runner)?;
+        permit.check_held()?;
+        let chain = open_chain(descriptors, &order.names, order.key)?;
+        let (bytes, pages) = (chain.bytes(), chain.pages());
+        let Restored { paused, digest_key, loader } = snapshot::restore(chain, order.is_lazy)?;
+        if let Some(loader) = &loader {
+            self.loading_failed = watch(&mut self.events, loader.failed().as_raw_fd()).1;
+        }
+        self.loader = loader;
+        let resident = Resident { permit, console: ConsoleLink::new(console)?, digest_key };
+        self.watch_guest(&resident, paused.parts());
+        self.resident = Some(resident);
+        self.guest = Guest::Running(paused.resume());
+        let total_ns = monotonic_ns() - started_ns;
+        Ok(RestoreReport { bytes, pages, total_ns, is_lazy: order.is_lazy })
+    }
+
+    /// Starts a hand-over. Whatever can fail comes before the machine is given away.
     fn start_hand_over(
         &mut self,
         order: &HandOverOrder,
         mut descriptors: Vec<OwnedFd>,
         running: Running,
     ) -> Result<(), RoleError> {
-        let session = SessionId::new(order.session);
-        let started =
-            descriptors.pop().zip(session).ok_or_else(|| "no socket, or no id".to_owned());
-        let started = started.and_then(|(socket, session)| {
-            let give_machine = self.hand_over_thread(Channel::from(socket), session, order);
-            give_machine.map_err(|error| format!("no thread for it: {error}"))
-        });
-        match (started, self.resident.take()) {
-            (Ok(give_machine), Some(resident)) => {
-                self.guest = Guest::Moving;
-                give_machine.send((running, resident)).expect("the thread waits for it");
+        let HandOverOrder { form, limits, .. } = *order;
+        let peer = descriptors.pop().zip(SessionId::new(order.session));
+        let peer = peer.ok_or_else(|| "no socket, or no id".to_owned());
+        match peer.and_then(|peer| Ok((peer, self.worker("hand-over")?))) {
+            Ok(((socket, session), worker)) => {
+                let channel = Channel::from(socket);
+                self.give(worker, Job::HandOver { running, channel, session, form, limits });
                 Ok(())
             }
-            (started, resident) => {
-                self.resident = resident;
+            Err(why) => {
                 self.guest = Guest::Running(running);
-                let why = started.err().unwrap_or_else(|| "the guest has no console".to_owned());
                 self.report(&Report::Declined { why })
             }
         }
     }
 
-    /// A thread that hands over the machine that it is given.
-    fn hand_over_thread(
-        &self,
-        channel: Channel,
-        session: SessionId,
-        order: &HandOverOrder,
-    ) -> io::Result<Sender<(Running, Resident)>> {
-        let HandOverOrder { form, limits, .. } = *order;
-        let give_back = self.give_back.clone();
-        let returned_event = self.returned_event.try_clone()?;
-        let (give_machine, machine) = std::sync::mpsc::channel();
-        let body = move || {
-            let Ok((running, mut resident)) = machine.recv() else { return };
-            let departure =
-                Departure { channel: &channel, resident: &mut resident, session, form, limits };
-            let outcome = departure.run(running);
-            // The loop ends only when it has nothing to wait for.
-            let _ = give_back.send((outcome, resident));
-            let _ = returned_event.write(1);
-        };
-        std::thread::Builder::new().name("hand-over".into()).spawn(body)?;
-        Ok(give_machine)
+    /// The same for a snapshot.
+    fn start_snapshot(
+        &mut self,
+        order: &SnapshotOrder,
+        descriptors: Vec<OwnedFd>,
+        subject: Subject,
+    ) -> Result<(), RoleError> {
+        let key = self.resident.as_ref().map(|resident| resident.digest_key.clone());
+        let ready = key.ok_or_else(|| "there is no guest".to_owned()).and_then(|key| {
+            let taking = taking(order, descriptors, key).map_err(|error| error.to_string())?;
+            Ok((taking, self.worker("snapshot")?))
+        });
+        match ready {
+            Ok((taking, worker)) => {
+                self.give(worker, Job::Snapshot { subject, taking: Box::new(taking) });
+                Ok(())
+            }
+            Err(why) => {
+                self.guest = subject.into();
+                self.report(&Report::SnapshotFailed { why })
+            }
+        }
     }
 
-    fn hand_over_returned(
-        &mut self,
-        outcome: Outcome,
-        resident: Resident,
-    ) -> Result<(), RoleError> {
-        self.resident = Some(resident);
+    /// A thread for a job; it waits until memory is whole.
+    fn worker(&self, name: &str) -> Result<Worker, String> {
+        let memory = self.loader.as_ref().map(Loader::completion);
+        self.jobs.worker(name, memory).map_err(|error| format!("no thread for it: {error}"))
+    }
+
+    /// Gives the machine to a job.
+    fn give(&mut self, worker: Worker, job: Job) {
+        let resident = self.resident.take().expect("a guest that is here has its permit here");
+        self.guest = Guest::Busy;
+        worker.start(job, resident);
+    }
+
+    fn job_returned(&mut self, done: Done) -> Result<(), RoleError> {
+        match done {
+            Done::HandOver(outcome) => return self.hand_over_returned(outcome),
+            Done::Snapshot(subject, outcome) => {
+                self.guest = subject.into();
+                self.report(&match outcome {
+                    Ok(report) => Report::Snapshotted(report),
+                    Err(error) => Report::SnapshotFailed { why: error.to_string() },
+                })?;
+            }
+            Done::NotBegun(subject, why) => {
+                self.guest = subject.into();
+                self.report(&Report::Declined { why })?;
+            }
+        }
+        if self.ended_while_busy { self.end_if_exited() } else { Ok(()) }
+    }
+
+    fn hand_over_returned(&mut self, outcome: Outcome) -> Result<(), RoleError> {
         match outcome {
             Outcome::HandedOver(report) => {
                 self.is_done = true;
@@ -356,7 +428,7 @@ impl MachineProcess {
             Outcome::Stayed { running, why } => {
                 self.guest = Guest::Running(running);
                 self.report(&Report::HandOverFailed { why: why.to_string() })?;
-                if self.ended_while_moving { self.end_if_exited() } else { Ok(()) }
+                if self.ended_while_busy { self.end_if_exited() } else { Ok(()) }
             }
             Outcome::Ended { paused } => {
                 self.guest = Guest::Paused(paused);
@@ -367,6 +439,14 @@ impl MachineProcess {
                 self.report(&Report::Departed { why: why.to_string() })
             }
         }
+    }
+
+    /// Pages that the guest needs will never come: it cannot go on, and not even be stopped.
+    fn end_unloaded(&mut self) -> Result<(), RoleError> {
+        let why = self.loader.as_ref().and_then(Loader::why).unwrap_or_default();
+        self.end(&format!("the guest's memory cannot be loaded: {why}"), GuestEnd::Failed)?;
+        // A vCPU that waits for a page is not given back, and dropping the machine would wait for it.
+        std::process::exit(1)
     }
 
     /// A vCPU has stopped by itself: says why, and ends.
@@ -382,7 +462,7 @@ impl MachineProcess {
                 if let Some(id) = self.guest_watchers.pop() {
                     let _ = self.events.remove_subscriber(id);
                 }
-                self.ended_while_moving = true;
+                self.ended_while_busy = true;
                 return Ok(());
             }
         };
@@ -438,13 +518,22 @@ impl MachineProcess {
     }
 }
 
+impl From<Subject> for Guest {
+    fn from(subject: Subject) -> Self {
+        match subject {
+            Subject::Running(running) => Self::Running(running),
+            Subject::Paused(paused) => Self::Paused(paused),
+        }
+    }
+}
+
 impl Guest {
     /// Where there is a machine that this process may touch.
     fn press_power_button(&self) -> Result<(), VmError> {
         match self {
             Self::Running(running) => running.press_power_button(),
             Self::Paused(paused) => paused.press_power_button(),
-            Self::Absent | Self::Moving | Self::Departed(_) => Ok(()),
+            Self::Absent | Self::Busy | Self::Departed(_) => Ok(()),
         }
     }
 
@@ -453,7 +542,7 @@ impl Guest {
             Self::Absent => "absent",
             Self::Running(_) => "running",
             Self::Paused(_) => "paused",
-            Self::Moving => "being handed over",
+            Self::Busy => "being handed over or saved",
             Self::Departed(_) => "departed",
         }
     }
@@ -485,6 +574,36 @@ fn watch(
     let ready = Rc::new(Cell::new(false));
     let watch = Watch { descriptor, ready: Rc::clone(&ready) };
     (events.add_subscriber(Box::new(watch)), ready)
+}
+
+/// What a snapshot shall be.
+fn taking(
+    order: &SnapshotOrder,
+    descriptors: Vec<OwnedFd>,
+    digest_key: DigestKey,
+) -> Result<Taking, OrderError> {
+    let mut descriptors = descriptors.into_iter();
+    let file = descriptors.next().ok_or(OrderError::Descriptors(0))?.into();
+    let id = ArchiveId::new(order.id).ok_or(OrderError::NoId)?;
+    let parent = match &order.parent_name {
+        Some(name) => {
+            Some((open_chain(descriptors, &order.parent_names, order.key)?, name.clone()))
+        }
+        None => None,
+    };
+    Ok(Taking { file, id, key: order.key.map(ArchiveKey::new), parent, digest_key })
+}
+
+fn open_chain(
+    descriptors: impl ExactSizeIterator<Item = OwnedFd>,
+    names: &[String],
+    key: Option<[u8; 32]>,
+) -> Result<Chain, OrderError> {
+    if descriptors.len() != names.len() {
+        return Err(OrderError::Descriptors(descriptors.len()));
+    }
+    let files = descriptors.map(File::from).collect();
+    Ok(Chain::open(files, names.to_vec(), key.map(ArchiveKey::new).as_ref())?)
 }
 
 fn read_image(file: OwnedFd) -> Result<Vec<u8>, OrderError> {

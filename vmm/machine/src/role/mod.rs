@@ -1,11 +1,14 @@
 //! A machine process: one VM, told what to do over a control socket.
 //!
-//! The main thread is the device loop (event-manager). A hand-over runs on a thread of its own, which
-//! owns the machine while it does; the loop goes on with the console meanwhile.
+//! The main thread is the device loop (event-manager). A hand-over or a snapshot is a job: it
+//! runs on a thread of its own, which owns the machine while it does; the loop goes on with the console meanwhile.
 
 mod console_pump;
+mod job;
 mod machine_loop;
 mod order;
 
 pub use machine_loop::{RoleError, run};
-pub use order::{BootOrder, HandOverOrder, Order, ReceiveOrder, Report};
+pub use order::{
+    BootOrder, HandOverOrder, Order, ReceiveOrder, Report, RestoreOrder, SnapshotOrder,
+};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::handover::{Form, HandOverReport, Limits};
+use crate::snapshot::{RestoreReport, SnapshotReport};
 use crate::vcpu::GuestEnd;
 use crate::vm::MachineConfig;
 
@@ -21,6 +22,35 @@ pub struct BootOrder {
     pub runner: [u8; 16],
     /// The VM's secret for page digests.
     pub digest_key: [u8; 32],
+}
+
+/// Become the machine of a snapshot. Descriptors: record, console, then the snapshot's files, the oldest first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RestoreOrder {
+    /// The new VM's id.
+    pub vm: [u8; 16],
+    /// The nonce under which the record names this process as the one that runs the VM.
+    pub runner: [u8; 16],
+    /// The names of the files, for messages.
+    pub names: Vec<String>,
+    /// The key of the files, if they are encrypted.
+    pub key: Option<[u8; 32]>,
+    /// Whether pages are fetched as they are touched.
+    pub is_lazy: bool,
+}
+
+/// Take a snapshot. Descriptors: the file to write, empty; then those of the snapshot on which it builds, the oldest
+/// first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SnapshotOrder {
+    /// The snapshot's id, drawn for this file.
+    pub id: [u8; 16],
+    /// The key under which it is encrypted, and those on which it builds are.
+    pub key: Option<[u8; 32]>,
+    /// The names of the files on which it builds, for messages; none if it builds on nothing.
+    pub parent_names: Vec<String>,
+    /// The name by which the last of them is found in the folder of the new one.
+    pub parent_name: Option<String>,
 }
 
 /// Become the successor in a hand-over. Descriptor: the socket to the predecessor.
@@ -48,12 +78,16 @@ pub enum Order {
     Boot(BootOrder),
     /// Become the successor in a hand-over.
     Receive(ReceiveOrder),
+    /// Become the machine of a snapshot, and run it.
+    Restore(RestoreOrder),
     /// Stop the guest's vCPUs.
     Pause,
     /// Let them run again.
     Resume,
     /// Hand the guest over.
     HandOver(HandOverOrder),
+    /// Take a snapshot, whether the guest runs or is paused.
+    Snapshot(SnapshotOrder),
     /// End the guest and the process.
     Stop,
     /// Ask the guest to switch itself off. Paused, it is asked as soon as it runs again.
@@ -68,9 +102,11 @@ impl Order {
         match self {
             Self::Boot(_) => "boot",
             Self::Receive(_) => "receive",
+            Self::Restore(_) => "restore",
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::HandOver(_) => "hand-over",
+            Self::Snapshot(_) => "snapshot",
             Self::Stop => "stop",
             Self::PressPowerButton => "power button",
             #[cfg(feature = "fault-injection")]
@@ -84,8 +120,17 @@ impl Order {
 pub enum Report {
     /// The guest runs here.
     Running,
+    /// The guest runs here, restored from a snapshot.
+    Restored(RestoreReport),
     /// The guest is paused.
     Paused,
+    /// The snapshot is in its file, and that on storage; the guest is as it was.
+    Snapshotted(SnapshotReport),
+    /// The snapshot failed; the guest is as it was.
+    SnapshotFailed {
+        /// Why.
+        why: String,
+    },
     /// The guest runs in its new process; this one ends.
     HandedOver(HandOverReport),
     /// The hand-over failed; the guest runs on here.

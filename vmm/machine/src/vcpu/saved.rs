@@ -4,6 +4,8 @@
     reason = "KVM_GET_XSAVE2 and KVM_SET_XSAVE write and read past a fixed structure"
 )]
 
+use std::time::Duration;
+
 use kvm_bindings::{
     Msrs, Xsave, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs,
     kvm_vcpu_events, kvm_xcrs, kvm_xsave,
@@ -94,14 +96,34 @@ impl std::fmt::Debug for VcpuStateV1 {
     }
 }
 
-/// How the guest's TSC goes on after a restore.
+/// How the guest's clocks go on after a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TimeBase {
-    /// On the same host, which has not been booted since: the TSC goes on as if nothing had happened.
+    /// At once, on the same host: the TSC goes on as if nothing had happened.
     SameHost,
-    /// Anywhere else: the TSC goes on from the value it had.
-    #[allow(dead_code, reason = "used by restores from a file and by moves between hosts")]
-    OtherHost,
+    /// From a snapshot.
+    Later {
+        /// Real time since the state was saved.
+        elapsed: Duration,
+        /// Whether this host saved it and has not been booted since: its TSC has gone on meanwhile.
+        is_same_boot: bool,
+    },
+}
+
+impl TimeBase {
+    /// Whether the guest's TSC has the same distance to the host's as before.
+    fn keeps_tsc_offset(self) -> bool {
+        matches!(self, Self::SameHost | Self::Later { is_same_boot: true, .. })
+    }
+
+    /// Real time that has gone by.
+    pub(crate) fn elapsed(self) -> Duration {
+        match self {
+            // KVM knows it, where the host's clock allows; else it is the length of a blackout.
+            Self::SameHost => Duration::ZERO,
+            Self::Later { elapsed, .. } => elapsed,
+        }
+    }
 }
 
 impl VcpuStateV1 {
@@ -158,14 +180,19 @@ impl VcpuStateV1 {
         }
         vcpu.set_regs(&self.regs).map_err(VcpuError::ioctl("KVM_SET_REGS"))?;
         vcpu.set_debug_regs(&self.debug_regs).map_err(VcpuError::ioctl("KVM_SET_DEBUGREGS"))?;
-        let keeps_offset = match (time, self.tsc_offset) {
-            (TimeBase::SameHost, Some(offset)) => set_tsc_offset(vcpu, offset).is_ok(),
-            _ => false,
+        let keeps_offset = match self.tsc_offset.filter(|_| time.keeps_tsc_offset()) {
+            Some(offset) => set_tsc_offset(vcpu, offset).is_ok(),
+            None => false,
         };
         vcpu.set_lapic(&self.lapic).map_err(VcpuError::ioctl("KVM_SET_LAPIC"))?;
         // Writing the TSC's value would undo the offset.
         let skipped = keeps_offset.then_some(MSR_IA32_TSC);
-        write_msrs(vcpu, &self.msrs, skipped)?;
+        let mut msrs = self.msrs.clone();
+        // A guest that keeps time by its TSC shall not find that it stood still.
+        let ticks = ticks(time.elapsed(), self.tsc_khz);
+        let tsc = msrs.iter_mut().filter(|(index, _)| *index == MSR_IA32_TSC);
+        tsc.for_each(|(_, value)| *value = value.wrapping_add(ticks));
+        write_msrs(vcpu, &msrs, skipped)?;
         vcpu.set_mp_state(self.mp_state).map_err(VcpuError::ioctl("KVM_SET_MP_STATE"))?;
         vcpu.set_vcpu_events(&self.events).map_err(VcpuError::ioctl("KVM_SET_VCPU_EVENTS"))?;
         Ok(())
@@ -184,6 +211,12 @@ impl VcpuStateV1 {
         still.lapic.regs[LAPIC_CURRENT_COUNT..LAPIC_CURRENT_COUNT + 4].fill(0);
         still
     }
+}
+
+/// How far a TSC of so many kHz goes in a time.
+fn ticks(elapsed: Duration, tsc_khz: u32) -> u64 {
+    let ticks = elapsed.as_nanos() * u128::from(tsc_khz) / 1_000_000;
+    u64::try_from(ticks).unwrap_or(u64::MAX)
 }
 
 /// Words that an XSAVE area of `bytes` needs after the fixed `struct kvm_xsave`.
@@ -295,6 +328,17 @@ mod tests {
         let vm = host.kvm().create_vm().unwrap();
         vm.create_irq_chip().unwrap();
         vm.create_vcpu(0).unwrap()
+    }
+
+    #[test]
+    fn a_tsc_goes_on_by_the_time_that_has_passed() {
+        assert_eq!(ticks(Duration::from_millis(1), 2_000_000), 2_000_000);
+        assert_eq!(ticks(Duration::from_secs(86_400 * 365), 3_000_000), 94_608_000_000_000_000);
+        assert_eq!(ticks(Duration::MAX, u32::MAX), u64::MAX);
+        let later =
+            |is_same_boot| TimeBase::Later { elapsed: Duration::from_secs(1), is_same_boot };
+        assert!(TimeBase::SameHost.keeps_tsc_offset() && later(true).keeps_tsc_offset());
+        assert!(!later(false).keeps_tsc_offset());
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Paused {
             // Tells a guest's watchdog that it was us; refused where the guest has no kvmclock.
             let _ = vcpu.fd.kvmclock_ctrl();
         }
-        state.vm.restore_clock(&parts.vm)
+        state.vm.restore_clock(&parts.vm, time.elapsed())
     }
 
     fn restore_devices(&mut self, state: &MachineState) -> Result<(), VmError> {

@@ -1,5 +1,7 @@
 //! The saved form of what KVM keeps for the VM as a whole.
 
+use std::time::Duration;
+
 use kvm_bindings::{
     KVM_CLOCK_REALTIME, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
     kvm_clock_data, kvm_irqchip,
@@ -47,12 +49,16 @@ impl VmStateV1 {
         Ok(())
     }
 
-    /// Restores kvmclock. Where the saved clock carries the real time at which it was read, KVM adds
-    /// what has passed since (api.rst, `KVM_SET_CLOCK`), so that the guest's clock never stood still.
-    pub(crate) fn restore_clock(&self, vm: &VmFd) -> Result<(), VmError> {
+    /// Restores kvmclock, so that the guest's clock never stood still. Where the saved clock carries the real time at
+    /// which it was read, KVM adds what has passed since (api.rst, `KVM_SET_CLOCK`); else `elapsed` is added here.
+    pub(crate) fn restore_clock(&self, vm: &VmFd, elapsed: Duration) -> Result<(), VmError> {
         let mut clock = self.clock;
         // The other flags are for reading only, and refused.
         clock.flags &= KVM_CLOCK_REALTIME;
+        if clock.flags == 0 {
+            let elapsed = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+            clock.clock = clock.clock.saturating_add(elapsed);
+        }
         vm.set_clock(&clock).map_err(VmError::ioctl("KVM_SET_CLOCK"))
     }
 

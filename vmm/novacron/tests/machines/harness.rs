@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use firmware::oracle::report::{Report, Rounds, Verdict, WrongPage};
 use machine::{
     CpuCount, CpuModel, Executable, Form, HandOverReport, Host, Images, Limits, MachineConfig,
-    MemoryLayout, SuperviseError, Supervised,
+    MemoryLayout, RestoreOptions, SuperviseError, Supervised,
 };
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -143,8 +143,24 @@ impl Oracle {
         let booted =
             faults.with(|executable| Supervised::boot(executable, &faults.folder, config, &images));
         let (machine, console) = booted.unwrap();
-        let said = listen(console.try_clone().unwrap());
+        let said = listen(BufReader::new(console.try_clone().unwrap()));
         Self { machine, _shared: None, said, console }
+    }
+
+    /// The machine of a snapshot.
+    pub(crate) fn restore(
+        path: &Path,
+        options: RestoreOptions<'_>,
+        faults: &Faulty,
+    ) -> Result<Self, SuperviseError> {
+        let shared = shared();
+        let restored = faults
+            .with(|executable| Supervised::restore(executable, &faults.folder, path, options));
+        let (machine, console, _) = restored?;
+        // It goes on in the middle of a line.
+        let mut lines = BufReader::new(console.try_clone().unwrap());
+        lines.read_line(&mut String::new()).unwrap();
+        Ok(Self { machine, _shared: Some(shared), said: listen(lines), console })
     }
 
     /// Waits for something that `pick` takes.
@@ -200,10 +216,9 @@ impl Oracle {
     }
 }
 
-fn listen(console: UnixStream) -> Receiver<Said> {
+fn listen(mut console: BufReader<UnixStream>) -> Receiver<Said> {
     let (send, said) = channel();
     std::thread::spawn(move || {
-        let mut console = BufReader::new(console);
         loop {
             let mut line = String::new();
             // A machine that is stopped may stop within a line.

@@ -33,6 +33,7 @@ fn fate(step: Step) -> Fate {
         | Step::DestinationPermitReceived
         | Step::DestinationRestored => Fate::Stays,
         Step::DestinationTaken | Step::DestinationRunning => Fate::Departed,
+        other => panic!("{other:?} is no step of a hand-over"),
     }
 }
 
@@ -41,7 +42,7 @@ fn killed_at_every_step_at_most_one_copy_runs() {
     if !has_kvm("killed_at_every_step_at_most_one_copy_runs") {
         return;
     }
-    for step in Step::ALL {
+    for step in Step::OF_HAND_OVER {
         for form in [Form::Shared, Form::Copying] {
             killed_at(step, form);
         }

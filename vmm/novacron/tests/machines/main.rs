@@ -14,3 +14,4 @@ mod harness;
 mod killed;
 mod planted;
 mod power_button;
+mod snapshots;

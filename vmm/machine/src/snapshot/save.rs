@@ -1,0 +1,305 @@
+//! Taking a snapshot: harvest → ledger → batch → archive → file.
+
+use std::fs::File;
+use std::io::Write;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use dwcp::archive::{ArchiveHeader, ArchiveId, ArchiveKey, ArchiveWriter};
+use dwcp::digest::{DigestKey, Root};
+use dwcp::hde::{Batch, Ladder, LadderStep};
+use dwcp::ledger::Ledger;
+use dwcp::page::{Gfn, PAGE_BYTES, PAGE_SIZE, PageRun};
+
+use super::chain::Chain;
+use super::description::{Description, SavedMoment};
+use super::{SnapshotError, SnapshotReport};
+use crate::clock::{boot_id, monotonic_ns, realtime_ns};
+use crate::dirty::{DirtyLog, KvmBitmapLog};
+use crate::fault::{Step, reached};
+use crate::memory::{Extents, GuestRam};
+use crate::state::MachineState;
+use crate::vm::{Paused, Running, VmError};
+
+/// Pages of a block: 256 KiB. A page that a guest touches first after a lazy restore waits for its block to be read and
+/// decoded: a larger one would save 2 % of the file and take longer.
+const BLOCK_PAGES: NonZeroU64 = NonZeroU64::new(64).unwrap();
+
+/// The guest is paused when at most so many pages are owed: 8 MiB, read and compressed in some 20 ms.
+const PAGES_AT_PAUSE: u64 = 2048;
+
+/// Rounds after which it is paused whatever it writes: a snapshot cannot fail for that.
+const ROUNDS: u32 = 5;
+
+/// What is encoded waits for so many bytes of it, and is then written at once.
+const WRITE_BYTES: usize = 4 << 20;
+
+/// The machine of which a snapshot is taken, as it stands.
+#[derive(Debug)]
+pub(crate) enum Subject {
+    Running(Running),
+    Paused(Paused),
+}
+
+/// A snapshot to be taken.
+#[derive(Debug)]
+pub(crate) struct Taking {
+    /// Where it goes: empty, and at its start.
+    pub(crate) file: File,
+    /// Drawn for this file.
+    pub(crate) id: ArchiveId,
+    pub(crate) key: Option<ArchiveKey>,
+    /// What it builds on, and the name of that in the file's folder.
+    pub(crate) parent: Option<(Chain, String)>,
+    pub(crate) digest_key: DigestKey,
+}
+
+impl Taking {
+    /// Takes the snapshot. Whatever comes of it, the machine comes back as it was, unless its guest has ended.
+    pub(crate) fn run(self, subject: Subject) -> (Subject, Result<SnapshotReport, SnapshotError>) {
+        let started_ns = monotonic_ns();
+        reached(Step::SnapshotStart);
+        match subject {
+            Subject::Running(running) => self.of_running(running, started_ns),
+            Subject::Paused(paused) => {
+                let outcome = self.of_paused(&paused, started_ns);
+                (Subject::Paused(paused), outcome)
+            }
+        }
+    }
+
+    fn of_paused(self, paused: &Paused, started_ns: u64) -> Result<SnapshotReport, SnapshotError> {
+        let mut saver =
+            self.begin(paused.parts().config, paused.parts().cpuid.saved(), paused.ram())?;
+        saver.put_owed(Put::Through)?;
+        let moment = saver.save(paused)?;
+        saver.finish(&moment, started_ns)
+    }
+
+    fn of_running(
+        self,
+        running: Running,
+        started_ns: u64,
+    ) -> (Subject, Result<SnapshotReport, SnapshotError>) {
+        let ram = Arc::clone(running.ram());
+        let prepare = || {
+            let parts = running.parts();
+            let mut saver = self.begin(parts.config, parts.cpuid.saved(), &ram)?;
+            let mut log = running.start_dirty_log()?;
+            saver.put_while_running(&mut log)?;
+            reached(Step::SnapshotCopied);
+            Ok((saver, log))
+        };
+        let (mut saver, mut log) = match prepare() {
+            Ok(prepared) => prepared,
+            Err(error) => return (go_on(running), Err(error)),
+        };
+        let paused_ns = monotonic_ns();
+        let paused = running.pause();
+        if paused.exit().is_some() {
+            return (Subject::Paused(paused), Err(SnapshotError::GuestEnded));
+        }
+        reached(Step::SnapshotPaused);
+        let moment = saver.last_pages(&paused, &mut log);
+        reached(Step::SnapshotSaved);
+        let running = paused.resume();
+        saver.report.paused_ns = monotonic_ns() - paused_ns;
+        reached(Step::SnapshotResumed);
+        // The guest runs: what is left takes the time it takes.
+        let subject = go_on(running);
+        (subject, moment.and_then(|moment| saver.finish(&moment, started_ns)))
+    }
+
+    /// Begins the archive, with everything owed.
+    fn begin(
+        self,
+        config: crate::vm::MachineConfig,
+        cpuid: crate::cpu::SavedCpuid,
+        ram: &Arc<GuestRam>,
+    ) -> Result<Saver, SnapshotError> {
+        let Self { file, id, key, parent, digest_key } = self;
+        let limit = Gfn(config.memory.frame_limit());
+        if let Some((chain, _)) = &parent {
+            let (theirs, name) = (chain.description(), chain.name().to_owned());
+            if theirs.digest_key != *digest_key.secret_bytes() {
+                return Err(SnapshotError::OtherMachine { name });
+            }
+            if theirs.config != config {
+                return Err(SnapshotError::OtherShape { name });
+            }
+        }
+        let description = Description {
+            config,
+            cpuid,
+            sections: MachineState::sections(),
+            digest_key: *digest_key.secret_bytes(),
+            parent_name: parent.as_ref().map(|(_, name)| name.clone()),
+        };
+        let mut out = Vec::with_capacity(2 * WRITE_BYTES);
+        let header = |parent| ArchiveHeader { id, parent };
+        let description = description.encode();
+        let writer = match &parent {
+            None => ArchiveWriter::new(header(None), key.as_ref(), limit, &description, &mut out),
+            Some((chain, _)) => {
+                let (image, key) = (chain.image(), key.as_ref());
+                ArchiveWriter::on(image, header(image.top()), key, &description, &mut out)
+            }
+        };
+        let mut ledger = Ledger::new(limit);
+        for region in ram.layout().regions() {
+            ledger.owe(region.run())?;
+        }
+        Ok(Saver {
+            ram: Arc::clone(ram),
+            file,
+            writer: writer.map_err(SnapshotError::Parts)?,
+            out,
+            digest_key,
+            ledger,
+            extents: Extents::default(),
+            buffer: Vec::new(),
+            report: SnapshotReport { bytes: 0, pages: 0, rounds: 0, paused_ns: 0, total_ns: 0 },
+        })
+    }
+}
+
+/// The guest runs on at full speed.
+fn go_on(running: Running) -> Subject {
+    if let Err(error) = running.stop_dirty_log() {
+        tracing::warn!(%error, "the dirty log stays on; the guest runs slower");
+    }
+    Subject::Running(running)
+}
+
+/// Whether what is encoded is written at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Put {
+    /// As soon as there is enough of it.
+    Through,
+    /// Later: a disk that is busy must not keep the guest waiting.
+    Back,
+}
+
+/// Writes pages into the archive until the ledger is settled.
+struct Saver {
+    ram: Arc<GuestRam>,
+    file: File,
+    writer: ArchiveWriter,
+    /// Encoded, and not written to the file yet.
+    out: Vec<u8>,
+    digest_key: DigestKey,
+    ledger: Ledger,
+    extents: Extents,
+    /// The content of a batch.
+    buffer: Vec<u8>,
+    report: SnapshotReport,
+}
+
+impl Saver {
+    /// Fast where it can be, since a fast disk takes more than one processor compresses.
+    const STEP: LadderStep = Ladder::STEPS[2];
+
+    /// Rounds while the guest runs, until few enough pages are owed.
+    fn put_while_running(&mut self, log: &mut KvmBitmapLog) -> Result<(), SnapshotError> {
+        while self.report.rounds < ROUNDS {
+            log.harvest(&mut self.ledger)?;
+            if self.report.rounds > 0 && self.ledger.owed() <= PAGES_AT_PAUSE {
+                break;
+            }
+            self.report.rounds += 1;
+            self.put_owed(Put::Through)?;
+        }
+        Ok(())
+    }
+
+    /// While the guest stands still: its state, and the last pages.
+    fn last_pages(
+        &mut self,
+        paused: &Paused,
+        log: &mut KvmBitmapLog,
+    ) -> Result<SavedMoment, SnapshotError> {
+        // Before the harvest: saving makes KVM write to memory.
+        let moment = self.save(paused)?;
+        log.harvest(&mut self.ledger)?;
+        self.put_owed(Put::Back)?;
+        Ok(moment)
+    }
+
+    fn save(&self, paused: &Paused) -> Result<SavedMoment, SnapshotError> {
+        let realtime_ns = realtime_ns();
+        let state = paused.save()?.encode().map_err(VmError::from)?;
+        Ok(SavedMoment { realtime_ns, boot_id: boot_id(), state })
+    }
+
+    /// Puts everything owed into the archive.
+    fn put_owed(&mut self, put: Put) -> Result<(), SnapshotError> {
+        while let Some(batch) = Batch::take_owed(&mut self.ledger, BLOCK_PAGES) {
+            self.put(&batch)?;
+            // In the file or in the buffer that goes there: either the whole becomes a snapshot, or nothing.
+            self.ledger.settle(batch.numbers())?;
+            if put == Put::Through && self.out.len() >= WRITE_BYTES {
+                self.write()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, batch: &Batch) -> Result<(), SnapshotError> {
+        let mut full: Vec<PageRun> = Vec::new();
+        self.buffer.clear();
+        for run in batch.runs() {
+            let mut rest = Some(*run);
+            while let Some(run) = rest {
+                let (part, is_hole, after) = self.extents.first_part(&self.ram, run)?;
+                rest = after;
+                if is_hole {
+                    // Reading would fill it.
+                    self.writer.put_zeros(part).map_err(SnapshotError::Parts)?;
+                    continue;
+                }
+                let at = self.buffer.len();
+                self.buffer.resize(at + byte_count(part), 0);
+                self.ram.read_run(part, &mut self.buffer[at..])?;
+                full.push(part);
+            }
+        }
+        let Ok(full) = Batch::new(batch.first_number(), full) else { return Ok(()) };
+        let (key, out) = (&self.digest_key, &mut self.out);
+        let tiers = self.writer.put_pages(key, &full, &self.buffer, &Self::STEP, out);
+        self.report.pages += tiers.map_err(SnapshotError::Parts)?.total().pages;
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), SnapshotError> {
+        self.file.write_all(&self.out).map_err(SnapshotError::Write)?;
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Everything behind the pages. When this returns, all is on storage.
+    fn finish(
+        mut self,
+        moment: &SavedMoment,
+        started_ns: u64,
+    ) -> Result<SnapshotReport, SnapshotError> {
+        self.write()?;
+        let state = moment.encode();
+        let root = Root::new(&self.digest_key, self.writer.sum(), &state);
+        let Self { file, writer, mut out, mut report, .. } = self;
+        let mut file = file;
+        report.bytes = writer.finish(&state, root, &mut out).map_err(SnapshotError::Parts)?;
+        file.write_all(&out).map_err(SnapshotError::Write)?;
+        reached(Step::SnapshotWritten);
+        file.sync_all().map_err(SnapshotError::Write)?;
+        reached(Step::SnapshotSynced);
+        report.total_ns = monotonic_ns() - started_ns;
+        Ok(report)
+    }
+}
+
+/// Bytes of a part of a batch.
+fn byte_count(run: PageRun) -> usize {
+    usize::try_from(run.bytes()).expect("a batch is at most 4 MiB")
+}
+
+const _: () = assert!(PAGE_BYTES as u64 == PAGE_SIZE);
