@@ -8,7 +8,7 @@ mod snapshots;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -396,16 +396,37 @@ impl Supervised {
     pub fn wait(self) -> Result<GuestEnd, SuperviseError> {
         self.process.control.set_time_limit(None)?;
         loop {
-            match self.process.report()? {
-                Report::Exited { end, .. } if end.is_orderly() => return Ok(end),
-                Report::Exited { how, end } => {
-                    return Err(SuperviseError::GuestEnded { how, end });
-                }
-                // Answers to what an `Ender` asked for.
-                Report::PowerButtonPressed => {}
-                Report::Declined { why } => tracing::warn!(why, "the machine process declines"),
-                other => return Err(unexpected(&other)),
+            if let Some(end) = self.hear_end()? {
+                return Ok(end);
             }
+        }
+    }
+
+    /// Waits until the guest ends, and says how it did; or until `other` is readable.
+    ///
+    /// # Errors
+    /// When it ends otherwise than a guest may, or the process is lost.
+    pub fn wait_or(&self, other: BorrowedFd<'_>) -> Result<Option<GuestEnd>, SuperviseError> {
+        while self.process.control.wait_readable_or(other)? {
+            if let Some(end) = self.hear_end()? {
+                return Ok(Some(end));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next report: the guest's end, if it is that.
+    fn hear_end(&self) -> Result<Option<GuestEnd>, SuperviseError> {
+        match self.process.report()? {
+            Report::Exited { end, .. } if end.is_orderly() => Ok(Some(end)),
+            Report::Exited { how, end } => Err(SuperviseError::GuestEnded { how, end }),
+            // Answers to what an `Ender` asked for.
+            Report::PowerButtonPressed => Ok(None),
+            Report::Declined { why } => {
+                tracing::warn!(why, "the machine process declines");
+                Ok(None)
+            }
+            other => Err(unexpected(&other)),
         }
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     /// Run a machine in the foreground, its console on this terminal
     Run(RunOptions),
+    /// Go on with a machine that was saved
+    Restore(RestoreOptions),
     /// Run a guest that checks its own memory, and hand it to new processes while it writes
     Demo(DemoOptions),
     /// Show what this host's CPU offers to guests, or what it has in common with another host
@@ -40,9 +42,10 @@ pub(crate) enum Verb {
 #[command(after_help = "Examples:\n  \
     novacron run oracle --memory 512M --cpus 2\n  \
     novacron run linux --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --memory 1G\n  \
-    novacron run oracle --cpu x86-64-v2\n\n\
+    novacron run oracle --cpu x86-64-v2\n  \
+    novacron run oracle --suspend-to oracle.nova\n\n\
     On a terminal, Ctrl-] ends the machine. SIGTERM or SIGINT presses the guest's power button, and a\n\
-    second one ends the machine.")]
+    second one ends the machine. With --suspend-to, both save the machine instead.")]
 pub(crate) struct RunOptions {
     /// The machine's name
     pub(crate) name: String,
@@ -56,7 +59,41 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) cmdline: String,
     #[command(flatten)]
+    pub(crate) suspend: SuspendOptions,
+    /// Encrypt what is saved under the 32 bytes in this file
+    #[arg(long, value_name = "FILE", requires = "suspend_to")]
+    pub(crate) key: Option<PathBuf>,
+    #[command(flatten)]
     pub(crate) shape: Shape,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    novacron restore oracle.nova\n  \
+    novacron restore oracle.nova --lazy --suspend-to next.nova --base oracle.nova\n\n\
+    The file is not changed: each restore of it is another machine, which starts where it was saved.")]
+pub(crate) struct RestoreOptions {
+    /// The file that it was saved to
+    pub(crate) file: PathBuf,
+    /// Run at once, and fetch memory as it is touched
+    #[arg(long)]
+    pub(crate) lazy: bool,
+    /// The 32 bytes under which it is encrypted, and what is saved of it will be
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) suspend: SuspendOptions,
+}
+
+/// What becomes of a machine in the foreground that is asked to end.
+#[derive(Debug, Args)]
+pub(crate) struct SuspendOptions {
+    /// When asked to end, save the machine to this new file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) suspend_to: Option<PathBuf>,
+    /// Save only what differs from this earlier file of the machine, in the same folder
+    #[arg(long, value_name = "FILE", requires = "suspend_to")]
+    pub(crate) base: Option<PathBuf>,
 }
 
 /// Of an option that is given twice the last counts: `cargo demo` puts its own before the caller's.

@@ -3,8 +3,10 @@
 mod cli;
 mod cpu;
 mod demo;
+mod foreground;
 mod log;
 mod quantity;
+mod restore;
 mod run;
 mod signals;
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     cli.log.start();
     let outcome = match cli.verb {
         Verb::Run(options) => run::run(&options, &cli.log),
+        Verb::Restore(options) => restore::restore(&options, &cli.log),
         Verb::Demo(options) => demo::demo(&options, &cli.log),
         Verb::Cpu(options) => cpu::cpu(&options),
         Verb::Machine => machine_role(),

@@ -1,24 +1,20 @@
 //! `novacron run`: one machine in the foreground, its console on this terminal.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use machine::{CpuCount, Ender, Executable, Host, Images, MachineConfig, MemoryLayout, Supervised};
-use rustix::net::SendFlags;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use machine::{CpuCount, Executable, Host, Images, MachineConfig, MemoryLayout, Supervised};
 
 use crate::Failure;
 use crate::cli::{RunOptions, Shape};
+use crate::foreground::{self, Suspend};
 use crate::log::LogOptions;
-use crate::signals::{Continue, on_request_to_end};
-
-/// Ctrl-], as with telnet and virsh.
-const ESCAPE: u8 = 0x1d;
 
 pub(crate) fn run(options: &RunOptions, log: &LogOptions) -> Result<(), Failure> {
     let config = config(options.shape)?;
+    let suspend = Suspend::new(&options.suspend, options.key.as_deref())?;
     // Before a process is started: the error is this host's, and says what to do.
     drop(Host::open()?);
     let images = match &options.kernel {
@@ -27,36 +23,8 @@ pub(crate) fn run(options: &RunOptions, log: &LogOptions) -> Result<(), Failure>
     };
     tracing::info!(name = options.name, "boot");
     let (machine, console) = boot(config, &images, log)?;
-    let terminal = RawTerminal::enter();
-    let input = console.try_clone().map_err(Failure::other("the console"))?;
-    let ender = || machine.process().ender().map_err(Failure::other("the control socket"));
     // The oracle has no driver for a power button.
-    obey_signals(ender()?, options.kernel.is_some())?;
-    let control = ender()?;
-    std::thread::spawn(move || forward_input(&input, &control));
-    let output = std::thread::spawn(move || forward_output(console));
-    let outcome = machine.wait();
-    // The machine process has closed its end: what it wrote is read to the last byte.
-    let _ = output.join();
-    drop(terminal);
-    eprintln!("novacron: {}", outcome?);
-    Ok(())
-}
-
-/// Once asked to end, this process asks the guest to; asked again, it ends the guest. A guest without
-/// a power button is ended at once.
-fn obey_signals(control: Ender, has_power_button: bool) -> Result<(), Failure> {
-    let act = move |asked| {
-        if asked == 1 && has_power_button {
-            eprintln!("novacron: the guest is asked to switch itself off; ask again to end it");
-            control.press_power_button();
-            Continue::Yes
-        } else {
-            control.stop();
-            Continue::No
-        }
-    };
-    on_request_to_end(act).map_err(Failure::other("waiting for signals"))
+    foreground::attend(machine, console, options.kernel.is_some(), suspend.as_ref())
 }
 
 /// Boots a machine whose process is this very executable in another role.
@@ -65,10 +33,19 @@ pub(crate) fn boot(
     images: &Images,
     log: &LogOptions,
 ) -> Result<(Supervised, UnixStream), Failure> {
+    with_executable(log, |executable| {
+        Ok(Supervised::boot(executable, &std::env::temp_dir(), config, images)?)
+    })
+}
+
+/// Runs `with` on this very executable: it has every role.
+pub(crate) fn with_executable<T>(
+    log: &LogOptions,
+    with: impl FnOnce(Executable<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let path = std::env::current_exe().map_err(Failure::other("the path of this executable"))?;
     let environment = log.environment();
-    let executable = Executable { path: &path, environment: &environment };
-    Ok(Supervised::boot(executable, &std::env::temp_dir(), config, images)?)
+    with(Executable { path: &path, environment: &environment })
 }
 
 /// A machine's configuration from the command line.
@@ -115,58 +92,4 @@ fn open(option: &str, path: &Path) -> Result<File, Failure> {
     open().map_err(|error: io::Error| {
         Failure::Other(format!("{option} {}: {error}; is the path right?", path.display()))
     })
-}
-
-fn forward_output(mut console: UnixStream) {
-    let mut output = io::stdout().lock();
-    let mut bytes = [0; 4096];
-    while let Ok(count @ 1..) = io::Read::read(&mut console, &mut bytes) {
-        if output.write_all(&bytes[..count]).and_then(|()| output.flush()).is_err() {
-            return;
-        }
-    }
-}
-
-fn forward_input(console: &UnixStream, control: &Ender) {
-    let mut input = io::stdin().lock();
-    let is_terminal = input.is_terminal();
-    let mut bytes = [0; 4096];
-    while let Ok(count @ 1..) = io::Read::read(&mut input, &mut bytes) {
-        if is_terminal && bytes[..count].contains(&ESCAPE) {
-            control.stop();
-            return;
-        }
-        // A guest that does not read loses input, and never the way to end it.
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match rustix::net::send(console, &bytes[..count], flags) {
-            Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            Err(_) => return,
-        }
-    }
-}
-
-/// The terminal without line editing and signals, until the value is dropped.
-struct RawTerminal(Option<Termios>);
-
-impl RawTerminal {
-    fn enter() -> Self {
-        let stdin = io::stdin();
-        let Some(cooked) = stdin.is_terminal().then(|| tcgetattr(&stdin).ok()).flatten() else {
-            return Self(None);
-        };
-        let mut raw = cooked.clone();
-        raw.make_raw();
-        // Output goes on as it was: a bare line feed from the guest starts a new line.
-        raw.output_modes = cooked.output_modes;
-        let is_raw = tcsetattr(&stdin, OptionalActions::Now, &raw).is_ok();
-        Self(is_raw.then_some(cooked))
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        if let Some(cooked) = &self.0 {
-            let _ = tcsetattr(io::stdin(), OptionalActions::Now, cooked);
-        }
-    }
 }

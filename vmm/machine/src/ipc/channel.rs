@@ -173,6 +173,25 @@ impl Channel {
         }
     }
 
+    /// Waits until a message, or the end of the connection, can be read, or `other` is readable. True if it is this.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn wait_readable_or(&self, other: BorrowedFd<'_>) -> io::Result<bool> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        loop {
+            let mut descriptors = [
+                PollFd::new(&self.stream, PollFlags::IN),
+                PollFd::from_borrowed_fd(other, PollFlags::IN),
+            ];
+            match poll(&mut descriptors, None) {
+                Ok(_) => return Ok(!descriptors[0].revents().is_empty()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     fn receive_with_descriptors(
         &self,
         into: &mut [u8],
