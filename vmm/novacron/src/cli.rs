@@ -29,7 +29,7 @@ pub(crate) enum Verb {
     Run(RunOptions),
     /// Go on with a machine that was saved
     Restore(RestoreOptions),
-    /// Run a guest that checks its own memory, and hand it to new processes while it writes
+    /// Run a guest that checks its own memory; hand it to new processes, save and restore it while it writes
     Demo(DemoOptions),
     /// Show what this host's CPU offers to guests, or what it has in common with another host
     Cpu(CpuOptions),
@@ -109,6 +109,9 @@ pub(crate) struct DemoOptions {
     /// How often the guest is handed over in each form
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) times: u32,
+    /// How often it is saved, killed and restored, eagerly and lazily
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) snapshots: u32,
     /// vCPUs, 1 to 64
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) cpus: u32,

@@ -1,19 +1,22 @@
-//! `novacron demo`: a guest that checks its own memory is handed to new processes while it writes.
+//! `novacron demo`: a guest that checks its own memory is handed to new processes while it writes, saved, killed and
+//! restored.
 
 mod guest_lines;
 mod own_guest;
+mod snapshots;
 mod view;
 
 use std::time::{Duration, Instant};
 
 use firmware::oracle::report::Rounds;
-use machine::{Executable, Form, Host, Limits, Supervised};
+use machine::{Form, Host, Limits, Supervised};
 
 use crate::Failure;
 use crate::cli::{DemoOptions, Shape};
 use crate::log::LogOptions;
 use crate::quantity::Size;
 use guest_lines::{GuestLines, Line};
+use snapshots::Snapshots;
 use view::View;
 
 /// How long the guest may take to fill its memory, and to check it at the end. Under emulation it
@@ -52,6 +55,12 @@ pub(crate) fn demo(options: &DemoOptions, log: &LogOptions) -> Result<(), Failur
 
     hand_over(&mut machine, options.times, &view, log, || gap_seen_by_guest(&mut guest).map(Some))?;
 
+    let machine =
+        Snapshots::new(options.snapshots, &view, log)?.round_trips(machine, |_, console| {
+            guest = GuestLines::new(console)?;
+            watch(&mut guest, WARM_UP).map(drop)
+        })?;
+
     guest.say(b"v")?;
     let verdict = guest.wait_for(GUEST_PATIENCE, Line::verdict)?;
     machine.stop()?;
@@ -72,17 +81,16 @@ fn hand_over(
     log: &LogOptions,
     mut after: impl FnMut() -> Result<Option<Duration>, Failure>,
 ) -> Result<(), Failure> {
-    let path = std::env::current_exe().map_err(Failure::other("the path of this executable"))?;
-    let environment = log.environment();
-    let executable = Executable { path: &path, environment: &environment };
-    for form in [Form::Shared, Form::Copying] {
-        for nth in 1..=times {
-            let report = machine.hand_over(executable, form, Limits::default())?;
-            let gap = after()?;
-            view.hand_over(&report, nth, times, gap, machine.process().id());
+    crate::run::with_executable(log, |executable| {
+        for form in [Form::Shared, Form::Copying] {
+            for nth in 1..=times {
+                let report = machine.hand_over(executable, form, Limits::default())?;
+                let gap = after()?;
+                view.hand_over(&report, nth, times, gap, machine.process().id());
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The guest's last report within a time.

@@ -1,4 +1,5 @@
-//! The demonstration on a guest of the user's: it is handed over, and then asked to switch itself off.
+//! The demonstration on a guest of the user's: it is handed over, saved and restored, and then asked to switch itself
+//! off.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -40,6 +41,15 @@ pub(super) fn demo(
     super::hand_over(&mut machine, options.times, &view, log, || {
         std::thread::sleep(guest.pause());
         Ok(None)
+    })?;
+    let snapshots = super::snapshots::Snapshots::new(options.snapshots, &view, log)?;
+    let machine = snapshots.round_trips(machine, |machine, console| {
+        drop(Said::on(console, "")?);
+        std::thread::sleep(guest.pause());
+        // Paused and let go on: its clocks must not mind.
+        machine.pause()?;
+        machine.resume()?;
+        Ok(())
     })?;
     switch_off(machine)?;
     println!("demo: ok");

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use firmware::oracle::report::{Ready, Rounds, Verdict};
-use machine::{Blackout, Cause, Form, HandOverReport};
+use machine::{Blackout, Cause, Form, HandOverReport, RestoreReport, SnapshotReport};
 
 use crate::cli::Shape;
 use crate::quantity::Size;
@@ -88,6 +88,30 @@ impl View {
                 thousands(report.pages_sent_paused)
             );
         }
+    }
+
+    pub(super) fn snapshot(
+        &self,
+        report: &SnapshotReport,
+        is_increment: bool,
+        nth: u32,
+        times: u32,
+    ) {
+        let kind = if is_increment { "increment" } else { "snapshot " };
+        let paused = self.paint("1;32", &format!("paused {}", milliseconds(report.paused_ns)));
+        println!(
+            "  {kind} {nth}/{times}  {paused}  {} MiB in {:.2} s, {} pages in {} rounds",
+            report.bytes >> 20,
+            Duration::from_nanos(report.total_ns).as_secs_f64(),
+            thousands(report.pages),
+            report.rounds,
+        );
+    }
+
+    pub(super) fn restore(&self, report: &RestoreReport, nth: u32, times: u32, process: u32) {
+        let kind = if report.is_lazy { "lazily   " } else { "restored " };
+        let runs = self.paint("1;32", &format!("runs after {}", milliseconds(report.total_ns)));
+        println!("  {kind} {nth}/{times}  {runs}  killed before, now process {process}");
     }
 
     /// One column a fortieth of the blackout, each cause in its own letter and colour.
