@@ -1,4 +1,5 @@
-//! A Linux guest that works while it is handed over: what it has written is there, and its clocks are right.
+//! A Linux guest that works while it is handed over, saved, killed and restored: what it has written is there, and its
+//! clocks are right.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use qemu_tests::{Case, CommandRun, Ending};
 use crate::linux_guest::{CMDLINE, host_of_guests};
 use crate::support::{case, long_case, run_guests};
 
-/// How far the guest's wall clock may have moved against its host's, over all hand-overs together: much less than
+/// How far the guest's wall clock may have moved against its host's, over all hand-overs and restores together: much less than
 /// one of them takes here. How right it is at all is the guest's doing: Linux sets its clock from the CMOS clock's
 /// whole seconds.
 const WALL_CLOCK_MS: i64 = 50;
@@ -15,22 +16,28 @@ const WALL_CLOCK_MS: i64 = 50;
 const SAMPLES: usize = 2;
 
 #[test]
-fn a_busy_linux_keeps_its_memory_and_its_time_when_it_is_handed_over() {
-    let name = "a_busy_linux_keeps_its_memory_and_its_time_when_it_is_handed_over";
+fn a_busy_linux_keeps_its_memory_and_its_time_when_it_is_moved_and_restored() {
+    let name = "a_busy_linux_keeps_its_memory_and_its_time_when_it_is_moved_and_restored";
     let Some(case) = case(name) else { return };
-    check(&hand_over(&case, 1, 1000, Duration::from_secs(90)), 2);
+    check(&demonstrate(&case, 1, 1000, Duration::from_secs(120)), 1);
 }
 
 #[test]
-fn long_a_busy_linux_is_handed_over_twenty_times() {
-    let Some(case) = long_case("long_a_busy_linux_is_handed_over_twenty_times") else { return };
-    check(&hand_over(&case, 10, 2500, Duration::from_secs(600)), 20);
+fn long_a_busy_linux_is_moved_and_restored_twenty_times() {
+    let name = "long_a_busy_linux_is_moved_and_restored_twenty_times";
+    let Some(case) = long_case(name) else { return };
+    check(&demonstrate(&case, 20, 1500, Duration::from_secs(1200)), 20);
 }
 
-/// Hands a busy guest over so often in each form; it runs for so many milliseconds after each.
-fn hand_over(case: &Case, times: u32, pause_ms: u32, limit: Duration) -> CommandRun {
+/// Hands a busy guest over in each form, and saves, kills and restores it in each, so often; it runs for so many
+/// milliseconds after each.
+fn demonstrate(case: &Case, times: u32, pause_ms: u32, limit: Duration) -> CommandRun {
     let cmdline = format!("{CMDLINE} test-init.busy test-init.wait=power-button");
-    let [times, pause] = [format!("--times={times}"), format!("--pause-ms={pause_ms}")];
+    let [snapshots, times, pause] = [
+        format!("--snapshots={times}"),
+        format!("--times={times}"),
+        format!("--pause-ms={pause_ms}"),
+    ];
     let command = [
         "/init",
         "attend",
@@ -38,6 +45,7 @@ fn hand_over(case: &Case, times: u32, pause_ms: u32, limit: Duration) -> Command
         "demo",
         "--plain",
         &times,
+        &snapshots,
         "--cpus=1",
         "--memory=256M",
         "--kernel=/guest/vmlinux",
@@ -51,23 +59,25 @@ fn hand_over(case: &Case, times: u32, pause_ms: u32, limit: Duration) -> Command
     report.runs.remove(0)
 }
 
-/// Panics unless the guest worked on through so many hand-overs, found its memory as it had left it, and its
+/// Panics unless the guest worked on through so many hand-overs and restores of each kind, found its memory as it had left it, and its
 /// clocks never ran back nor lost time.
-fn check(run: &CommandRun, hand_overs: usize) {
+fn check(run: &CommandRun, times: usize) {
+    let moves = 4 * times;
     assert_eq!(run.ending, Ending::Exit(0), "{run}");
     let says = |words: &str| run.output.iter().filter(|line| line.contains(words)).count();
-    assert_eq!(says("  now process "), hand_overs, "{run}");
+    assert_eq!(says("  now process "), 2 * times, "{run}");
+    assert_eq!(says("  killed before, now process "), 2 * times, "{run}");
     assert_eq!(says("guest: power button was pressed"), 1, "{run}");
     assert_eq!(says("demo: ok"), 1, "{run}");
     for worker in 0..3 {
         let start = format!("guest: worker {worker} ");
         let lines = run.output.iter().filter_map(|line| line.strip_prefix(&start));
         let wrong: Vec<_> = lines.filter_map(|line| Some(line.split_once(" wrong=")?.1)).collect();
-        assert!(wrong.len() > hand_overs, "worker {worker} fell silent: {run}");
+        assert!(wrong.len() > moves, "worker {worker} fell silent: {run}");
         assert!(wrong.iter().all(|wrong| wrong.trim_end() == "0"), "{run}");
     }
     let clocks: Vec<_> = run.output.iter().filter_map(|line| Clocks::parse(line)).collect();
-    assert!(clocks.len() > hand_overs, "{run}");
+    assert!(clocks.len() > moves, "{run}");
     assert!(clocks.iter().all(|clocks| clocks.back == 0), "{run}");
     let behind_ms = |clocks: &[Clocks]| {
         clocks.iter().map(|clocks| (clocks.host - clocks.real) / 1_000_000).min().unwrap()

@@ -1,4 +1,4 @@
-//! Hand-over on real kvm_amd, inside an emulated host.
+//! Hand-over and snapshots on real kvm_amd, inside an emulated host.
 
 use std::time::Duration;
 
@@ -31,7 +31,8 @@ fn the_demonstration_runs_on_kvm_amd() {
     assert_eq!(demo.ending, Ending::Exit(0), "{demo}");
     let says = |start: &str| demo.output.iter().any(|line| line.trim_start().starts_with(start));
     // Each form took place, nothing was lost, and the guest's clock never ran backwards.
-    for start in ["shared  1/1 ", "copying 1/1 ", "verdict   ok: ", "demo: ok"] {
+    let steps = ["shared  1/1 ", "copying 1/1 ", "restored  1/1 ", "lazily    1/1 "];
+    for start in steps.into_iter().chain(["verdict   ok: ", "demo: ok"]) {
         assert!(says(start), "no `{start}`: {demo}");
     }
     let verdict = demo.output.iter().find(|line| line.contains("verdict")).unwrap();

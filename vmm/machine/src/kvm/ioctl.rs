@@ -12,11 +12,12 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 use vmm_sys_util::errno::{Error, Result};
-use vmm_sys_util::ioctl::ioctl_with_ref;
-use vmm_sys_util::{ioctl_iow_nr, ioctl_iowr_nr};
+use vmm_sys_util::ioctl::{ioctl_with_ref, ioctl_with_val};
+use vmm_sys_util::{ioctl_io_nr, ioctl_iow_nr, ioctl_iowr_nr};
 
 ioctl_iow_nr!(KVM_GET_DIRTY_LOG, KVMIO, 0x42, kvm_dirty_log);
 ioctl_iowr_nr!(KVM_CLEAR_DIRTY_LOG, KVMIO, 0xc0, kvm_clear_dirty_log);
+ioctl_io_nr!(KVM_SET_TSC_KHZ, KVMIO, 0xa2);
 ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
 ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
 ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, SignalMaskHeader);
@@ -93,6 +94,20 @@ pub(crate) fn set_signal_mask(vcpu: &VcpuFd, blocked: u64) -> Result<()> {
     let outcome =
         unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_SET_SIGNAL_MASK(), std::ptr::from_ref(&mask)) };
     if outcome == 0 { Ok(()) } else { Err(Error::last()) }
+}
+
+/// Gives the TSC of all vCPUs that will be created the rate of this host's.
+///
+/// KVM's own default is the rate that the kernel had measured when KVM was loaded. Where it has measured again since, and
+/// the two differ by more than 250 ppm, a host without TSC scaling cannot give guests the old rate, and does worse: the
+/// vCPU's scaling ratio stays 0 (`set_tsc_khz` and `kvm_arch_vcpu_create`, x86.c), KVM takes the guest's TSC to stand
+/// still, and its deadline timers come late by as much as the host has been up.
+pub(crate) fn use_tsc_khz_of_host(vm: &VmFd) -> Result<()> {
+    // SAFETY: KVM_SET_TSC_KHZ (api.rst, 4.55) takes its argument by value; 0 is the host's rate.
+    match unsafe { ioctl_with_val(vm, KVM_SET_TSC_KHZ(), 0) } {
+        0 => Ok(()),
+        _ => Err(Error::last()),
+    }
 }
 
 /// What the guest's TSC is ahead of this host's (`KVM_VCPU_TSC_OFFSET`, vcpu.rst, 4.1), in ticks,

@@ -9,4 +9,5 @@ pub(crate) use host::{
 pub use host::{Host, HostError};
 pub(crate) use ioctl::{
     bitmap_words, clear_dirty_log, get_dirty_log, set_signal_mask, set_tsc_offset, tsc_offset,
+    use_tsc_khz_of_host,
 };

@@ -14,7 +14,7 @@ use crate::devices::{Bus, Console, Event, Events, GenerationId, IrqLine, SerialP
 use crate::dirty::{DirtyLogError, KvmBitmapLog};
 use crate::kvm::{
     CAP_MANUAL_DIRTY_LOG_PROTECT2, DIRTY_LOG_INITIALLY_SET, DIRTY_LOG_MANUAL_PROTECT_ENABLE, Host,
-    HostError,
+    HostError, use_tsc_khz_of_host,
 };
 use crate::memory::{GuestRam, RamError};
 use crate::state::StateError;
@@ -139,6 +139,11 @@ impl VmParts {
             .map_err(VmError::ioctl("KVM_SET_IDENTITY_MAP_ADDR"))?;
         vm.set_tss_address(TSS_ADDRESS).map_err(VmError::ioctl("KVM_SET_TSS_ADDR"))?;
         vm.create_irq_chip().map_err(VmError::ioctl("KVM_CREATE_IRQCHIP"))?;
+
+        if let Err(error) = use_tsc_khz_of_host(&vm) {
+            // Before Linux 5.16: then its default has to do.
+            tracing::debug!(%error, "KVM_SET_TSC_KHZ");
+        }
 
         let console = Console::new()?;
         let serial = SerialPort::new(Arc::clone(&vm), Arc::clone(&console))?;
