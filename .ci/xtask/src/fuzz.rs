@@ -26,7 +26,7 @@ const ENTRY: &str = "fuzzing";
 /// For each target in the long run; and for those whose input is a file that a user hands over.
 const LONG_RUN: Duration = Duration::from_secs(60);
 const LONG_RUN_OF_FILES: Duration = Duration::from_secs(600);
-const OF_FILES: [&str; 2] = ["kernel-image", "saved-state"];
+const OF_FILES: [&str; 3] = ["kernel-image", "saved-state", "snapshot"];
 /// Building all targets, on a slow machine; and what a target takes beyond its time.
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 

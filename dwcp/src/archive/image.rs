@@ -1,6 +1,6 @@
 //! [`Image`]: a machine's memory, as a chain of archives gives it.
 
-use super::index::{Index, Place, digests};
+use super::index::{Index, Place, Places, digests};
 use super::{Archive, ArchiveBytes, ArchiveError, ArchiveId};
 use crate::digest::{DigestKey, Manifest, PageDigest, Root};
 use crate::hde::Decoder;
@@ -37,7 +37,7 @@ impl ImageBlock {
 #[derive(Debug)]
 pub struct Image {
     blocks: Vec<ImageBlock>,
-    places: Vec<Place>,
+    places: Places,
     manifest: Manifest,
     /// The archive laid over last.
     top: Option<ArchiveId>,
@@ -48,8 +48,7 @@ impl Image {
     /// The memory, all zeros, of a machine with frames below `limit`.
     #[must_use]
     pub fn new(limit: Gfn) -> Self {
-        let pages = usize::try_from(limit.0).expect("a limit checked before");
-        let (blocks, places) = (Vec::new(), vec![Place::ABSENT; pages]);
+        let (blocks, places) = (Vec::new(), Places::new(limit));
         Self { blocks, places, manifest: Manifest::new(limit), top: None, archives: 0 }
     }
 
@@ -146,13 +145,11 @@ impl Image {
     /// The index of the block that has a page; none if it is zero.
     #[must_use]
     pub fn block_of(&self, gfn: Gfn) -> Option<usize> {
-        self.places.get(usize::try_from(gfn.0).ok()?)?.index()
+        self.places.get(gfn).index()
     }
 
     fn set(&mut self, gfn: Gfn, place: Place, digest: PageDigest) {
-        let slot = &mut self.places[usize::try_from(gfn.0).expect("below the limit")];
-        let before = std::mem::replace(slot, place);
-        if let Some(block) = before.index() {
+        if let Some(block) = self.places.replace(gfn, place).index() {
             self.blocks[block].pages -= 1;
         }
         if let Some(block) = place.index() {

@@ -9,6 +9,36 @@ use crate::page::{Gfn, PageRun};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place(u32);
 
+/// Where each page of a machine is: plain words, since the allocator gives zeros of these without touching them, and
+/// zero is "absent".
+#[derive(Debug)]
+pub(super) struct Places(Vec<u32>);
+
+impl Places {
+    /// All absent.
+    ///
+    /// # Panics
+    /// When there is no address space for so many pages.
+    pub(super) fn new(limit: Gfn) -> Self {
+        Self(vec![0; usize::try_from(limit.0).expect("a limit checked before")])
+    }
+
+    /// Absent, too, beyond the limit.
+    pub(super) fn get(&self, gfn: Gfn) -> Place {
+        let place = usize::try_from(gfn.0).ok().and_then(|index| self.0.get(index));
+        place.map_or(Place::ABSENT, |place| Place(*place))
+    }
+
+    /// Returns where it was before.
+    ///
+    /// # Panics
+    /// When the page is beyond the limit.
+    pub(super) fn replace(&mut self, gfn: Gfn, place: Place) -> Place {
+        let slot = &mut self.0[usize::try_from(gfn.0).expect("below the limit")];
+        Place(std::mem::replace(slot, place.0))
+    }
+}
+
 impl Place {
     /// Not in this archive: as in the parent.
     pub(super) const ABSENT: Self = Self(0);
@@ -33,15 +63,15 @@ impl Place {
 }
 
 /// The bytes of an index.
-pub(super) fn encode(lengths: &[u32], places: &[Place], manifest: &Manifest) -> Vec<u8> {
+pub(super) fn encode(lengths: &[u32], places: &Places, manifest: &Manifest) -> Vec<u8> {
     let mut out = Vec::new();
     varint::put(lengths.len() as u64, &mut out);
     for length in lengths {
         varint::put(u64::from(*length), &mut out);
     }
     let (mut gfn, mut end) = (0, 0);
-    for run in places.chunk_by(|a, b| a == b) {
-        let (first, place) = (gfn, run[0]);
+    for run in places.0.chunk_by(|a, b| a == b) {
+        let (first, place) = (gfn, Place(run[0]));
         gfn += run.len() as u64;
         if place == Place::ABSENT {
             continue;

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use super::block::{self, HEAD_BYTES, INDEX_BYTES_MAX, Kind};
 use super::header::HEADER_BYTES;
-use super::index::{self, Place};
+use super::index::{self, Place, Places};
 use super::seal::Seal;
 use super::{ArchiveError, ArchiveHeader, ArchiveKey, Image};
 use crate::digest::{DigestKey, DigestSum, Manifest, PageDigest, Root, is_zero};
@@ -28,7 +28,7 @@ pub struct ArchiveWriter {
     number: u64,
     /// The length of the payload of each Pages block.
     lengths: Vec<u32>,
-    places: Vec<Place>,
+    places: Places,
     /// Memory as a reader of this archive and its parents would see it.
     manifest: Manifest,
     /// The content of the pages of a batch that are to be written, where that is not all of it.
@@ -74,14 +74,13 @@ impl ArchiveWriter {
         out: &mut Vec<u8>,
     ) -> Result<Self, WriteError> {
         let seal = header.put(key, out);
-        let pages = usize::try_from(manifest.limit().0).expect("a manifest that was allocated");
         let mut writer = Self {
             seal,
             encoder: Encoder::new(),
             offset: HEADER_BYTES as u64,
             number: 0,
             lengths: Vec::new(),
-            places: vec![Place::ABSENT; pages],
+            places: Places::new(manifest.limit()),
             manifest,
             staged: Vec::new(),
         };
@@ -257,14 +256,14 @@ fn open_block(out: &mut Vec<u8>) -> usize {
 }
 
 fn set(
-    places: &mut [Place],
+    places: &mut Places,
     manifest: &mut Manifest,
     gfn: Gfn,
     place: Place,
     digest: PageDigest,
 ) -> Result<(), WriteError> {
     manifest.replace(gfn, digest).map_err(|_| ArchiveError::BeyondLimit)?;
-    places[usize::try_from(gfn.0).expect("below the limit")] = place;
+    places.replace(gfn, place);
     Ok(())
 }
 

@@ -51,6 +51,8 @@ pub use role::{
     BootOrder, HandOverOrder, Order, ReceiveOrder, Report, RestoreOrder, RoleError, SnapshotOrder,
     run as run_role,
 };
+#[doc(hidden)]
+pub use snapshot::fuzz as fuzz_snapshot;
 pub use snapshot::{
     RestoreReport, SnapshotError, SnapshotFile, SnapshotPath, SnapshotReport, find_chain,
 };

@@ -6,6 +6,7 @@
 //! | `saved-state` | a predecessor, later a file | reading a machine's saved state |
 //! | `messages` | the other process of a channel | reading one message of each kind |
 //! | `page-stream` | a predecessor | taking page runs into guest memory |
+//! | `snapshot` | a file that a user names | reading all of a snapshot, its tags made right |
 //! | `permit-slots` | a record that processes share | taking the permit that it offers |
 //!
 //! Each target checks more than that nothing panics; its head says what. `README.md` tells where the

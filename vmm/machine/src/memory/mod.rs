@@ -8,5 +8,6 @@ mod userfault;
 pub(crate) use extents::Extents;
 pub(crate) use layout::MAX_HOLE_START;
 pub use layout::{DEFAULT_HOLE_START, HOLE_END, LayoutError, MemoryLayout, Region};
+pub(crate) use ram::check_available;
 pub use ram::{GuestRam, RamError};
 pub(crate) use userfault::Userfault;

@@ -247,7 +247,7 @@ fn byte_range(run: PageRun) -> (u64, u64) {
 }
 
 /// Refuses at once what could only end in the kernel killing somebody later.
-fn check_available(size: u64) -> Result<(), RamError> {
+pub(crate) fn check_available(size: u64) -> Result<(), RamError> {
     let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return Ok(()) };
     let Some(available_kib) = text
         .lines()

@@ -78,20 +78,20 @@ pub enum Order {
     Boot(BootOrder),
     /// Become the successor in a hand-over.
     Receive(ReceiveOrder),
-    /// Become the machine of a snapshot, and run it.
-    Restore(RestoreOrder),
     /// Stop the guest's vCPUs.
     Pause,
     /// Let them run again.
     Resume,
     /// Hand the guest over.
     HandOver(HandOverOrder),
-    /// Take a snapshot, whether the guest runs or is paused.
-    Snapshot(SnapshotOrder),
     /// End the guest and the process.
     Stop,
     /// Ask the guest to switch itself off. Paused, it is asked as soon as it runs again.
     PressPowerButton,
+    /// Become the machine of a snapshot, and run it.
+    Restore(RestoreOrder),
+    /// Take a snapshot, whether the guest runs or is paused.
+    Snapshot(SnapshotOrder),
     /// Damage guest memory, so that a test sees the oracle find it.
     #[cfg(feature = "fault-injection")]
     Plant(crate::fault::Plant),
@@ -120,17 +120,8 @@ impl Order {
 pub enum Report {
     /// The guest runs here.
     Running,
-    /// The guest runs here, restored from a snapshot.
-    Restored(RestoreReport),
     /// The guest is paused.
     Paused,
-    /// The snapshot is in its file, and that on storage; the guest is as it was.
-    Snapshotted(SnapshotReport),
-    /// The snapshot failed; the guest is as it was.
-    SnapshotFailed {
-        /// Why.
-        why: String,
-    },
     /// The guest runs in its new process; this one ends.
     HandedOver(HandOverReport),
     /// The hand-over failed; the guest runs on here.
@@ -163,4 +154,13 @@ pub enum Report {
     },
     /// The guest's power button was pressed.
     PowerButtonPressed,
+    /// The guest runs here, restored from a snapshot.
+    Restored(RestoreReport),
+    /// The snapshot is in its file, and that on storage; the guest is as it was.
+    Snapshotted(SnapshotReport),
+    /// The snapshot failed; the guest is as it was.
+    SnapshotFailed {
+        /// Why.
+        why: String,
+    },
 }

@@ -11,6 +11,7 @@ use dwcp::page::{Gfn, PageRun};
 
 use super::SnapshotError;
 use super::description::{Description, SavedMoment};
+use crate::memory::check_available;
 
 /// Most snapshots that may build on each other, all in all: each is an open file, and reading gets no faster.
 pub(crate) const MOST_ARCHIVES: usize = 8;
@@ -118,6 +119,8 @@ impl Chain {
             return Err(SnapshotError::File { name: "a snapshot".into(), source, hint: "" });
         };
         let description = describe(last, name)?;
+        // What it says of its size is not believed before there is room for it.
+        check_available(description.config.memory.size())?;
         let mut image = Image::new(Gfn(description.config.memory.frame_limit()));
         for (archive, name) in archives.iter().zip(&names) {
             image.lay_over(archive).map_err(named(name))?;

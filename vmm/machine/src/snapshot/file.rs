@@ -29,14 +29,20 @@ impl SnapshotFile {
             Err(SnapshotError::File { name: path.display().to_string(), source, hint })
         };
         if path.symlink_metadata().is_ok() {
-            return failed(io::ErrorKind::AlreadyExists.into(), EXISTS);
+            return failed(
+                io::Error::new(io::ErrorKind::AlreadyExists, "it is there already"),
+                EXISTS,
+            );
         }
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match rustix::fs::open(folder(path), flags, Mode::RUSR | Mode::WUSR) {
             Ok(file) => Ok(Self { file: file.into(), path: path.to_owned() }),
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => failed(
-                io::ErrorKind::Unsupported.into(),
-                "; its file system has no files without a name (O_TMPFILE): use ext4, XFS, btrfs or tmpfs",
+                io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "its file system has no files without a name",
+                ),
+                " (O_TMPFILE): use ext4, XFS, btrfs or tmpfs",
             ),
             Err(error) => failed(error.into(), ""),
         }
@@ -113,7 +119,8 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
-        let error = SnapshotFile::create(Path::new("/nonexistent/one")).unwrap_err();
-        assert!(error.to_string().starts_with("/nonexistent/one: No such file"), "{error}");
+        let path = tempfile::tempdir().unwrap().path().join("nowhere/one");
+        let error = SnapshotFile::create(&path).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: No such file", path.display())), "{error}");
     }
 }

@@ -20,6 +20,7 @@
 mod chain;
 mod description;
 mod file;
+pub mod fuzz;
 mod lazy;
 mod restore;
 mod save;

@@ -303,3 +303,50 @@ fn byte_count(run: PageRun) -> usize {
 }
 
 const _: () = assert!(PAGE_BYTES as u64 == PAGE_SIZE);
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::io::Seek;
+
+    use super::*;
+    use crate::cpu::CpuModel;
+    use crate::kvm::Host;
+    use crate::memory::MemoryLayout;
+    use crate::snapshot::fuzz::read_snapshot;
+    use crate::vm::{CpuCount, MachineConfig};
+
+    #[test]
+    fn a_machine_that_uses_few_pages_is_a_small_file() {
+        let Some(host) = Host::of_test("a_machine_that_uses_few_pages_is_a_small_file") else {
+            return;
+        };
+        let memory = MemoryLayout::new(32 << 20, 16 << 20).unwrap();
+        let cpus = CpuCount::try_from(1_u32).unwrap();
+        let config = MachineConfig { cpus, cpu: CpuModel::Host, memory };
+        let paused = Paused::new(&host, config).unwrap();
+        // Two pages of the first region, one of the second, and one that is written and zero all the same.
+        for (address, byte) in [(0x5000, 1), (0x6000, 2), (crate::memory::HOLE_END, 3), (0x9000, 0)]
+        {
+            paused.ram().write(address, &[byte; 600]).unwrap();
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        let taking = Taking {
+            file: file.try_clone().unwrap(),
+            id: ArchiveId::new([1; 16]).unwrap(),
+            key: None,
+            parent: None,
+            digest_key: DigestKey::new([4; 32]),
+        };
+        let (subject, report) = taking.run(Subject::Paused(paused));
+        assert!(matches!(subject, Subject::Paused(_)));
+        let report = report.unwrap();
+        let mut bytes = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        assert_eq!(report.bytes, bytes.len() as u64);
+        assert!(bytes.len() < 16 << 10, "{report:?}");
+        assert_eq!(read_snapshot(file).unwrap(), 3);
+        assert_eq!(report.pages, 3);
+    }
+}
