@@ -210,7 +210,10 @@ fn expect_running(process: &MachineProcess) -> Result<(), Stop> {
 }
 
 /// The oracle's image as a file, to be passed to a process.
-fn oracle_file() -> io::Result<File> {
+///
+/// # Errors
+/// When there is no descriptor, or no memory, left.
+pub fn oracle_file() -> io::Result<File> {
     let mut file = File::from(rustix::fs::memfd_create("oracle", rustix::fs::MemfdFlags::CLOEXEC)?);
     file.write_all(firmware::ORACLE)?;
     file.rewind()?;
