@@ -169,6 +169,13 @@ impl HostImage {
         self
     }
 
+    /// How much memory the host has.
+    #[must_use]
+    pub fn memory_mib(mut self, memory_mib: u32) -> Self {
+        self.memory_mib = memory_mib;
+        self
+    }
+
     /// How long the host may live.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kvm_ioctls::Kvm;
 use rustix::process::{Pid, Signal};
@@ -24,8 +24,10 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         ["sleep", seconds] => sleep(seconds),
         ["work", number] => number.parse().map_err(io::Error::other).and_then(busy::work),
         ["attend", program, arguments @ ..] => return attend(program, arguments),
+        ["time", text, program, arguments @ ..] => time(text, program, arguments),
         _ => Err(io::Error::other(
-            "programs: kvm | answer PORT | exit CODE | sleep SECONDS | work NUMBER | attend PROGRAM ARGUMENT...",
+            "programs: kvm | answer PORT | exit CODE | sleep SECONDS | work NUMBER | attend PROGRAM ARGUMENT... \
+             | time TEXT PROGRAM ARGUMENT...",
         )),
     };
     match done {
@@ -102,6 +104,29 @@ fn attend(program: &str, arguments: &[&str]) -> ExitCode {
             ExitCode::from(USAGE)
         }
     }
+}
+
+/// Runs a program, says how long it took to the first line with this text (`time: <n> ms`), and ends it.
+fn time(text: &str, program: &str, arguments: &[&str]) -> io::Result<()> {
+    let started = Instant::now();
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+    let mut said = Vec::new();
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        if line.contains(text) {
+            println!("time: {} ms", started.elapsed().as_millis());
+            child.kill()?;
+            child.wait()?;
+            return Ok(());
+        }
+        said.push(line);
+    }
+    Err(io::Error::other(format!("{program} did not say `{text}`, but: {said:#?}")))
 }
 
 fn sleep(seconds: &str) -> io::Result<()> {

@@ -25,11 +25,11 @@ use crate::vm::{Paused, Running, VmError};
 /// decoded: a larger one would save 2 % of the file and take longer.
 const BLOCK_PAGES: NonZeroU64 = NonZeroU64::new(64).unwrap();
 
-/// The guest is paused when at most so many pages are owed: 8 MiB, read and compressed in some 20 ms.
-const PAGES_AT_PAUSE: u64 = 2048;
+/// The guest is paused when at most so many pages are owed: 2 MiB, read and compressed in some 5 ms.
+const PAGES_AT_PAUSE: u64 = 512;
 
-/// Rounds after which it is paused whatever it writes: a snapshot cannot fail for that.
-const ROUNDS: u32 = 5;
+/// Rounds after which it is paused whatever it writes: a snapshot cannot fail for that. Each writes pages once more.
+const ROUNDS: u32 = 6;
 
 /// What is encoded waits for so many bytes of it, and is then written at once.
 const WRITE_BYTES: usize = 4 << 20;
@@ -273,6 +273,9 @@ impl Saver {
     fn write(&mut self) -> Result<(), SnapshotError> {
         self.file.write_all(&self.out).map_err(SnapshotError::Write)?;
         self.out.clear();
+        // The kernel begins to write it while more is encoded, and not at the fsync. What it cannot drop, since it is not
+        // written yet, stays cached.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
         Ok(())
     }
 

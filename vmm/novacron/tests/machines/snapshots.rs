@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use dwcp::archive::ArchiveKey;
-use machine::{Form, RestoreOptions, SnapshotOptions, SnapshotReport, Step, SuperviseError};
+use machine::{
+    CpuModel, Form, RestoreOptions, SnapshotOptions, SnapshotReport, Step, SuperviseError,
+};
 use tempfile::TempDir;
 
 use crate::harness::{Faulty, MIB, Oracle, Shape, has_kvm};
@@ -276,6 +278,27 @@ fn a_dirty_bit_that_is_lost_while_saving_is_found_by_the_guest() {
     let mut copy = restore(&path, false).unwrap();
     let verdict = copy.verdict();
     assert!(!verdict.ok && verdict.errors > 0, "{verdict:?}");
+}
+
+#[test]
+fn a_host_that_lacks_what_the_saved_guest_has_is_refused_by_name() {
+    if !has_kvm("a_host_that_lacks_what_the_saved_guest_has_is_refused_by_name") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for cpu in [CpuModel::Host, CpuModel::X86V1] {
+        let path = folder.path().join(cpu.name());
+        let words = "pattern=random rate=5000 working_set=8M";
+        let shape = Shape { cpu, memory: SMALL, words, ..Shape::default() };
+        take(&Oracle::boot(shape, &Faulty::new("")), &path);
+        // A kill that comes only once memory is there: it must not come to that.
+        let lesser = Faulty::new("lacks:nx,lacks:sse2,kill:RestoreMemory");
+        let error = Oracle::restore(&path, RestoreOptions::default(), &lesser).err().unwrap();
+        let lacks = "lacks sse2, nx, which the guest has had since its start";
+        let said = error.to_string();
+        assert!(said.contains(lacks) && said.contains(cpu.name()), "{said}");
+        goes_on(restore(&path, true).unwrap());
+    }
 }
 
 /// Runs the test that calls it once more, as the only one of a process whose mounts nobody else sees.
