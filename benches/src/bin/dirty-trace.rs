@@ -14,9 +14,7 @@ use dwcp::page::Gfn;
 use dwcp::pba::trace::{Interval, Trace};
 use firmware::oracle::options::{Options as OracleOptions, Pattern};
 use kvm_ioctls::Kvm;
-use machine::{
-    BootSource, CpuCount, CpuModel, DirtyLog as _, Host, MachineConfig, MemoryLayout, Paused,
-};
+use machine::{BootSource, CpuCount, CpuModel, Host, MachineConfig, MemoryLayout, Paused};
 
 /// The guest has stamped its memory by then.
 const WARM_UP: Duration = Duration::from_secs(2);

@@ -5,7 +5,10 @@ use std::io::{self, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use machine::{CpuCount, Ender, Executable, Host, Images, MachineConfig, MemoryLayout, Supervised};
+use machine::{
+    CpuCount, DirtyLogKind, Ender, Executable, Host, Images, MachineConfig, MemoryLayout,
+    Supervised,
+};
 use rustix::net::SendFlags;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
@@ -19,14 +22,13 @@ const ESCAPE: u8 = 0x1d;
 
 pub(crate) fn run(options: &RunOptions, log: &LogOptions) -> Result<(), Failure> {
     let config = config(options.shape)?;
-    // Before a process is started: the error is this host's, and says what to do.
-    drop(Host::open()?);
+    check_host(options.shape)?;
     let images = match &options.kernel {
         Some(kernel) => images(kernel, options.initrd.as_deref(), &options.cmdline)?,
         None => oracle_images(options.shape.cpus, &options.cmdline)?,
     };
     tracing::info!(name = options.name, "boot");
-    let (machine, console) = boot(config, &images, log)?;
+    let (machine, console) = boot(config, options.shape.dirty_log, &images, log)?;
     let terminal = RawTerminal::enter();
     let input = console.try_clone().map_err(Failure::other("the console"))?;
     let ender = || machine.process().ender().map_err(Failure::other("the control socket"));
@@ -62,13 +64,19 @@ fn obey_signals(control: Ender, has_power_button: bool) -> Result<(), Failure> {
 /// Boots a machine whose process is this very executable in another role.
 pub(crate) fn boot(
     config: MachineConfig,
+    dirty_log: DirtyLogKind,
     images: &Images,
     log: &LogOptions,
 ) -> Result<(Supervised, UnixStream), Failure> {
     let path = std::env::current_exe().map_err(Failure::other("the path of this executable"))?;
     let environment = log.environment();
-    let executable = Executable { path: &path, environment: &environment };
+    let executable = Executable { path: &path, environment: &environment, dirty_log };
     Ok(Supervised::boot(executable, &std::env::temp_dir(), config, images)?)
+}
+
+/// Before a process is started: the error is this host's, and says what to do.
+pub(crate) fn check_host(shape: Shape) -> Result<(), Failure> {
+    Ok(shape.dirty_log.check(&Host::open()?)?)
 }
 
 /// A machine's configuration from the command line.

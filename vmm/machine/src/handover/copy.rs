@@ -12,7 +12,7 @@ use dwcp::page::{Gfn, PAGE_BYTES, PAGE_SIZE, PageRun};
 use super::blackout::{Blackout, now_ns};
 use super::message::{Form, PagesFrame, Part, ToPredecessor, ToSuccessor};
 use super::{HandOverError, HandOverReport, Limits};
-use crate::dirty::{DirtyLog, KvmBitmapLog};
+use crate::dirty::DirtyLog;
 use crate::ipc::Channel;
 use crate::memory::{Extent, GuestRam};
 
@@ -65,7 +65,7 @@ impl Digests {
 pub(super) struct Copier<'a> {
     ram: &'a GuestRam,
     channel: &'a Channel,
-    log: KvmBitmapLog,
+    log: Box<dyn DirtyLog + Send>,
     ledger: Ledger,
     digests: Digests,
     buffer: Vec<u8>,
@@ -100,15 +100,15 @@ impl Copied {
 }
 
 impl<'a> Copier<'a> {
-    /// A copier that owes every page. The first harvest of a new log would say the same; but nothing
-    /// rests on a kernel's flag that can be asserted here.
+    /// A copier that owes every page. The first harvest of a new bitmap would say the same, that of a
+    /// ring nothing at all: neither is relied on.
     ///
     /// # Errors
     /// When the layout does not fit the ledger.
     pub(super) fn new(
         ram: &'a GuestRam,
         channel: &'a Channel,
-        log: KvmBitmapLog,
+        log: Box<dyn DirtyLog + Send>,
         key: &DigestKey,
     ) -> Result<Self, HandOverError> {
         let limit = Gfn(ram.layout().frame_limit());

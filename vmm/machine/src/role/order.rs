@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::dirty::DirtyLogKind;
 use crate::handover::{Form, HandOverReport, Limits};
 use crate::vcpu::GuestEnd;
 use crate::vm::MachineConfig;
@@ -21,6 +22,8 @@ pub struct BootOrder {
     pub runner: [u8; 16],
     /// The VM's secret for page digests.
     pub digest_key: [u8; 32],
+    /// The dirty log that KVM is to keep in this process.
+    pub dirty_log: DirtyLogKind,
 }
 
 /// Become the successor in a hand-over. Descriptor: the socket to the predecessor.
@@ -28,6 +31,8 @@ pub struct BootOrder {
 pub struct ReceiveOrder {
     /// The nonce under which the record shall name this process.
     pub successor: [u8; 16],
+    /// The dirty log that KVM is to keep in this process, whatever it was in the predecessor.
+    pub dirty_log: DirtyLogKind,
 }
 
 /// Hand the guest over. Descriptor: the socket to the successor.
