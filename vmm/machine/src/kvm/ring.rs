@@ -5,6 +5,7 @@
 )]
 
 use std::io;
+use std::mem::offset_of;
 use std::num::TryFromIntError;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
@@ -32,7 +33,9 @@ pub(crate) const CAP_DIRTY_LOG_RING_WITH_BITMAP: u32 = 225;
 const DIRTY: u32 = 1 << 0;
 const HARVESTED: u32 = 1 << 1;
 
-const ENTRY_BYTES: u32 = size_of::<kvm_dirty_gfn>() as u32;
+const ENTRY_BYTES: u32 = 16;
+const _: () = assert!(size_of::<kvm_dirty_gfn>() == ENTRY_BYTES as usize);
+const _: () = assert!(offset_of!(kvm_dirty_gfn, flags) == 0, "an entry begins with its flags");
 const PAGE_BYTES: u64 = 4096;
 
 /// Why a number of entries was refused.
@@ -174,10 +177,9 @@ impl DirtyRing {
         if self.flags().load(Ordering::Acquire) & KVM_DIRTY_GFN_F_MASK != DIRTY {
             return None;
         }
-        let entry = self.entry().as_ptr();
-        // SAFETY: the entry lies in the mapping, and KVM leaves one that is dirty alone until it is handed back, which
-        // only `drain` does, after this.
-        let (slot, offset) = unsafe { ((*entry).slot, (*entry).offset) };
+        // SAFETY: the entry lies in the mapping and is aligned, and KVM leaves one that is dirty alone until it is handed
+        // back, which only `drain` does, after this.
+        let kvm_dirty_gfn { slot, offset, .. } = unsafe { self.entry().read() };
         Some(DirtyPage { slot, offset })
     }
 
@@ -190,7 +192,7 @@ impl DirtyRing {
     fn flags(&self) -> &AtomicU32 {
         // SAFETY: the entry lies in the mapping, which outlives the reference, and is aligned. KVM changes flags with
         // plain stores and loads of 32 bits, which are atomic on x86-64; nobody else of this process accesses them.
-        unsafe { AtomicU32::from_ptr(&raw mut (*self.entry().as_ptr()).flags) }
+        unsafe { AtomicU32::from_ptr(self.entry().as_ptr().cast()) }
     }
 }
 
@@ -220,12 +222,12 @@ mod tests {
 
     impl Kernel {
         fn flags(&self, index: u32) -> &AtomicU32 {
-            // SAFETY: a test drops its ring after its kernel, and the index is taken modulo the ring's size.
-            unsafe { AtomicU32::from_ptr(&raw mut (*self.entry(index)).flags) }
+            // SAFETY: an entry begins with its flags, and a test drops its ring after its kernel.
+            unsafe { AtomicU32::from_ptr(self.entry(index).cast()) }
         }
 
         fn entry(&self, index: u32) -> *mut kvm_dirty_gfn {
-            // SAFETY: as above.
+            // SAFETY: the index is taken modulo the ring's size.
             unsafe { self.first.add((index % RingEntries::LEAST.get()) as usize) }
         }
 
@@ -233,10 +235,9 @@ mod tests {
             assert!(self.pushed - self.reset < RingEntries::LEAST.get(), "the ring is full");
             let entry = self.entry(self.pushed);
             // SAFETY: the entry is free, so the other side only looks at its flags.
-            unsafe {
-                (*entry).slot = slot;
-                (*entry).offset = offset;
-            }
+            unsafe { (*entry).slot = slot };
+            // SAFETY: as above.
+            unsafe { (*entry).offset = offset };
             self.flags(self.pushed).store(DIRTY, Ordering::Release);
             self.pushed += 1;
         }
