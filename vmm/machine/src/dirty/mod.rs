@@ -12,7 +12,6 @@ pub(crate) use ring::DirtyRings;
 pub use ring::KvmRingLog;
 
 use dwcp::ledger::Ledger;
-use dwcp::page::Gfn;
 
 use crate::memory::GuestRam;
 
@@ -34,9 +33,10 @@ pub trait DirtyLog {
 fn owe_our_writes(ram: &GuestRam, ledger: &mut Ledger) -> Result<u64, DirtyLogError> {
     let mut found = 0;
     for region in ram.layout().regions() {
-        let written = ram.take_written(&region);
-        found += written.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
-        ledger.owe_words(Gfn(region.first_frame()), &written)?;
+        ram.take_written(&region, |first, pages| {
+            found += u64::from(pages.count_ones());
+            ledger.owe_words(first, &[pages]).map(drop)
+        })?;
     }
     Ok(found)
 }

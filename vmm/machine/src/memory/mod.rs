@@ -2,6 +2,7 @@
 
 mod layout;
 mod ram;
+mod written;
 
 pub(crate) use layout::MAX_HOLE_START;
 pub use layout::{DEFAULT_HOLE_START, HOLE_END, LayoutError, MemoryLayout, Region};
