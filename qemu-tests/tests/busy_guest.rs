@@ -18,17 +18,30 @@ const SAMPLES: usize = 2;
 fn a_busy_linux_keeps_its_memory_and_its_time_when_it_is_handed_over() {
     let name = "a_busy_linux_keeps_its_memory_and_its_time_when_it_is_handed_over";
     let Some(case) = case(name) else { return };
-    check(&hand_over(&case, 1, 1000, Duration::from_secs(90)), 2);
+    check(&hand_over(&case, "bitmap", 1, 1000, Duration::from_secs(90)), 2);
+}
+
+#[test]
+fn a_busy_linux_keeps_its_memory_and_its_time_when_its_writes_are_in_dirty_rings() {
+    let name = "a_busy_linux_keeps_its_memory_and_its_time_when_its_writes_are_in_dirty_rings";
+    let Some(case) = case(name) else { return };
+    check(&hand_over(&case, "ring:1024", 1, 1000, Duration::from_secs(90)), 2);
 }
 
 #[test]
 fn long_a_busy_linux_is_handed_over_twenty_times() {
     let Some(case) = long_case("long_a_busy_linux_is_handed_over_twenty_times") else { return };
-    check(&hand_over(&case, 10, 2500, Duration::from_secs(600)), 20);
+    check(&hand_over(&case, "bitmap", 10, 2500, Duration::from_secs(600)), 20);
 }
 
 /// Hands a busy guest over so often in each form; it runs for so many milliseconds after each.
-fn hand_over(case: &Case, times: u32, pause_ms: u32, limit: Duration) -> CommandRun {
+fn hand_over(
+    case: &Case,
+    dirty_log: &str,
+    times: u32,
+    pause_ms: u32,
+    limit: Duration,
+) -> CommandRun {
     let cmdline = format!("{CMDLINE} test-init.busy test-init.wait=power-button");
     let [times, pause] = [format!("--times={times}"), format!("--pause-ms={pause_ms}")];
     let command = [
@@ -46,6 +59,8 @@ fn hand_over(case: &Case, times: u32, pause_ms: u32, limit: Duration) -> Command
         &cmdline,
         "--after=guest: clocks",
         &pause,
+        "--dirty-log",
+        dirty_log,
     ];
     let mut report = run_guests(case, || host_of_guests().run(&command).time_limit(limit));
     report.runs.remove(0)
