@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use firmware::oracle::report::{Report, Rounds, Verdict};
+use kvm_ioctls::Kvm;
 
 use crate::stop::Stop;
 
@@ -127,6 +128,15 @@ fn take<T>(line: &str, pick: impl Fn(Report<'_>) -> Option<T>) -> Result<Option<
         }
         report => Ok(pick(report)),
     }
+}
+
+/// The rate of this host's TSC in kHz, by which the oracle tells its own.
+///
+/// # Errors
+/// When KVM does not tell.
+pub fn tsc_khz() -> Result<u64, Stop> {
+    let khz = || Kvm::new()?.create_vm()?.create_vcpu(0)?.get_tsc_khz();
+    Ok(khz().map_err(Stop::failed("KVM_GET_TSC_KHZ"))?.into())
 }
 
 /// Waits for a guest's first byte; returns when it came, and what `then` found at that moment. The

@@ -19,7 +19,7 @@ mod table;
 
 pub use bare::{BareStart, start_bare};
 pub use executable::Executable;
-pub use guest::{Guest, read_hello};
+pub use guest::{Guest, read_hello, tsc_khz};
 pub use processor::{median, processor_ns, rate, timed};
 pub use qemu::Qemu;
 pub use scheduled::Scheduled;

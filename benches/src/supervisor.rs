@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use dwcp::acp::{Nonce, VmId};
 use machine::{
-    BootOrder, Channel, CpuCount, CpuModel, Form, HandOverOrder, HandOverReport, Limits,
-    MachineConfig, MachineProcess, MemoryLayout, Order, PermitFile, ReceiveOrder, Report,
+    BootOrder, Channel, CpuCount, CpuModel, DirtyLogKind, Form, HandOverOrder, HandOverReport,
+    Limits, MachineConfig, MachineProcess, MemoryLayout, Order, PermitFile, ReceiveOrder, Report,
 };
 
 use crate::executable::Executable;
@@ -45,6 +45,7 @@ impl Shape {
 pub struct Supervisor {
     executable: PathBuf,
     record_directory: PathBuf,
+    dirty_log: DirtyLogKind,
 }
 
 /// A machine that has been ordered to boot. Nothing has been waited for.
@@ -72,7 +73,14 @@ impl Supervisor {
         Self {
             executable: executable.path().to_owned(),
             record_directory: record_directory.to_owned(),
+            dirty_log: DirtyLogKind::default(),
         }
+    }
+
+    /// The same, with machines that have another dirty log.
+    #[must_use]
+    pub fn with_dirty_log(self, dirty_log: DirtyLogKind) -> Self {
+        Self { dirty_log, ..self }
     }
 
     /// Starts a process that waits for its orders.
@@ -80,7 +88,11 @@ impl Supervisor {
     /// # Errors
     /// When it cannot be started.
     pub fn start(&self) -> Result<MachineProcess, Stop> {
-        let executable = machine::Executable { path: &self.executable, environment: &[] };
+        let executable = machine::Executable {
+            path: &self.executable,
+            environment: &[],
+            dirty_log: self.dirty_log,
+        };
         MachineProcess::start(executable).map_err(Stop::failed("cannot start a machine process"))
     }
 
@@ -105,6 +117,7 @@ impl Supervisor {
             vm,
             runner,
             digest_key: random()?,
+            dirty_log: self.dirty_log,
         });
         let spawned = Instant::now();
         let process = self.start()?;
@@ -159,7 +172,8 @@ impl Machine {
     ) -> Result<HandOverReport, Stop> {
         let (ours, theirs) =
             Channel::pair().map_err(Stop::failed("a socket between the processes"))?;
-        let receive = Order::Receive(ReceiveOrder { successor: random()? });
+        let (nonce, dirty_log) = (random()?, self.supervisor.dirty_log);
+        let receive = Order::Receive(ReceiveOrder { successor: nonce, dirty_log });
         successor.order(&receive, &[&theirs]).map_err(Stop::failed(LOST))?;
         drop(theirs);
         let limits = Limits::default();

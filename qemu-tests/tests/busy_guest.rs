@@ -19,19 +19,32 @@ const SAMPLES: usize = 2;
 fn a_busy_linux_keeps_its_memory_and_its_time_when_it_is_moved_and_restored() {
     let name = "a_busy_linux_keeps_its_memory_and_its_time_when_it_is_moved_and_restored";
     let Some(case) = case(name) else { return };
-    check(&demonstrate(&case, 1, 1000, Duration::from_secs(120)), 1);
+    check(&demonstrate(&case, "bitmap", 1, 1000, Duration::from_secs(120)), 1);
+}
+
+#[test]
+fn a_busy_linux_keeps_its_memory_and_its_time_when_its_writes_are_in_dirty_rings() {
+    let name = "a_busy_linux_keeps_its_memory_and_its_time_when_its_writes_are_in_dirty_rings";
+    let Some(case) = case(name) else { return };
+    check(&demonstrate(&case, "ring:1024", 1, 1000, Duration::from_secs(120)), 1);
 }
 
 #[test]
 fn long_a_busy_linux_is_moved_and_restored_twenty_times() {
     let name = "long_a_busy_linux_is_moved_and_restored_twenty_times";
     let Some(case) = long_case(name) else { return };
-    check(&demonstrate(&case, 20, 1500, Duration::from_secs(1200)), 20);
+    check(&demonstrate(&case, "bitmap", 20, 1500, Duration::from_secs(1200)), 20);
 }
 
 /// Hands a busy guest over in each form, and saves, kills and restores it in each, so often; it runs for so many
 /// milliseconds after each.
-fn demonstrate(case: &Case, times: u32, pause_ms: u32, limit: Duration) -> CommandRun {
+fn demonstrate(
+    case: &Case,
+    dirty_log: &str,
+    times: u32,
+    pause_ms: u32,
+    limit: Duration,
+) -> CommandRun {
     let cmdline = format!("{CMDLINE} test-init.busy test-init.wait=power-button");
     let [snapshots, times, pause] = [
         format!("--snapshots={times}"),
@@ -54,6 +67,8 @@ fn demonstrate(case: &Case, times: u32, pause_ms: u32, limit: Duration) -> Comma
         &cmdline,
         "--after=guest: clocks",
         &pause,
+        "--dirty-log",
+        dirty_log,
     ];
     let mut report = run_guests(case, || host_of_guests().run(&command).time_limit(limit));
     report.runs.remove(0)

@@ -22,9 +22,19 @@ const DEMO: [&str; 9] = [
 
 #[test]
 fn the_demonstration_runs_on_kvm_amd() {
-    let Some(case) = case("the_demonstration_runs_on_kvm_amd") else { return };
+    demonstration_runs("the_demonstration_runs_on_kvm_amd", "bitmap");
+}
+
+#[test]
+fn the_demonstration_runs_on_kvm_amd_with_dirty_rings() {
+    demonstration_runs("the_demonstration_runs_on_kvm_amd_with_dirty_rings", "ring:1024");
+}
+
+fn demonstration_runs(test: &str, dirty_log: &str) {
+    let Some(case) = case(test) else { return };
+    let demo = [&DEMO[..], &["--dirty-log", dirty_log]].concat();
     let image = host().in_turns().program("/bin/novacron", &novacron().unwrap()).unwrap();
-    let image = image.run(&["/init", "kvm"]).run(&DEMO).time_limit(Duration::from_secs(180));
+    let image = image.run(&["/init", "kvm"]).run(&demo).time_limit(Duration::from_secs(180));
     let report = image.boot(&case).unwrap().finish().unwrap();
     let [kvm, demo] = report.runs.as_slice() else { panic!("{} runs", report.runs.len()) };
     assert!(kvm.output.iter().any(|line| line.contains(" kvm_amd ")), "{kvm}");

@@ -7,16 +7,13 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use benches::{Stop, finish};
+use benches::{Stop, finish, tsc_khz};
 use clap::Parser;
 use dwcp::ledger::Ledger;
 use dwcp::page::Gfn;
 use dwcp::pba::trace::{Interval, Trace};
 use firmware::oracle::options::{Options as OracleOptions, Pattern};
-use kvm_ioctls::Kvm;
-use machine::{
-    BootSource, CpuCount, CpuModel, DirtyLog as _, Host, MachineConfig, MemoryLayout, Paused,
-};
+use machine::{BootSource, CpuCount, CpuModel, Host, MachineConfig, MemoryLayout, Paused};
 
 /// The guest has stamped its memory by then.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -92,10 +89,4 @@ fn record(pattern: Pattern, options: &Options) -> Result<Trace, Stop> {
     }
     drop(running.pause());
     Ok(trace)
-}
-
-/// The guest tells its rate by the TSC.
-fn tsc_khz() -> Result<u64, Stop> {
-    let khz = || Kvm::new()?.create_vm()?.create_vcpu(0)?.get_tsc_khz();
-    Ok(khz().map_err(Stop::failed("KVM_GET_TSC_KHZ"))?.into())
 }

@@ -10,7 +10,7 @@ use benches::{
     Table, Verdict, finish, milliseconds,
 };
 use clap::Parser;
-use machine::{Cause, Form, HandOverReport};
+use machine::{Cause, DirtyLogKind, Form, HandOverReport};
 use serde::Serialize;
 
 /// P13's target, shared form.
@@ -44,6 +44,9 @@ struct Options {
     /// Numbers of vCPUs, one guest each
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [2, 1])]
     cpus: Vec<u32>,
+    /// The dirty log of each process: bitmap, ring, or ring:N
+    #[arg(long, value_name = "KIND", default_value_t)]
+    dirty_log: DirtyLogKind,
     /// Where the permit record is written; without it, beside this program
     #[arg(long, value_name = "DIRECTORY")]
     record: Option<PathBuf>,
@@ -105,7 +108,7 @@ fn run(options: &Options) -> Result<(), Stop> {
         guests: Vec::new(),
         verdicts: Vec::new(),
     };
-    let supervisor = Supervisor::new(&executable, &directory);
+    let supervisor = Supervisor::new(&executable, &directory).with_dirty_log(options.dirty_log);
     for &cpus in &options.cpus {
         outcome.guests.push(measure(&supervisor, cpus, options)?);
     }

@@ -216,7 +216,8 @@ impl Bench<'_> {
     }
 
     fn as_machine(&self) -> machine::Executable<'_> {
-        machine::Executable { path: self.executable.path(), environment: &[] }
+        let dirty_log = machine::DirtyLogKind::default();
+        machine::Executable { path: self.executable.path(), environment: &[], dirty_log }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -79,12 +79,14 @@ pub(crate) fn reached(step: Step) {
 }
 
 #[cfg(feature = "fault-injection")]
+pub(crate) use injected::ForgottenPage;
+#[cfg(feature = "fault-injection")]
 pub use injected::Plant;
 #[cfg(feature = "fault-injection")]
 pub(crate) use injected::{
     acknowledges_unapplied, compare_with_reference, damage_page, damage_state, drop_dirty_bit,
-    drops_acknowledgement, drops_event, drops_field, drops_page, forgets_boot, newer_sections,
-    plant, send_reference, slow_take, without_features,
+    drops_acknowledgement, drops_event, drops_field, drops_page, forgets_boot, lacks_dirty_ring,
+    newer_sections, plant, send_reference, slow_take, without_features,
 };
 
 #[cfg(feature = "fault-injection")]

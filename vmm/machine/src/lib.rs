@@ -34,7 +34,7 @@ pub use cpu::{
     Features, HostCpu, Register, UnknownModel, XsaveArea,
 };
 pub use devices::{CONSOLE_HISTORY_BYTES, Console};
-pub use dirty::{DirtyLog, DirtyLogError, KvmBitmapLog};
+pub use dirty::{DirtyLog, DirtyLogError, DirtyLogKind, KvmBitmapLog, KvmRingLog, UnknownDirtyLog};
 #[cfg(feature = "fault-injection")]
 pub use fault::Plant;
 pub use fault::Step;
@@ -42,7 +42,7 @@ pub use fault::Step;
 pub use handover::fuzz;
 pub use handover::{Blackout, Cause, Form, HandOverError, HandOverReport, Limits};
 pub use ipc::{Channel, ChannelError};
-pub use kvm::{Host, HostError};
+pub use kvm::{Host, HostError, RingEntries, RingEntriesError};
 pub use memory::{
     DEFAULT_HOLE_START, GuestRam, HOLE_END, LayoutError, MemoryLayout, RamError, Region,
 };

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use dwcp::acp::{Nonce, VmId};
 
+use crate::dirty::DirtyLogKind;
 use crate::handover::{Form, HandOverReport, Limits};
 use crate::ipc::{Channel, ChannelError};
 use crate::permit::{PermitFile, PermitFileError, PermitWatch};
@@ -84,14 +85,16 @@ pub enum SuperviseError {
     Unexpected(String),
 }
 
-/// Whom to start: the executable, and what its environment has besides ours (tests ask for faults
-/// there).
+/// Whom to start: the executable, what its environment has besides ours (tests ask for faults
+/// there), and what a machine has of it that the guest does not see.
 #[derive(Clone, Copy, Debug)]
 pub struct Executable<'a> {
     /// An executable whose verb `machine` is the role.
     pub path: &'a Path,
     /// Names and values.
     pub environment: &'a [(&'a str, &'a str)],
+    /// The dirty log that KVM keeps for a machine in that process.
+    pub dirty_log: DirtyLogKind,
 }
 
 /// What a machine boots.
@@ -263,6 +266,7 @@ impl Supervised {
             vm,
             runner,
             digest_key: random()?,
+            dirty_log: executable.dirty_log,
         });
         let mut descriptors: Vec<&dyn AsFd> = vec![&held, &theirs, &images.kernel];
         descriptors.extend(images.initrd.as_ref().map(|file| file as &dyn AsFd));
@@ -301,7 +305,9 @@ impl Supervised {
     ) -> Result<HandOverReport, SuperviseError> {
         let successor = MachineProcess::start(executable)?;
         let (ours, theirs) = Channel::pair()?;
-        successor.order(&Order::Receive(ReceiveOrder { successor: random()? }), &[&theirs])?;
+        let (nonce, dirty_log) = (random()?, executable.dirty_log);
+        let order = Order::Receive(ReceiveOrder { successor: nonce, dirty_log });
+        successor.order(&order, &[&theirs])?;
         drop(theirs);
         let order = Order::HandOver(HandOverOrder { form, session: random()?, limits });
         self.process.order(&order, &[&ours])?;

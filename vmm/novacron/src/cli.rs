@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use machine::CpuModel;
+use machine::{CpuModel, DirtyLogKind};
 
 use crate::log::LogOptions;
 use crate::quantity::Size;
@@ -83,6 +83,9 @@ pub(crate) struct RestoreOptions {
     pub(crate) key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) suspend: SuspendOptions,
+    /// How KVM logs written pages: bitmap, ring, or ring:N for rings of N pages
+    #[arg(long, value_name = "KIND", default_value_t)]
+    pub(crate) dirty_log: DirtyLogKind,
 }
 
 /// What becomes of a machine in the foreground that is asked to end.
@@ -130,6 +133,9 @@ pub(crate) struct DemoOptions {
     /// Memory that is written again and again
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     pub(crate) working_set: Size,
+    /// How KVM logs written pages: bitmap, ring, or ring:N for rings of N pages
+    #[arg(long, value_name = "KIND", default_value_t)]
+    pub(crate) dirty_log: DirtyLogKind,
     #[command(flatten)]
     pub(crate) own_guest: Option<OwnGuest>,
 }
@@ -208,4 +214,7 @@ pub(crate) struct Shape {
     /// Where the hole below 4 GiB starts: memory beyond it lies above 4 GiB
     #[arg(long, value_name = "ADDRESS", default_value = "3G")]
     pub(crate) hole_start: Size,
+    /// How KVM logs written pages: bitmap, ring, or ring:N for rings of N pages
+    #[arg(long, value_name = "KIND", default_value_t)]
+    pub(crate) dirty_log: DirtyLogKind,
 }

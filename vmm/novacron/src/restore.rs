@@ -10,10 +10,10 @@ use crate::run::with_executable;
 
 pub(crate) fn restore(options: &RestoreOptions, log: &LogOptions) -> Result<(), Failure> {
     let suspend = Suspend::new(&options.suspend, options.key.as_deref())?;
-    drop(Host::open()?);
+    options.dirty_log.check(&Host::open()?)?;
     let key = options.key.as_deref().map(read_key).transpose()?;
     let how = machine::RestoreOptions { key: key.as_ref(), is_lazy: options.lazy };
-    let (machine, console, report) = with_executable(log, |executable| {
+    let (machine, console, report) = with_executable(options.dirty_log, log, |executable| {
         Ok(Supervised::restore(executable, &std::env::temp_dir(), &options.file, how)?)
     })?;
     eprintln!(

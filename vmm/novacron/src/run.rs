@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use machine::{CpuCount, Executable, Host, Images, MachineConfig, MemoryLayout, Supervised};
+use machine::{
+    CpuCount, DirtyLogKind, Executable, Host, Images, MachineConfig, MemoryLayout, Supervised,
+};
 
 use crate::Failure;
 use crate::cli::{RunOptions, Shape};
@@ -15,14 +17,13 @@ use crate::log::LogOptions;
 pub(crate) fn run(options: &RunOptions, log: &LogOptions) -> Result<(), Failure> {
     let config = config(options.shape)?;
     let suspend = Suspend::new(&options.suspend, options.key.as_deref())?;
-    // Before a process is started: the error is this host's, and says what to do.
-    drop(Host::open()?);
+    check_host(options.shape)?;
     let images = match &options.kernel {
         Some(kernel) => images(kernel, options.initrd.as_deref(), &options.cmdline)?,
         None => oracle_images(options.shape.cpus, &options.cmdline)?,
     };
     tracing::info!(name = options.name, "boot");
-    let (machine, console) = boot(config, &images, log)?;
+    let (machine, console) = boot(config, options.shape.dirty_log, &images, log)?;
     // The oracle has no driver for a power button.
     foreground::attend(machine, console, options.kernel.is_some(), suspend.as_ref())
 }
@@ -30,22 +31,29 @@ pub(crate) fn run(options: &RunOptions, log: &LogOptions) -> Result<(), Failure>
 /// Boots a machine whose process is this very executable in another role.
 pub(crate) fn boot(
     config: MachineConfig,
+    dirty_log: DirtyLogKind,
     images: &Images,
     log: &LogOptions,
 ) -> Result<(Supervised, UnixStream), Failure> {
-    with_executable(log, |executable| {
+    with_executable(dirty_log, log, |executable| {
         Ok(Supervised::boot(executable, &std::env::temp_dir(), config, images)?)
     })
 }
 
 /// Runs `with` on this very executable: it has every role.
 pub(crate) fn with_executable<T>(
+    dirty_log: DirtyLogKind,
     log: &LogOptions,
     with: impl FnOnce(Executable<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let path = std::env::current_exe().map_err(Failure::other("the path of this executable"))?;
     let environment = log.environment();
-    with(Executable { path: &path, environment: &environment })
+    with(Executable { path: &path, environment: &environment, dirty_log })
+}
+
+/// Before a process is started: the error is this host's, and says what to do.
+pub(crate) fn check_host(shape: Shape) -> Result<(), Failure> {
+    Ok(shape.dirty_log.check(&Host::open()?)?)
 }
 
 /// A machine's configuration from the command line.

@@ -2,35 +2,17 @@
 
 use std::sync::Arc;
 
-use dwcp::ledger::{Ledger, LedgerError};
+use dwcp::ledger::Ledger;
 use dwcp::page::Gfn;
 use kvm_ioctls::VmFd;
 
-use super::DirtyLog;
+use super::{DirtyLog, DirtyLogError};
 use crate::kvm::{bitmap_words, clear_dirty_log, get_dirty_log};
 use crate::memory::{GuestRam, Region};
 
 /// Pages that one `KVM_CLEAR_DIRTY_LOG` clears: 64 MiB. KVM holds its MMU lock meanwhile, and the
 /// guest's faults wait for it.
 const CLEAR_PAGES: u64 = 16_384;
-
-/// A dirty log could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum DirtyLogError {
-    /// An ioctl failed
-    #[error("{call} failed on slot {slot}: {source}")]
-    Ioctl {
-        /// The ioctl's name.
-        call: &'static str,
-        /// The memory slot.
-        slot: u32,
-        /// What KVM said.
-        source: kvm_ioctls::Error,
-    },
-    /// The bitmap names pages outside of guest memory
-    #[error("KVM reported a dirty page outside of guest memory: {0}")]
-    Ledger(#[from] LedgerError),
-}
 
 /// The dirty bitmap of a VM whose slots log (`KVM_MEM_LOG_DIRTY_PAGES`).
 #[derive(Debug)]
@@ -76,9 +58,6 @@ impl KvmBitmapLog {
             clear_dirty_log(&self.vm, slot, first_page, pages, words)
                 .map_err(ioctl("KVM_CLEAR_DIRTY_LOG"))?;
         }
-        let written = self.ram.take_written(region);
-        found += written.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
-        ledger.owe_words(Gfn(region.first_frame()), &written)?;
         Ok(found)
     }
 }
@@ -86,7 +65,9 @@ impl KvmBitmapLog {
 impl DirtyLog for KvmBitmapLog {
     fn harvest(&mut self, ledger: &mut Ledger) -> Result<u64, DirtyLogError> {
         let regions: Vec<_> = self.ram.layout().regions().collect();
-        regions.iter().map(|region| self.harvest_region(region, ledger)).sum()
+        let found: Result<u64, _> =
+            regions.iter().map(|region| self.harvest_region(region, ledger)).sum();
+        Ok(found? + super::owe_our_writes(&self.ram, ledger)?)
     }
 }
 

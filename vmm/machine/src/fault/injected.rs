@@ -18,7 +18,8 @@ use crate::vm::{Paused, VmError};
 
 /// What `NOVACRON_FAULT` asks for: a comma-separated list of `kill:STEP`, `drop-dirty-bit`,
 /// `drop-page`, `damage-page`, `damage-state`, `drop-acknowledgement`, `acknowledge-unapplied`,
-/// `drop-field`, `drop-event`, `forget-boot`, `newer-state`, `slow-take`, `reference`, `lacks:FEATURE`.
+/// `drop-field`, `drop-event`, `forget-boot`, `newer-state`, `slow-take`, `reference`, `lacks:FEATURE`,
+/// `no-dirty-ring`.
 fn is_asked(fault: &str) -> bool {
     asked().any(|word| word == fault)
 }
@@ -57,6 +58,31 @@ pub(crate) fn drop_dirty_bit(words: &mut [u64]) {
     if let Some(word) = words.iter_mut().find(|word| **word != 0) {
         *word &= *word - 1;
     }
+}
+
+/// The same of a dirty ring: the first page of a harvest, as often as it is in that harvest.
+pub(crate) struct ForgottenPage {
+    is_asked: bool,
+    page: Option<(u32, u64)>,
+}
+
+impl ForgottenPage {
+    pub(crate) fn of_harvest() -> Self {
+        static HARVESTS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        // What the first harvest finds is owed anyway, and not sent yet: nothing is lost with it.
+        let is_asked = is_asked("drop-dirty-bit") && HARVESTS.fetch_add(1, Ordering::Relaxed) > 0;
+        Self { is_asked, page: None }
+    }
+
+    /// Whether to forget this page.
+    pub(crate) fn is(&mut self, slot: u32, offset: u64) -> bool {
+        self.is_asked && *self.page.get_or_insert((slot, offset)) == (slot, offset)
+    }
+}
+
+/// Whether to do as a host whose KVM has no dirty ring.
+pub(crate) fn lacks_dirty_ring() -> bool {
+    is_asked("no-dirty-ring")
 }
 
 /// Whether to record this run as sent without sending it.

@@ -12,7 +12,7 @@ use super::blackout::Blackout;
 use super::message::{Form, PagesFrame, Part, ToPredecessor, ToSuccessor};
 use super::{HandOverError, HandOverReport, Limits};
 use crate::clock::monotonic_ns;
-use crate::dirty::{DirtyLog, KvmBitmapLog};
+use crate::dirty::DirtyLog;
 use crate::ipc::Channel;
 use crate::memory::{Extents, GuestRam};
 
@@ -61,7 +61,7 @@ impl Digests {
 pub(super) struct Copier<'a> {
     ram: &'a GuestRam,
     channel: &'a Channel,
-    log: KvmBitmapLog,
+    log: Box<dyn DirtyLog + Send>,
     ledger: Ledger,
     digests: Digests,
     buffer: Vec<u8>,
@@ -95,15 +95,15 @@ impl Copied {
 }
 
 impl<'a> Copier<'a> {
-    /// A copier that owes every page. The first harvest of a new log would say the same; but nothing
-    /// rests on a kernel's flag that can be asserted here.
+    /// A copier that owes every page. The first harvest of a new bitmap would say the same, that of a
+    /// ring nothing at all: neither is relied on.
     ///
     /// # Errors
     /// When the layout does not fit the ledger.
     pub(super) fn new(
         ram: &'a GuestRam,
         channel: &'a Channel,
-        log: KvmBitmapLog,
+        log: Box<dyn DirtyLog + Send>,
         key: &DigestKey,
     ) -> Result<Self, HandOverError> {
         let limit = Gfn(ram.layout().frame_limit());

@@ -12,6 +12,7 @@ use super::copy::Applier;
 use super::message::{Form, Hello, PermitFrame, ToPredecessor, ToSuccessor, VERSION};
 use super::source::Resident;
 use crate::devices::ConsoleLink;
+use crate::dirty::DirtyLogKind;
 use crate::fault::{Step, reached};
 use crate::ipc::{Channel, exactly};
 use crate::kvm::Host;
@@ -33,10 +34,14 @@ pub(crate) struct Arrived {
 
 /// Receives a guest: the phases in their order. Whatever fails before the record says `Taken` is told
 /// to the predecessor, which goes on with the guest.
-pub(crate) fn receive(channel: &Channel, successor: Nonce) -> Result<Arrived, HandOverError> {
+pub(crate) fn receive(
+    channel: &Channel,
+    successor: Nonce,
+    dirty_log: DirtyLogKind,
+) -> Result<Arrived, HandOverError> {
     channel.set_time_limit(Some(PEER_TIME_LIMIT)).map_err(VmError::from)?;
     reached(Step::DestinationStart);
-    let outcome = Arrival::prepare(channel, successor).and_then(Arrival::complete);
+    let outcome = Arrival::prepare(channel, successor, dirty_log).and_then(Arrival::complete);
     if let Err(why) = &outcome {
         // It may have gone already; the record tells it the same.
         let _ = channel.send(&ToPredecessor::Refused { why: why.to_string() }, &[]);
@@ -60,7 +65,11 @@ struct Arrival<'a> {
 
 impl<'a> Arrival<'a> {
     /// Builds the whole machine while the guest still runs in its old process.
-    fn prepare(channel: &'a Channel, successor: Nonce) -> Result<Self, HandOverError> {
+    fn prepare(
+        channel: &'a Channel,
+        successor: Nonce,
+        dirty_log: DirtyLogKind,
+    ) -> Result<Self, HandOverError> {
         let (message, mut descriptors) = channel.receive::<ToSuccessor>()?;
         let ToSuccessor::Hello(hello) = message else { return Err(out_of_turn(&message, "hello")) };
         if hello.version != VERSION {
@@ -87,7 +96,7 @@ impl<'a> Arrival<'a> {
         let session = SessionId::new(hello.session).ok_or(HandOverError::NoId)?;
         let permit = PermitFile::from_descriptor(record, vm, successor)?;
         let console = ConsoleLink::new(console).map_err(VmError::from)?;
-        let paused = Paused::around(&host, hello.config, cpuid, Arc::new(ram))?;
+        let paused = Paused::around(&host, hello.config, cpuid, Arc::new(ram), dirty_log)?;
         let key = DigestKey::new(hello.digest_key);
         let copies = hello.form == Form::Copying;
         let applier = copies.then(|| Applier::new(Arc::clone(paused.ram()), &key));

@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
+use super::ring::{CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP, RingEntries};
+
 /// The KVM API version that has not changed since Linux 2.6.22.
 const API_VERSION: i32 = 12;
 
@@ -41,6 +43,21 @@ pub enum HostError {
         "this kernel's KVM lacks {0}, which a machine needs; Linux 5.7 or newer with KVM for x86-64 has it"
     )]
     MissingCapability(&'static str),
+    /// No dirty ring, or none that names every page
+    #[error(
+        "this kernel's KVM has no dirty ring for x86-64 (KVM_CAP_DIRTY_LOG_RING_ACQ_REL, Linux 6.1 or newer); use --dirty-log bitmap"
+    )]
+    NoDirtyRing,
+    /// A ring of more entries than this KVM takes
+    #[error(
+        "this kernel's KVM takes at most {most} entries in a dirty ring, not {asked}; give fewer with --dirty-log ring:N"
+    )]
+    DirtyRingTooLarge {
+        /// Entries asked for.
+        asked: u32,
+        /// The most there can be.
+        most: u32,
+    },
     /// A VM could not be created
     #[error("KVM_CREATE_VM failed: {0}")]
     CreateVm(#[source] kvm_ioctls::Error),
@@ -97,6 +114,29 @@ impl Host {
     #[must_use]
     pub fn max_vcpus(&self) -> usize {
         self.kvm.get_max_vcpus()
+    }
+
+    /// Whether a VM may have dirty rings of this size here.
+    ///
+    /// # Errors
+    /// When KVM has none, or none so large. Also where it says that it writes guest memory outside of vCPUs
+    /// (`KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP`; today arm64 alone does): such pages are in no ring.
+    pub(crate) fn check_dirty_ring(&self, entries: RingEntries) -> Result<(), HostError> {
+        #[cfg(feature = "fault-injection")]
+        if crate::fault::lacks_dirty_ring() {
+            return Err(HostError::NoDirtyRing);
+        }
+        let most_bytes = self.kvm.check_extension_raw(CAP_DIRTY_LOG_RING_ACQ_REL.into());
+        let writes_elsewhere = self.kvm.check_extension_raw(CAP_DIRTY_LOG_RING_WITH_BITMAP.into());
+        if most_bytes <= 0 || writes_elsewhere > 0 {
+            return Err(HostError::NoDirtyRing);
+        }
+        let most_bytes = most_bytes.unsigned_abs();
+        if entries.bytes() > most_bytes {
+            let most = RingEntries::of_bytes(most_bytes);
+            return Err(HostError::DirtyRingTooLarge { asked: entries.get(), most });
+        }
+        Ok(())
     }
 
     /// Whether a guest may be offered the LAPIC's TSC-deadline mode

@@ -4,6 +4,7 @@ mod extents;
 mod layout;
 mod ram;
 mod userfault;
+mod written;
 
 pub(crate) use extents::Extents;
 pub(crate) use layout::MAX_HOLE_START;

@@ -6,13 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use dwcp::page::{Gfn, PAGE_SIZE, PageRun};
 use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
-use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 };
 
 use super::extents::Extent;
 use super::layout::{MemoryLayout, Region};
+use super::written::WrittenPages;
 
 /// What can go wrong with guest RAM.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ pub enum RamError {
     File(#[from] io::Error),
 }
 
-type Mapping = GuestMemoryMmap<AtomicBitmap>;
+type Mapping = GuestMemoryMmap<WrittenPages>;
 
 /// The RAM of one guest.
 ///
@@ -205,11 +205,21 @@ impl GuestRam {
             .map_err(|_| RamError::OutOfRange { address, length: from.len() as u64 })
     }
 
-    /// Takes the marks of our own writes in one region: one bit a page, cleared as they are read.
-    /// Only `DirtyLog::harvest` calls this.
-    pub(crate) fn take_written(&self, region: &Region) -> Vec<u64> {
-        let mapped = self.mapping.find_region(GuestAddress(region.start));
-        mapped.map_or_else(Vec::new, |mapped| mapped.get_mmap().bitmap().get_and_reset())
+    /// Takes the marks of our own writes in one region: gives `keep` words of 64 pages that have some,
+    /// with the first page's frame, and clears them. Only `DirtyLog::harvest` calls this.
+    ///
+    /// # Errors
+    /// What `keep` says; what it did not take is marked still.
+    pub(crate) fn take_written<E>(
+        &self,
+        region: &Region,
+        mut keep: impl FnMut(Gfn, u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(mapped) = self.mapping.find_region(GuestAddress(region.start)) else {
+            return Ok(());
+        };
+        let first = region.first_frame();
+        mapped.get_mmap().bitmap().take(|page, marks| keep(Gfn(first + page), marks))
     }
 
     /// From this page on to the end of its region: the pages that are alike, a hole of the memory file

@@ -267,7 +267,7 @@ impl MachineProcess {
         let mut permit = PermitFile::from_descriptor(record, vm, runner)?;
         permit.check_held()?;
         let host = Host::open().map_err(VmError::from)?;
-        let mut paused = Paused::new(&host, order.config)?;
+        let mut paused = Paused::with_dirty_log(&host, order.config, order.dirty_log)?;
         let kernel = read_image(kernel)?;
         let initrd = initrd.map(read_image).transpose()?;
         let tsc_khz = paused.parts().tsc_khz.to_string();
@@ -293,7 +293,7 @@ impl MachineProcess {
     ) -> Result<(), OrderError> {
         let socket = descriptors.pop().ok_or(OrderError::Descriptors(0))?;
         let successor = Nonce::new(order.successor).ok_or(OrderError::NoId)?;
-        let arrived = handover::receive(&Channel::from(socket), successor)?;
+        let arrived = handover::receive(&Channel::from(socket), successor, order.dirty_log)?;
         self.watch_guest(&arrived.resident, arrived.running.parts());
         self.resident = Some(arrived.resident);
         self.guest = Guest::Running(arrived.running);
@@ -328,7 +328,8 @@ impl MachineProcess {
         permit.check_held()?;
         let chain = open_chain(descriptors, &order.names, order.key)?;
         let (bytes, pages) = (chain.bytes(), chain.pages());
-        let Restored { paused, digest_key, loader } = snapshot::restore(chain, order.is_lazy)?;
+        let Restored { paused, digest_key, loader } =
+            snapshot::restore(chain, order.is_lazy, order.dirty_log)?;
         if let Some(loader) = &loader {
             self.loading_failed = watch(&mut self.events, loader.failed().as_raw_fd()).1;
         }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::dirty::DirtyLogKind;
 use crate::handover::{Form, HandOverReport, Limits};
 use crate::snapshot::{RestoreReport, SnapshotReport};
 use crate::vcpu::GuestEnd;
@@ -22,6 +23,8 @@ pub struct BootOrder {
     pub runner: [u8; 16],
     /// The VM's secret for page digests.
     pub digest_key: [u8; 32],
+    /// The dirty log that KVM is to keep in this process.
+    pub dirty_log: DirtyLogKind,
 }
 
 /// Become the machine of a snapshot. Descriptors: record, console, then the snapshot's files, the oldest first.
@@ -37,6 +40,8 @@ pub struct RestoreOrder {
     pub key: Option<[u8; 32]>,
     /// Whether pages are fetched as they are touched.
     pub is_lazy: bool,
+    /// How written pages are logged here.
+    pub dirty_log: DirtyLogKind,
 }
 
 /// Take a snapshot. Descriptors: the file to write, empty; then those of the snapshot on which it builds, the oldest
@@ -58,6 +63,8 @@ pub struct SnapshotOrder {
 pub struct ReceiveOrder {
     /// The nonce under which the record shall name this process.
     pub successor: [u8; 16],
+    /// The dirty log that KVM is to keep in this process, whatever it was in the predecessor.
+    pub dirty_log: DirtyLogKind,
 }
 
 /// Hand the guest over. Descriptor: the socket to the successor.

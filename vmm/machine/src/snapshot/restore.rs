@@ -12,6 +12,7 @@ use super::chain::Chain;
 use super::description::Description;
 use super::lazy::Loader;
 use crate::clock::{boot_id, realtime_ns};
+use crate::dirty::DirtyLogKind;
 use crate::fault::{Step, reached};
 use crate::kvm::Host;
 use crate::memory::GuestRam;
@@ -44,7 +45,11 @@ pub(crate) struct Restored {
 ///
 /// # Errors
 /// Says what of the snapshot is damaged, or what this host lacks.
-pub(crate) fn restore(chain: Chain, lazily: bool) -> Result<Restored, SnapshotError> {
+pub(crate) fn restore(
+    chain: Chain,
+    lazily: bool,
+    dirty_log: DirtyLogKind,
+) -> Result<Restored, SnapshotError> {
     reached(Step::RestoreStart);
     let Description { config, cpuid, sections, digest_key, .. } = chain.description().clone();
     MachineState::check_sections(&sections).map_err(VmError::from)?;
@@ -61,7 +66,7 @@ pub(crate) fn restore(chain: Chain, lazily: bool) -> Result<Restored, SnapshotEr
         None
     };
     reached(Step::RestoreMemory);
-    let mut paused = Paused::around(&host, config, cpuid, ram)?;
+    let mut paused = Paused::around(&host, config, cpuid, ram, dirty_log)?;
     let time = TimeBase::Later {
         elapsed: Duration::from_nanos(realtime_ns().saturating_sub(moment.realtime_ns)),
         is_same_boot: is_same_boot(moment.boot_id),

@@ -15,7 +15,7 @@ use super::chain::Chain;
 use super::description::{Description, SavedMoment};
 use super::{SnapshotError, SnapshotReport};
 use crate::clock::{boot_id, monotonic_ns, realtime_ns};
-use crate::dirty::{DirtyLog, KvmBitmapLog};
+use crate::dirty::DirtyLog;
 use crate::fault::{Step, reached};
 use crate::memory::{Extents, GuestRam};
 use crate::state::MachineState;
@@ -86,7 +86,7 @@ impl Taking {
             let parts = running.parts();
             let mut saver = self.begin(parts.config, parts.cpuid.saved(), &ram)?;
             let mut log = running.start_dirty_log()?;
-            saver.put_while_running(&mut log)?;
+            saver.put_while_running(log.as_mut())?;
             reached(Step::SnapshotCopied);
             Ok((saver, log))
         };
@@ -100,7 +100,7 @@ impl Taking {
             return (Subject::Paused(paused), Err(SnapshotError::GuestEnded));
         }
         reached(Step::SnapshotPaused);
-        let moment = saver.last_pages(&paused, &mut log);
+        let moment = saver.last_pages(&paused, log.as_mut());
         reached(Step::SnapshotSaved);
         let running = paused.resume();
         saver.report.paused_ns = monotonic_ns() - paused_ns;
@@ -200,7 +200,7 @@ impl Saver {
     const STEP: LadderStep = Ladder::STEPS[2];
 
     /// Rounds while the guest runs, until few enough pages are owed.
-    fn put_while_running(&mut self, log: &mut KvmBitmapLog) -> Result<(), SnapshotError> {
+    fn put_while_running(&mut self, log: &mut dyn DirtyLog) -> Result<(), SnapshotError> {
         while self.report.rounds < ROUNDS {
             log.harvest(&mut self.ledger)?;
             if self.report.rounds > 0 && self.ledger.owed() <= PAGES_AT_PAUSE {
@@ -216,7 +216,7 @@ impl Saver {
     fn last_pages(
         &mut self,
         paused: &Paused,
-        log: &mut KvmBitmapLog,
+        log: &mut dyn DirtyLog,
     ) -> Result<SavedMoment, SnapshotError> {
         // Before the harvest: saving makes KVM write to memory.
         let moment = self.save(paused)?;

@@ -112,6 +112,7 @@ impl Supervised {
             names: chain.iter().map(SnapshotPath::name).collect(),
             key: key.map(|key| *key.secret_bytes()),
             is_lazy,
+            dirty_log: executable.dirty_log,
         });
         let mut descriptors: Vec<&dyn AsFd> = vec![&held, &theirs];
         descriptors.extend(chain.iter().map(|archive| &archive.file as &dyn AsFd));

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+use kvm_bindings::KVM_EXIT_DIRTY_RING_FULL;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Error as SignalError, Killable, SIGRTMIN, block_signal, clear_signal};
 
 use super::exit::{GuestExit, VcpuError, internal_error};
 use crate::devices::{Bus, BusRequest};
+use crate::dirty::DirtyRings;
 use crate::kvm::set_signal_mask;
 use crate::memory::GuestRam;
 
@@ -32,6 +34,8 @@ pub(crate) struct Vcpu {
     bus: Arc<Bus>,
     /// What KVM runs it on: as long as there is a vCPU, its memory stays mapped.
     _ram: Arc<GuestRam>,
+    /// Where its VM has dirty rings: its own may become full.
+    rings: Option<Arc<DirtyRings>>,
 }
 
 /// Why `Vcpu::run` gave the vCPU back.
@@ -49,10 +53,17 @@ impl Vcpu {
         id: u8,
         bus: Arc<Bus>,
         ram: Arc<GuestRam>,
+        rings: Option<Arc<DirtyRings>>,
     ) -> Result<Self, VcpuError> {
         let kick_bit = 1_u64 << (kick_signal() - 1);
         set_signal_mask(&fd, !kick_bit).map_err(VcpuError::ioctl("KVM_SET_SIGNAL_MASK"))?;
-        Ok(Self { fd, id, bus, _ram: ram })
+        Ok(Self { fd, id, bus, _ram: ram, rings })
+    }
+
+    /// Makes room in this vCPU's dirty ring.
+    fn make_room(&self) -> Result<(), String> {
+        let rings = self.rings.as_ref().ok_or("this machine has none")?;
+        rings.make_room(self.id).map_err(|error| error.to_string())
     }
 
     /// Runs until a kick with `pause` set, or until the guest ends.
@@ -81,6 +92,13 @@ impl Vcpu {
                 }
                 Ok(VcpuExit::FailEntry(reason, _)) => {
                     return Stop::Exit(GuestExit::EntryRefused { vcpu, reason });
+                }
+                Ok(VcpuExit::Unsupported(KVM_EXIT_DIRTY_RING_FULL)) => {
+                    // A kick meanwhile stays pending, and ends the next KVM_RUN.
+                    if let Err(why) = self.make_room() {
+                        let what = format!("its dirty ring is full, and stays so: {why}");
+                        return Stop::Exit(GuestExit::Unexpected { vcpu, what });
+                    }
                 }
                 Ok(other) => {
                     let what = format!("unexpected exit {other:?}");

@@ -10,7 +10,7 @@ use super::saved::VmStateV1;
 use crate::boot::{BootError, BootSource};
 use crate::cpu::CpuidTemplate;
 use crate::devices::{Console, Event, GenerationId};
-use crate::dirty::KvmBitmapLog;
+use crate::dirty::{DirtyLog, DirtyLogKind};
 use crate::kvm::Host;
 use crate::memory::GuestRam;
 use crate::state::MachineState;
@@ -39,15 +39,27 @@ pub struct Running {
 }
 
 impl Paused {
-    /// A machine as after power-on, with nothing in its memory.
+    /// A machine as after power-on, with nothing in its memory, and KVM's dirty bitmap.
     ///
     /// # Errors
     /// When the host does not offer the CPU model or has too little memory, or KVM refuses a part.
     pub fn new(host: &Host, config: MachineConfig) -> Result<Self, VmError> {
+        Self::with_dirty_log(host, config, DirtyLogKind::default())
+    }
+
+    /// The same with a choice of its dirty log.
+    ///
+    /// # Errors
+    /// As with `new`, and when the host's KVM has no such log.
+    pub fn with_dirty_log(
+        host: &Host,
+        config: MachineConfig,
+        dirty_log: DirtyLogKind,
+    ) -> Result<Self, VmError> {
         let cpuid = CpuidTemplate::new(host, config.cpu, config.cpus.get())?;
         check_address_bits(config, &cpuid)?;
         let ram = Arc::new(GuestRam::new(config.memory)?);
-        Self::around(host, config, cpuid, ram)
+        Self::around(host, config, cpuid, ram, dirty_log)
     }
 
     /// The same, with a CPUID and around memory that exist already.
@@ -56,8 +68,9 @@ impl Paused {
         config: MachineConfig,
         cpuid: CpuidTemplate,
         ram: Arc<GuestRam>,
+        dirty_log: DirtyLogKind,
     ) -> Result<Self, VmError> {
-        let (parts, vcpus) = VmParts::create(host, config, ram, cpuid)?;
+        let (parts, vcpus) = VmParts::create(host, config, ram, cpuid, dirty_log)?;
         Ok(Self { parts, vcpus, exit: None })
     }
 
@@ -171,7 +184,7 @@ impl Paused {
     ///
     /// # Errors
     /// When KVM refuses.
-    pub fn start_dirty_log(&self) -> Result<KvmBitmapLog, VmError> {
+    pub fn start_dirty_log(&self) -> Result<Box<dyn DirtyLog + Send>, VmError> {
         self.parts.start_dirty_log()
     }
 }
@@ -207,7 +220,7 @@ impl Running {
     ///
     /// # Errors
     /// When KVM refuses.
-    pub fn start_dirty_log(&self) -> Result<KvmBitmapLog, VmError> {
+    pub fn start_dirty_log(&self) -> Result<Box<dyn DirtyLog + Send>, VmError> {
         self.parts.start_dirty_log()
     }
 
@@ -275,3 +288,7 @@ accessors!(Paused, Running);
 #[cfg(test)]
 #[path = "machine_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "dirty_log_tests.rs"]
+mod dirty_log_tests;

@@ -9,7 +9,7 @@ mod view;
 use std::time::{Duration, Instant};
 
 use firmware::oracle::report::Rounds;
-use machine::{Form, Host, Limits, Supervised};
+use machine::{Form, Limits, Supervised};
 
 use crate::Failure;
 use crate::cli::{DemoOptions, Shape};
@@ -33,12 +33,13 @@ pub(crate) fn demo(options: &DemoOptions, log: &LogOptions) -> Result<(), Failur
         cpu: options.cpu,
         memory: options.memory,
         hole_start: options.hole_start,
+        dirty_log: options.dirty_log,
     };
     if let Some(guest) = &options.own_guest {
         return own_guest::demo(options, guest, shape, log);
     }
     let config = crate::run::config(shape)?;
-    drop(Host::open()?);
+    crate::run::check_host(shape)?;
     let view = View::new(options.plain);
     view.title(shape, config.memory.regions().count());
 
@@ -47,19 +48,18 @@ pub(crate) fn demo(options: &DemoOptions, log: &LogOptions) -> Result<(), Failur
         format!("pattern=random rate={} working_set={} report=100", options.rate, working_set.0);
     let images = crate::run::oracle_images(options.cpus, &words)?;
     let started = Instant::now();
-    let (mut machine, console) = crate::run::boot(config, &images, log)?;
+    let (mut machine, console) = crate::run::boot(config, shape.dirty_log, &images, log)?;
     let mut guest = GuestLines::new(console)?;
     let ready = guest.wait_for(GUEST_PATIENCE, Line::ready)?;
     view.ready(&ready, started.elapsed());
     view.rate(&watch(&mut guest, WARM_UP)?);
 
-    hand_over(&mut machine, options.times, &view, log, || gap_seen_by_guest(&mut guest).map(Some))?;
+    hand_over(&mut machine, options, &view, log, || gap_seen_by_guest(&mut guest).map(Some))?;
 
-    let machine =
-        Snapshots::new(options.snapshots, &view, log)?.round_trips(machine, |_, console| {
-            guest = GuestLines::new(console)?;
-            watch(&mut guest, WARM_UP).map(drop)
-        })?;
+    let machine = Snapshots::new(options, &view, log)?.round_trips(machine, |_, console| {
+        guest = GuestLines::new(console)?;
+        watch(&mut guest, WARM_UP).map(drop)
+    })?;
 
     guest.say(b"v")?;
     let verdict = guest.wait_for(GUEST_PATIENCE, Line::verdict)?;
@@ -76,12 +76,13 @@ pub(crate) fn demo(options: &DemoOptions, log: &LogOptions) -> Result<(), Failur
 /// guest saw of it, if that can be known.
 fn hand_over(
     machine: &mut Supervised,
-    times: u32,
+    options: &DemoOptions,
     view: &View,
     log: &LogOptions,
     mut after: impl FnMut() -> Result<Option<Duration>, Failure>,
 ) -> Result<(), Failure> {
-    crate::run::with_executable(log, |executable| {
+    let times = options.times;
+    crate::run::with_executable(options.dirty_log, log, |executable| {
         for form in [Form::Shared, Form::Copying] {
             for nth in 1..=times {
                 let report = machine.hand_over(executable, form, Limits::default())?;

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use machine::{GuestEnd, Host, Supervised};
+use machine::{GuestEnd, Supervised};
 
 use super::view::View;
 use crate::Failure;
@@ -26,9 +26,9 @@ pub(super) fn demo(
 ) -> Result<(), Failure> {
     let images = crate::run::images(&guest.kernel, guest.initrd.as_deref(), &guest.cmdline)?;
     let config = crate::run::config(shape)?;
-    drop(Host::open()?);
+    crate::run::check_host(shape)?;
     let view = View::new(options.plain);
-    let (mut machine, console) = crate::run::boot(config, &images, log)?;
+    let (mut machine, console) = crate::run::boot(config, shape.dirty_log, &images, log)?;
     let said = Said::on(console, &guest.after)?;
     if let Err(silence) = said.wait(&guest.after) {
         // If it has ended, how it did says more.
@@ -38,11 +38,11 @@ pub(super) fn demo(
         });
     }
 
-    super::hand_over(&mut machine, options.times, &view, log, || {
+    super::hand_over(&mut machine, options, &view, log, || {
         std::thread::sleep(guest.pause());
         Ok(None)
     })?;
-    let snapshots = super::snapshots::Snapshots::new(options.snapshots, &view, log)?;
+    let snapshots = super::snapshots::Snapshots::new(options, &view, log)?;
     let machine = snapshots.round_trips(machine, |machine, console| {
         drop(Said::on(console, "")?);
         std::thread::sleep(guest.pause());

@@ -3,11 +3,12 @@
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use machine::{RestoreOptions, SnapshotOptions, Supervised};
+use machine::{DirtyLogKind, RestoreOptions, SnapshotOptions, Supervised};
 use tempfile::TempDir;
 
 use super::view::View;
 use crate::Failure;
+use crate::cli::DemoOptions;
 use crate::log::LogOptions;
 use crate::run::with_executable;
 
@@ -17,13 +18,18 @@ pub(super) struct Snapshots<'a> {
     view: &'a View,
     log: &'a LogOptions,
     times: u32,
+    dirty_log: DirtyLogKind,
 }
 
 impl<'a> Snapshots<'a> {
-    pub(super) fn new(times: u32, view: &'a View, log: &'a LogOptions) -> Result<Self, Failure> {
+    pub(super) fn new(
+        options: &DemoOptions,
+        view: &'a View,
+        log: &'a LogOptions,
+    ) -> Result<Self, Failure> {
         let folder =
             TempDir::with_prefix("novacron-").map_err(Failure::other("a folder for snapshots"))?;
-        Ok(Self { folder, view, log, times })
+        Ok(Self { folder, view, log, times: options.snapshots, dirty_log: options.dirty_log })
     }
 
     /// Saves the machine whole, kills it and restores it eagerly; then saves what differs, kills it and restores it
@@ -42,9 +48,10 @@ impl<'a> Snapshots<'a> {
                 // As by `kill -9`.
                 drop(machine);
                 let options = RestoreOptions { key: None, is_lazy: base.is_some() };
-                let (restored, console, report) = with_executable(self.log, |executable| {
-                    Ok(Supervised::restore(executable, self.folder.path(), path, options)?)
-                })?;
+                let (restored, console, report) =
+                    with_executable(self.dirty_log, self.log, |executable| {
+                        Ok(Supervised::restore(executable, self.folder.path(), path, options)?)
+                    })?;
                 self.view.restore(&report, nth, self.times, restored.process().id());
                 after(&restored, console)?;
                 machine = restored;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use firmware::oracle::report::{Report, Rounds, Verdict, WrongPage};
 use machine::{
-    CpuCount, CpuModel, Executable, Form, HandOverReport, Host, Images, Limits, MachineConfig,
-    MemoryLayout, RestoreOptions, SuperviseError, Supervised,
+    CpuCount, CpuModel, DirtyLogKind, Executable, Form, HandOverReport, Host, Images, Limits,
+    MachineConfig, MemoryLayout, RestoreOptions, SuperviseError, Supervised,
 };
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -23,16 +23,26 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Faulty {
     faults: String,
     folder: PathBuf,
+    dirty_log: DirtyLogKind,
 }
 
 impl Faulty {
     pub(crate) fn new(faults: impl Into<String>) -> Self {
-        Self { faults: faults.into(), folder: std::env::temp_dir() }
+        Self {
+            faults: faults.into(),
+            folder: std::env::temp_dir(),
+            dirty_log: DirtyLogKind::Bitmap,
+        }
     }
 
     /// Without faults, and with a folder that nobody else writes to.
     pub(crate) fn sound_in(folder: &Path) -> Self {
-        Self { faults: String::new(), folder: folder.to_owned() }
+        Self { folder: folder.to_owned(), ..Self::new("") }
+    }
+
+    /// The same with another dirty log.
+    pub(crate) fn logging(self, dirty_log: DirtyLogKind) -> Self {
+        Self { dirty_log, ..self }
     }
 
     /// Runs `with` on the executable.
@@ -40,7 +50,7 @@ impl Faulty {
         let folder = self.folder.to_string_lossy();
         let environment = [("NOVACRON_FAULT", self.faults.as_str()), ("TMPDIR", &folder)];
         let path = Path::new(env!("CARGO_BIN_EXE_novacron"));
-        with(Executable { path, environment: &environment })
+        with(Executable { path, environment: &environment, dirty_log: self.dirty_log })
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod census;
 mod cpu;
+mod dirty_ring;
 mod errors;
 mod guests;
 mod handover;
