@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use qemu_tests::{Case, CommandRun, Ending, HostImage, HostReport, kernel, novacron};
+use qemu_tests::{Case, CommandRun, Ending, HostImage, HostReport, guest_kernel, novacron};
 
 use crate::support::{GuestReport, case, guest_initramfs, host, long_case, run_guests};
 
@@ -107,7 +107,7 @@ fn run(case: &Case, guests: &[Guest], limit: Duration) -> HostReport {
 
 /// A host with our executable, and all that guests boot from.
 pub(crate) fn host_of_guests() -> HostImage {
-    let kernel = kernel().unwrap();
+    let kernel = guest_kernel().unwrap();
     host()
         .program("/bin/novacron", &novacron().unwrap())
         .unwrap()
