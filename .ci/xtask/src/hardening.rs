@@ -73,7 +73,8 @@ struct Judged {
 
 /// Runs the checker.
 fn ask(program: &OsStr, config: &Path, log: &mut Log) -> Result<Judged, Red> {
-    let checker = || process::in_folder(program, Path::new("/"));
+    // Where the caller is: the name may be a path from there.
+    let checker = || process::in_folder(program, Path::new("."));
     let version = log.ask(checker().arg("--version"))?;
     if version.split_whitespace().next_back() != Some(VERSION) {
         let (wanted, found) = (format!("kernel-hardening-checker {VERSION}"), version.trim());
