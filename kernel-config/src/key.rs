@@ -35,9 +35,9 @@ pub struct KernelFiles {
 }
 
 impl KernelFiles {
-    /// The compressed kernel with its real-mode and EFI entry.
+    /// The compressed kernel with its real-mode entry.
     pub const BZIMAGE: &str = "bzImage";
-    /// The ELF kernel with its PVH note, without symbols.
+    /// The ELF kernel without symbols; a guest's has a PVH note.
     pub const VMLINUX: &str = "vmlinux";
     /// The symbols that were taken from it.
     pub const SYSTEM_MAP: &str = "System.map";

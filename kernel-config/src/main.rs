@@ -1,13 +1,13 @@
-//! `cargo run --package kernel-config -- build` prints the folder that holds the built kernel.
+//! `cargo run --package kernel-config -- build guest` prints the folder that holds the guests' kernel.
 
 use std::error::Error;
 use std::process::ExitCode;
 
 use build_cache::Cache;
 use clap::{Parser, Subcommand};
-use kernel_config::{FRAGMENTS, Fragment, KERNELS, Options, Recipe, Source};
+use kernel_config::{BuildError, KERNELS, Kernel, Recipe, Source, make_all};
 
-/// Builds the kernel of hosts and test guests from the fragments in this folder.
+/// Builds the kernels of hosts and of the tests' guests from the fragments in this folder.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -16,12 +16,28 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Build the kernel, unless it is cached, and print its folder.
-    Build,
-    /// Print the folder of the cached kernel; exit with 1 if there is none.
-    Cached,
-    /// Print the merged options.
-    Options,
+    /// Build kernels, unless they are cached, and print the folder of each.
+    Build {
+        /// Which.
+        #[arg(required = true)]
+        kernels: Vec<Kernel>,
+    },
+    /// Print the folders of cached kernels; exit with 1 if one is missing.
+    Cached {
+        /// Which.
+        #[arg(required = true)]
+        kernels: Vec<Kernel>,
+    },
+    /// Print the file with a kernel's finished configuration, which is made without building it.
+    Configuration {
+        /// Of which.
+        kernel: Kernel,
+    },
+    /// Print a kernel's merged options.
+    Options {
+        /// Of which.
+        kernel: Kernel,
+    },
 }
 
 fn main() -> ExitCode {
@@ -40,25 +56,34 @@ fn main() -> ExitCode {
 }
 
 fn run(verb: &Verb) -> Result<ExitCode, Box<dyn Error>> {
-    let fragments = FRAGMENTS
-        .iter()
-        .map(|(name, text)| Fragment::parse(name, text))
-        .collect::<Result<Vec<_>, _>>()?;
-    let options = Options::merge(&fragments)?;
-    if let Verb::Options = verb {
-        print!("{}", options.text());
-        return Ok(ExitCode::SUCCESS);
+    match verb {
+        Verb::Build { kernels } => {
+            for kernel in make_all(&recipes(kernels)?, &Cache::open(KERNELS)?)? {
+                println!("{}", kernel.folder.display());
+            }
+        }
+        Verb::Cached { kernels } => {
+            let cache = Cache::open(KERNELS)?;
+            for recipe in recipes(kernels)? {
+                let Some(kernel) = recipe.find(&cache) else {
+                    eprintln!("kernel-config: {} is not built", recipe.key().as_str());
+                    return Ok(ExitCode::FAILURE);
+                };
+                println!("{}", kernel.folder.display());
+            }
+        }
+        Verb::Configuration { kernel } => {
+            let recipe = Recipe::new(*kernel, Source::find()?)?;
+            println!("{}", recipe.configuration(&Cache::open(KERNELS)?)?.display());
+        }
+        Verb::Options { kernel } => print!("{}", kernel.options()?.text()),
     }
-    let recipe = Recipe::new(Source::find()?, options)?;
-    let cache = Cache::open(KERNELS)?;
-    let kernel = match verb {
-        Verb::Build => Some(recipe.make(&cache)?),
-        _ => recipe.find(&cache),
-    };
-    let Some(kernel) = kernel else {
-        eprintln!("kernel-config: {} is not built", recipe.key().as_str());
-        return Ok(ExitCode::FAILURE);
-    };
-    println!("{}", kernel.folder.display());
     Ok(ExitCode::SUCCESS)
+}
+
+fn recipes(kernels: &[Kernel]) -> Result<Vec<Recipe>, Box<dyn Error>> {
+    let source = Source::find()?;
+    let recipes: Result<_, BuildError> =
+        kernels.iter().map(|kernel| Recipe::new(*kernel, source.clone())).collect();
+    Ok(recipes?)
 }

@@ -1,4 +1,4 @@
-//! What the machines run: our kernel and our executable, found or built.
+//! What the machines run: our kernels and our executable, found or built.
 
 use std::env;
 use std::io;
@@ -8,17 +8,19 @@ use std::sync::{Mutex, PoisonError};
 
 use thiserror::Error;
 
-/// Names the folder of a built kernel; without it the kernel is built, or found in the cache.
-const KERNEL_VARIABLE: &str = "NOVACRON_KERNEL";
+/// Names the folder of a built kernel for hosts; without it the kernel is built, or found in the cache.
+const HOST_KERNEL_VARIABLE: &str = "NOVACRON_HOST_KERNEL";
+/// The same for Linux guests.
+const GUEST_KERNEL_VARIABLE: &str = "NOVACRON_GUEST_KERNEL";
 /// Names the executable under test; without it the executable is built.
 const NOVACRON_VARIABLE: &str = "NOVACRON_EXE";
 
-/// The kernel, in both its forms.
+/// A kernel, in both its forms.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// Compressed, with its real-mode and EFI entry.
+    /// Compressed, with its real-mode entry.
     pub bzimage: PathBuf,
-    /// ELF, with its PVH note.
+    /// ELF; a guest's has a PVH note.
     pub vmlinux: PathBuf,
 }
 
@@ -41,24 +43,36 @@ pub enum ArtifactError {
     Build(String),
 }
 
-/// The kernel of hosts and guests. Building it takes minutes, once a machine.
+/// The kernel of hosts. Building it takes minutes, once a machine.
 ///
 /// # Errors
-/// It cannot be built, or `NOVACRON_KERNEL` names a folder without one.
-pub fn kernel() -> Result<Kernel, ArtifactError> {
+/// It cannot be built, or `NOVACRON_HOST_KERNEL` names a folder without one.
+pub fn host_kernel() -> Result<Kernel, ArtifactError> {
     // Tests run on several threads; the first asks, the others wait and are told.
     static KERNEL: Mutex<Option<Kernel>> = Mutex::new(None);
-    memoized(&KERNEL, || {
-        let folder = match env::var_os(KERNEL_VARIABLE) {
-            Some(folder) => PathBuf::from(folder),
-            None => {
-                let arguments = ["run", "--quiet", "--package", "kernel-config", "--", "build"];
-                PathBuf::from(cargo(&arguments)?.trim_end())
-            }
-        };
-        let file = |name| existing(KERNEL_VARIABLE, folder.join(name));
-        Ok(Kernel { bzimage: file("bzImage")?, vmlinux: file("vmlinux")? })
-    })
+    memoized(&KERNEL, || kernel(HOST_KERNEL_VARIABLE, "test-host"))
+}
+
+/// The kernel of Linux guests. Building it takes minutes, once a machine.
+///
+/// # Errors
+/// It cannot be built, or `NOVACRON_GUEST_KERNEL` names a folder without one.
+pub fn guest_kernel() -> Result<Kernel, ArtifactError> {
+    static KERNEL: Mutex<Option<Kernel>> = Mutex::new(None);
+    memoized(&KERNEL, || kernel(GUEST_KERNEL_VARIABLE, "guest"))
+}
+
+/// The kernel that the variable names, or else the one that `kernel-config` has under this name.
+fn kernel(variable: &'static str, name: &str) -> Result<Kernel, ArtifactError> {
+    let folder = match env::var_os(variable) {
+        Some(folder) => PathBuf::from(folder),
+        None => {
+            let build = ["run", "--quiet", "--package", "kernel-config", "--", "build", name];
+            PathBuf::from(cargo(&build)?.trim_end())
+        }
+    };
+    let file = |name| existing(variable, folder.join(name));
+    Ok(Kernel { bzimage: file("bzImage")?, vmlinux: file("vmlinux")? })
 }
 
 /// The executable under test.

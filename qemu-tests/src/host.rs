@@ -8,7 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::accelerator::Accelerator;
-use crate::artifacts::{ArtifactError, kernel};
+use crate::artifacts::{ArtifactError, host_kernel};
 use crate::case::Case;
 use crate::initramfs::Initramfs;
 use crate::machine::{MachineError, MachineSpec, QemuMachine};
@@ -191,7 +191,7 @@ impl HostImage {
         let script = self.script.to_bytes().map_err(HostError::Image)?;
         self.initramfs.add(SCRIPT, 0o444, &script).map_err(HostError::Image)?;
         let spec = MachineSpec {
-            kernel: kernel()?.bzimage,
+            kernel: host_kernel()?.bzimage,
             initramfs: self.initramfs.finish().map_err(HostError::Image)?,
             // A panic resets at once, which ends the machine and the test's wait with it.
             cmdline: "console=ttyS0 panic=-1".to_owned(),

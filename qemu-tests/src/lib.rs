@@ -1,4 +1,4 @@
-//! Machines inside QEMU's emulation that run our kernel, for tests that need a real one.
+//! Machines inside QEMU's emulation that run our kernels, for tests that need a real one.
 //!
 //! ```text
 //! the test ── Case ──► HostImage: initramfs { /init = test-init, a script, files }
@@ -28,7 +28,7 @@ mod machine;
 pub mod script;
 
 pub use accelerator::Accelerator;
-pub use artifacts::{ArtifactError, Kernel, kernel, novacron};
+pub use artifacts::{ArtifactError, Kernel, guest_kernel, host_kernel, novacron};
 pub use case::Case;
 pub use channel::{Channel, ChannelError};
 pub use host::{CommandRun, Ending, HostError, HostImage, HostReport, RunningHost};

@@ -1,8 +1,8 @@
-//! Our kernel, as a host and as a guest of QEMU.
+//! Our kernels, as a host and as a guest of QEMU.
 
 use std::time::Duration;
 
-use qemu_tests::{Accelerator, Ending, MachineSpec, QemuMachine, kernel};
+use qemu_tests::{Accelerator, Ending, MachineSpec, QemuMachine, guest_kernel};
 
 use crate::support::{GuestReport, case, guest_initramfs, host};
 
@@ -25,7 +25,7 @@ fn the_elf_kernel_boots_through_its_pvh_note_as_a_guest_of_qemu() {
         return;
     };
     let spec = MachineSpec {
-        kernel: kernel().unwrap().vmlinux,
+        kernel: guest_kernel().unwrap().vmlinux,
         initramfs: guest_initramfs(),
         cmdline: "console=ttyS0 panic=-1".to_owned(),
         cpus: 2,

@@ -1,4 +1,4 @@
-//! The kernel of hosts and test guests: built once a machine, by the package `kernel-config`.
+//! The kernels of test hosts and guests: built once a machine, by the package `kernel-config`.
 
 use crate::context::{Context, Outcome};
 use crate::log::Log;
@@ -8,20 +8,35 @@ use crate::suite::EVERYTHING;
 
 const BUILDER: &str = "kernel-config";
 
-/// Has the kernel built unless it is cached.
+/// The kernels that tests run, by the builder's names for them.
+const TESTED: [&str; 2] = ["test-host", "guest"];
+
+/// Has the kernels built unless they are cached.
 ///
 /// # Errors
-/// It does not build.
+/// One does not build.
 pub(crate) fn check(context: &Context, log: &mut Log) -> Result<Outcome, Red> {
+    // Whatever keeps the first from answering is told better by the second.
+    if ask(context, log, "cached", &TESTED).is_ok() {
+        return Ok(Outcome::detail("cached"));
+    }
+    ask(context, log, "build", &TESTED)?;
+    context.made("kernels were built");
+    Ok(Outcome::detail("built"))
+}
+
+/// What the builder answers.
+///
+/// # Errors
+/// It does not build, or fails.
+pub(crate) fn ask(
+    context: &Context,
+    log: &mut Log,
+    verb: &str,
+    kernels: &[&str],
+) -> Result<String, Red> {
     let root = &context.tree.root;
     log.run(process::cargo(root, &["build", "--bin", BUILDER]).args(EVERYTHING))?;
     let builder = context.tree.target.join(TRIPLE).join("debug").join(BUILDER);
-    let mut verb = |verb| log.ask(process::in_folder(&builder, root).arg(verb));
-    // Whatever keeps the first from answering is told better by the second.
-    if verb("cached").is_ok() {
-        return Ok(Outcome::detail("cached"));
-    }
-    verb("build")?;
-    context.made("the kernel was built");
-    Ok(Outcome::detail("built"))
+    log.ask(process::in_folder(builder, root).arg(verb).args(kernels))
 }

@@ -10,6 +10,7 @@ mod coverage;
 mod demo;
 mod deny;
 mod fuzz;
+mod hardening;
 mod kernel;
 mod libtest;
 mod log;

@@ -7,7 +7,7 @@ use crate::context::{Context, Outcome, Skip};
 use crate::log::Log;
 use crate::packages::{self, Presence, Purpose};
 use crate::process::{self, Red};
-use crate::{deny, fuzz, kernel, release, rules, suite};
+use crate::{deny, fuzz, hardening, kernel, release, rules, suite};
 
 type Action = fn(&Context, &mut Log) -> Result<Outcome, Red>;
 
@@ -23,7 +23,7 @@ pub(crate) struct Step {
 }
 
 /// What `cargo verify` runs.
-const ORDINARY: [Step; 11] = [
+const ORDINARY: [Step; 12] = [
     step("packages", 10, install_packages),
     step("formatting", 2, |context, log| cargo(context, log, &["fmt", "--all", "--check"])),
     step("clippy", 20, clippy),
@@ -33,7 +33,8 @@ const ORDINARY: [Step; 11] = [
     step("examples", 10, suite::run_examples),
     step("rustdoc", 10, rustdoc),
     step("release", 20, release::check),
-    step("kernel", 40, kernel::check),
+    step("kernel", 60, kernel::check),
+    step("hardening", 10, hardening::check),
     step("qemu", 20, |context, log| suite::QEMU.run(context, log)),
 ];
 
