@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use qemu_tests::{Case, Ending, HostImage, Initramfs, kernel, novacron};
+use qemu_tests::{Case, Ending, HostImage, Initramfs, guest_kernel, novacron};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -43,7 +43,7 @@ fn run(times: u32) -> Result<(), Failure> {
     let mut host = HostImage::new(&test_init)?
         .memory_mib(1536)
         .program("/bin/novacron", &novacron()?)?
-        .file("/guest/vmlinux", &kernel()?.vmlinux)?
+        .file("/guest/vmlinux", &guest_kernel()?.vmlinux)?
         .content("/guest/initrd", &initrd.finish()?)?
         .program(QEMU, Path::new(QEMU))?
         .time_limit(TIME_LIMIT);
