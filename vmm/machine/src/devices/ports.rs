@@ -26,6 +26,8 @@ pub(crate) const EVENTS: u16 = 0x602;
 pub(crate) const PCI_ADDRESS: u16 = 0xcf8;
 /// The four ports through which the addressed register is read and written.
 pub(crate) const PCI_DATA: u16 = 0xcfc;
+/// How many ports address and data are together.
+pub(crate) const PCI_PORTS: u8 = 8;
 /// The reset control register of Intel's chipsets, one byte within the ports of the address (ICH9, 13.7.5).
 pub(crate) const RESET_CONTROL: u16 = 0xcf9;
 /// The bit of the reset control register that resets the processor.
