@@ -98,10 +98,11 @@ pub fn novacron() -> Result<PathBuf, ArtifactError> {
     })
 }
 
-fn memoized<T: Clone>(
+/// What is known, or else what `find` finds, which is then known.
+pub(crate) fn memoized<T: Clone, E>(
     known: &Mutex<Option<T>>,
-    find: impl FnOnce() -> Result<T, ArtifactError>,
-) -> Result<T, ArtifactError> {
+    find: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
     match &*known {
         Some(found) => Ok(found.clone()),
@@ -157,7 +158,8 @@ mod tests {
         let known = Mutex::new(None);
         let fails = || Err(ArtifactError::Build(String::new()));
         assert!(memoized(&known, fails).is_err());
-        assert_eq!(memoized(&known, || Ok(1)).unwrap(), 1);
-        assert_eq!(memoized(&known, || Ok(2)).unwrap(), 1);
+        let finds = |number| move || Ok::<_, ArtifactError>(number);
+        assert_eq!(memoized(&known, finds(1)).unwrap(), 1);
+        assert_eq!(memoized(&known, finds(2)).unwrap(), 1);
     }
 }

@@ -169,7 +169,7 @@ impl HostImage {
         self
     }
 
-    /// How much memory the host has.
+    /// Gives the host so much memory: what lies in its initramfs is in it, unpacked, and what its guests use.
     #[must_use]
     pub fn memory_mib(mut self, memory_mib: u32) -> Self {
         self.memory_mib = memory_mib;

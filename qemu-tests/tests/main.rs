@@ -4,8 +4,11 @@
 
 mod busy_guest;
 mod cpu_models;
+mod debian_guest;
 mod hand_over;
 mod harness;
 mod kernel;
+mod kernel_warnings;
 mod linux_guest;
+mod matrix;
 mod support;

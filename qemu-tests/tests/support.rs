@@ -51,7 +51,7 @@ fn has_triple_fault(report: &HostReport) -> bool {
 /// What a guest's init said, from the lines that a console printed.
 #[derive(Debug)]
 pub(crate) struct GuestReport {
-    /// `kernel=… cpus=… memory_kib=… clocksource=…`
+    /// `kernel=… cpus=… memory_kib=… clocksource=… loader=…`
     facts: String,
     /// The kernel's messages of level warning or worse.
     pub(crate) warnings: Vec<String>,

@@ -19,8 +19,8 @@ const TABLE: [Row; 13] = [
     row("dwcp", &[], &[]),
     row("firmware", &[], &[]),
     row("benches", &["machine", "dwcp", "firmware", "build-cache"], &[]),
-    // Knows the product by its executables and images only; the kernel is not the product.
-    row("qemu-tests", &["kernel-config"], &["kernel-config"]),
+    // Knows the product by its executables and images only; kernels are not the product.
+    row("qemu-tests", &["build-cache", "kernel-config"], &["kernel-config"]),
     row("kernel-config", &["build-cache"], &[]),
     row("build-cache", &[], &[]),
     // Builds and runs the others: it must not wait for any of them.

@@ -11,6 +11,9 @@ use crate::{busy, cpuid, kmsg, platform, system};
 
 const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 
+/// Who loaded the kernel, as the boot protocol numbers it: a kernel that was entered through PVH writes its own number.
+const LOADER: &str = "/proc/sys/kernel/bootloader_type";
+
 /// Waits for the power button before it ends.
 const WAIT: &str = "test-init.wait=power-button";
 /// Works while it waits.
@@ -22,12 +25,14 @@ pub(crate) fn run() -> io::Result<()> {
     system::mount_all()?;
     let cmdline = fs::read_to_string("/proc/cmdline")?;
     let clocksource = fs::read_to_string(CLOCKSOURCE)?;
+    let loader = fs::read_to_string(LOADER)?;
     let mut console = io::stdout();
     writeln!(
         console,
-        "guest: init reached {} clocksource={}",
+        "guest: init reached {} clocksource={} loader={}",
         system::facts(),
-        clocksource.trim_end()
+        clocksource.trim_end(),
+        loader.trim_end()
     )?;
     for line in platform::lines()? {
         writeln!(console, "guest: {line}")?;

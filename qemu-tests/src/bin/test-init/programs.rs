@@ -1,8 +1,8 @@
 //! The programs that a script can run: there is no shell and no coreutils in a host.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::process::{Command, ExitCode, Stdio};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -23,11 +23,14 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         ["exit", code] => return code.parse::<u8>().map_or(ExitCode::from(USAGE), ExitCode::from),
         ["sleep", seconds] => sleep(seconds),
         ["work", number] => number.parse().map_err(io::Error::other).and_then(busy::work),
-        ["attend", program, arguments @ ..] => return attend(program, arguments),
+        ["attend", program, arguments @ ..] => return passed_on(attend(program, arguments)),
         ["time", text, program, arguments @ ..] => time(text, program, arguments),
+        ["type", prompt, line, program, arguments @ ..] => {
+            return passed_on(type_at(prompt, line, program, arguments));
+        }
         _ => Err(io::Error::other(
             "programs: kvm | answer PORT | exit CODE | sleep SECONDS | work NUMBER | attend PROGRAM ARGUMENT... \
-             | time TEXT PROGRAM ARGUMENT...",
+             | time TEXT PROGRAM ARGUMENT... | type PROMPT LINE PROGRAM ARGUMENT...",
         )),
     };
     match done {
@@ -67,38 +70,76 @@ fn answer(name: &str) -> io::Result<()> {
 /// Runs a program that runs a guest, passes its lines on, and does what they call for: a clock gets
 /// this host's time beside it (`attend: clock <guest> <host>`), and a guest that waits for its power
 /// button has it pressed.
-fn attend(program: &str, arguments: &[&str]) -> ExitCode {
+fn attend(program: &str, arguments: &[&str]) -> io::Result<ExitStatus> {
     let attended = arguments;
-    let run = || -> io::Result<Option<i32>> {
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
-        for line in BufReader::new(output).lines() {
-            let line = line?;
-            println!("{line}");
-            let line = line.trim_end();
-            if let Some(seconds) = line.strip_prefix("guest: clock ") {
-                let since =
-                    SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
-                println!("attend: clock {seconds} {}", since.as_secs());
-            }
-            if let Some(clocks) = line.strip_prefix("guest: clocks ") {
-                let since =
-                    SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
-                println!("attend: clocks {} {clocks}", since.as_nanos());
-            }
-            if line == "guest: waits for its power button" && !attended.contains(&"demo") {
-                let id = Pid::from_child(&child);
-                rustix::process::kill_process(id, Signal::TERM)?;
-            }
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        let line = line.trim_end();
+        if let Some(seconds) = line.strip_prefix("guest: clock ") {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+            println!("attend: clock {seconds} {}", since.as_secs());
         }
-        Ok(child.wait()?.code())
+        if let Some(clocks) = line.strip_prefix("guest: clocks ") {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+            println!("attend: clocks {} {clocks}", since.as_nanos());
+        }
+        if line == "guest: waits for its power button" && !attended.contains(&"demo") {
+            let id = Pid::from_child(&child);
+            rustix::process::kill_process(id, Signal::TERM)?;
+        }
+    }
+    child.wait()
+}
+
+/// Runs a program that runs a guest, passes on what it prints, and types a line at the guest's console where
+/// it prompts for the first time.
+fn type_at(prompt: &str, line: &str, program: &str, arguments: &[&str]) -> io::Result<ExitStatus> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let (keyboard, screen) = (child.stdin.take(), child.stdout.take());
+    let (Some(mut keyboard), Some(mut screen)) = (keyboard, screen) else {
+        return Err(io::Error::other("no streams"));
     };
-    match run() {
-        Ok(code) => code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX).into(),
+    let mut shown = Vec::new();
+    let mut is_typed = false;
+    let mut buffer = [0; 4096];
+    loop {
+        let count = screen.read(&mut buffer)?;
+        if count == 0 {
+            return child.wait();
+        }
+        io::stdout().write_all(&buffer[..count])?;
+        io::stdout().flush()?;
+        // A prompt is no line: it may come in parts, and nothing follows it.
+        shown.extend_from_slice(&buffer[..count]);
+        if !is_typed && shows(&shown, prompt) {
+            writeln!(keyboard, "{line}")?;
+            is_typed = true;
+        }
+        shown.drain(..shown.len().saturating_sub(prompt.len()));
+    }
+}
+
+fn shows(shown: &[u8], prompt: &str) -> bool {
+    shown.windows(prompt.len()).any(|window| window == prompt.as_bytes())
+}
+
+/// A program's own exit code, where it has one.
+fn passed_on(status: io::Result<ExitStatus>) -> ExitCode {
+    match status {
+        Ok(status) => {
+            status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX).into()
+        }
         Err(error) => {
             let _ = writeln!(io::stderr(), "test-init: {error}");
             ExitCode::from(USAGE)

@@ -9,6 +9,7 @@
 //! 0x000a_0000  nothing: where a PC has its video memory and firmware
 //! 0x000d_f000  generation id
 //! 0x000e_0000  ACPI tables
+//! 0x000f_f000  reset vector: what stands where a PC's firmware begins
 //! 0x0010_0000  kernel, then free memory; the initrd ends where low memory ends
 //! ```
 
@@ -16,6 +17,7 @@ mod acpi;
 mod elf;
 mod linux64;
 mod pvh;
+mod reset_vector;
 
 use std::io::Cursor;
 
@@ -24,6 +26,7 @@ use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::{BzImage, Elf, KernelLoader, KernelLoaderResult};
 
 use crate::devices::GENERATION_PAGE;
+use crate::devices::mmio::{ECAM_BYTES, ECAM_START};
 use crate::memory::{GuestRam, MemoryLayout, RamError};
 use crate::vcpu::{EntryPoint, VcpuError};
 
@@ -35,6 +38,8 @@ const MAX_COMMAND_LINE: usize = 2047;
 /// One past the RAM below the hole that a PC has between 640 KiB and 1 MiB.
 const LOW_RAM_END: u64 = 0xa_0000;
 const ACPI_START: u64 = 0xe_0000;
+/// One past what there is for ACPI tables: the page of the reset vector.
+const ACPI_END: u64 = reset_vector::PAGE;
 /// Where RAM goes on above the first MiB.
 const HIGH_RAM_START: u64 = 0x10_0000;
 
@@ -113,6 +118,7 @@ pub(crate) fn load(
     let initrd = load_initrd(ram, source.initrd.unwrap_or_default(), kernel_end(&kernel))?;
     load_command_line(ram, source.command_line)?;
     let rsdp = acpi::write_tables(ram, cpus)?;
+    reset_vector::write(ram)?;
     let entry_point = match kernel.pvh_boot_cap {
         PvhBootCapability::PvhEntryPresent(entry) => {
             let start_info = pvh::write_start_info(ram, layout, initrd, rsdp)?;
@@ -205,13 +211,16 @@ enum MemoryKind {
     Acpi = 3,
 }
 
-/// The memory map that the guest is told.
+/// The memory map that the guest is told. That the ECAM is in it is for kernels that read the map before they
+/// can read the DSDT, which reserves it too, and do not believe the MCFG otherwise.
 fn memory_map(layout: MemoryLayout) -> Vec<(u64, u64, MemoryKind)> {
     let mut map = vec![
         (0, LOW_RAM_END, MemoryKind::Ram),
         (GENERATION_PAGE, PAGE_SIZE, MemoryKind::Reserved),
-        (ACPI_START, HIGH_RAM_START - ACPI_START, MemoryKind::Acpi),
+        (ACPI_START, ACPI_END - ACPI_START, MemoryKind::Acpi),
+        (reset_vector::PAGE, PAGE_SIZE, MemoryKind::Reserved),
         (HIGH_RAM_START, layout.low_end() - HIGH_RAM_START, MemoryKind::Ram),
+        (ECAM_START, ECAM_BYTES, MemoryKind::Reserved),
     ];
     map.extend(layout.regions().skip(1).map(|r| (r.start, r.size, MemoryKind::Ram)));
     map
@@ -234,6 +243,19 @@ mod tests {
         let source = BootSource { kernel: firmware::ORACLE, initrd: None, command_line: "a=b" };
         let ram = ram();
         assert!(matches!(load_into(&ram, &source), Ok(EntryPoint::Pvh { .. })));
+    }
+
+    #[test]
+    fn every_guest_finds_a_reset_where_a_pc_has_its_firmware() {
+        let source = BootSource { kernel: firmware::ORACLE, initrd: None, command_line: "" };
+        let ram = ram();
+        load_into(&ram, &source).unwrap();
+        let page = dwcp::page::PageRun::new(dwcp::page::Gfn(0xff), 1).unwrap();
+        let mut bytes = [0; 4096];
+        ram.read_run(page, &mut bytes).unwrap();
+        // Interrupts off, 0xfe to port 0x64, and halted for ever should that return.
+        let code = [0xfa, 0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
+        assert_eq!(bytes[0xff0..0xff8], code);
     }
 
     #[test]
@@ -313,12 +335,14 @@ mod tests {
                 assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{map:x?}");
             }
             let told: u64 = map.iter().map(|entry| entry.1).sum();
-            // All but what lies where a PC has its video memory and option ROMs.
-            assert_eq!(told, size - (GENERATION_PAGE - LOW_RAM_END));
-            // A page for the generation id alone, which no guest takes for its own.
+            // All but what lies where a PC has its video memory and option ROMs; the ECAM is no RAM.
+            assert_eq!(told - ECAM_BYTES, size - (GENERATION_PAGE - LOW_RAM_END));
+            // Pages which no guest takes for its own, and of them the generation id's for it alone.
+            let is_reserved = |entry: &&(u64, u64, MemoryKind)| entry.2 == MemoryKind::Reserved;
             let reserved: Vec<_> =
-                map.iter().filter(|entry| entry.2 == MemoryKind::Reserved).collect();
-            assert_eq!(reserved, [&(GENERATION_PAGE, 4096, MemoryKind::Reserved)]);
+                map.iter().filter(is_reserved).map(|entry| (entry.0, entry.1)).collect();
+            let ecam = (ECAM_START, ECAM_BYTES);
+            assert_eq!(reserved, [(GENERATION_PAGE, 4096), (reset_vector::PAGE, 4096), ecam]);
         }
     }
 }

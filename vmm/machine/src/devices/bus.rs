@@ -7,15 +7,16 @@ use vm_superio::{I8042Device, Trigger};
 use super::cmos::Cmos;
 use super::events::Events;
 use super::mmio::{ECAM_BYTES, ECAM_START};
-use super::pci;
+use super::pci::{self, ConfigAddress};
 use super::ports::{
     ACPI_SLEEP_CONTROL, ACPI_SLEEP_STATUS, CMOS_DATA, CMOS_INDEX, COM1, EVENTS, I8042_COMMAND,
-    I8042_DATA, S5_SLEEP_TYPE,
+    I8042_DATA, PCI_ADDRESS, PCI_DATA, RESET_CONTROL, RESET_CPU, S5_SLEEP_TYPE,
 };
 use super::serial::SerialPort;
 use crate::clock::realtime_ns;
 
 const COM1_LAST: u16 = COM1 + 7;
+const PCI_DATA_LAST: u16 = PCI_DATA + 3;
 /// `SLP_EN` of the sleep control register.
 const SLEEP_ENABLE: u8 = 1 << 5;
 
@@ -47,11 +48,17 @@ pub(crate) struct Bus {
     serial: Mutex<SerialPort>,
     cmos: Mutex<Cmos>,
     events: Events,
+    pci: ConfigAddress,
 }
 
 impl Bus {
     pub(crate) fn new(serial: SerialPort, events: Events) -> Self {
-        Self { serial: Mutex::new(serial), cmos: Mutex::new(Cmos::new()), events }
+        Self {
+            serial: Mutex::new(serial),
+            cmos: Mutex::new(Cmos::new()),
+            events,
+            pci: ConfigAddress::default(),
+        }
     }
 
     /// The serial port, for its input and its saved state.
@@ -70,17 +77,43 @@ impl Bus {
         &self.events
     }
 
+    /// The address of PCI's ports, for its saved state.
+    pub(crate) fn pci(&self) -> &ConfigAddress {
+        &self.pci
+    }
+
     /// A write to a port by the guest. Ports that nobody answers swallow it, as on a PC.
     pub(crate) fn write_port(&self, port: u16, data: &[u8]) -> Option<BusRequest> {
-        // Every register here is one byte wide, and KVM gives all bytes of a string instruction at
-        // once: they belong to this one port.
-        data.iter().find_map(|byte| self.write_byte(port, *byte))
+        match (port, data) {
+            (PCI_ADDRESS, &[a, b, c, d]) => {
+                self.pci.set(u32::from_le_bytes([a, b, c, d]));
+                None
+            }
+            (PCI_DATA..=PCI_DATA_LAST, _) => {
+                let offset = self.pci.offset(port - PCI_DATA, data.len());
+                if !offset.is_some_and(|offset| pci::write(offset, data)) {
+                    tracing::trace!(port = format_args!("{port:#x}"), ?data, "unclaimed write");
+                }
+                None
+            }
+            // Every other register is one byte wide, and KVM gives all bytes of a string instruction at
+            // once: they belong to this one port.
+            _ => data.iter().find_map(|byte| self.write_byte(port, *byte)),
+        }
     }
 
     /// A read of a port by the guest. Ports that nobody answers read as ones.
     pub(crate) fn read_port(&self, port: u16, data: &mut [u8]) {
-        for byte in data {
-            *byte = self.read_byte(port);
+        match (port, data.len()) {
+            (PCI_ADDRESS, 4) => data.copy_from_slice(&self.pci.get().to_le_bytes()),
+            (PCI_DATA..=PCI_DATA_LAST, bytes) => {
+                let offset = self.pci.offset(port - PCI_DATA, bytes);
+                if !offset.is_some_and(|offset| pci::read(offset, data)) {
+                    tracing::trace!(port = format_args!("{port:#x}"), bytes, "unclaimed read");
+                    data.fill(0xff);
+                }
+            }
+            _ => data.iter_mut().for_each(|byte| *byte = self.read_byte(port)),
         }
     }
 
@@ -117,6 +150,8 @@ impl Bus {
                 let is_s5 = byte & SLEEP_ENABLE != 0 && (byte >> 2) & 7 == S5_SLEEP_TYPE;
                 is_s5.then_some(BusRequest::PowerOff)
             }
+            // The other bits choose between kinds of reset that are one here.
+            RESET_CONTROL => (byte & RESET_CPU != 0).then_some(BusRequest::Reset),
             CMOS_INDEX => {
                 self.cmos().select(byte);
                 None
@@ -140,7 +175,7 @@ impl Bus {
             I8042_DATA..=I8042_COMMAND => {
                 I8042Device::new(ResetLine::default()).read(register(port, I8042_DATA))
             }
-            ACPI_SLEEP_CONTROL | ACPI_SLEEP_STATUS => 0,
+            ACPI_SLEEP_CONTROL | ACPI_SLEEP_STATUS | RESET_CONTROL => 0,
             CMOS_DATA => self.cmos().read(i128::from(realtime_ns())),
             EVENTS => self.events.take(),
             _ => {

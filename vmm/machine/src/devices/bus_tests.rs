@@ -27,9 +27,11 @@ fn port(bus: &Bus, port: u16) -> u8 {
 #[test]
 fn what_nobody_claims_reads_as_ones_and_swallows_writes() {
     let Some(bus) = bus("what_nobody_claims_reads_as_ones_and_swallows_writes") else { return };
-    // Among them the ports through which older guests reach PCI, and the index of the clock, which
-    // cannot be read.
-    for at in [0x20, CMOS_INDEX, 0x72, 0x80, 0xcf8, 0xcfc, COM1 - 1, COM1 + 8, 0x5ff, 0x603, 0xffff]
+    // Among them bytes of PCI's address, which is whole or nothing, its data ports while it leads
+    // nowhere, and the index of the clock, which cannot be read.
+    for at in [0x20, CMOS_INDEX, 0x72, 0x80, 0xcf8, 0xcfa, 0xcfb, 0xcfc, 0xcff, 0xd00]
+        .into_iter()
+        .chain([COM1 - 1, COM1 + 8, 0x5ff, 0x603, 0xffff])
     {
         assert_eq!(bus.write_port(at, &[0, 0xfe]), None, "{at:#x}");
         assert_eq!(port(&bus, at), 0xff, "{at:#x}");
@@ -52,6 +54,45 @@ fn the_host_bridge_is_where_the_ecam_begins() {
         let mut data = vec![0x55; expected.len()];
         bus.read_memory(ECAM_START + at, &mut data);
         assert_eq!(data, expected, "{at:#x}");
+    }
+}
+
+fn dword(bus: &Bus, port: u16) -> u32 {
+    let mut data = [0x55; 4];
+    bus.read_port(port, &mut data);
+    u32::from_le_bytes(data)
+}
+
+#[test]
+fn the_ports_of_pci_lead_to_what_the_ecam_leads_to() {
+    let Some(bus) = bus("the_ports_of_pci_lead_to_what_the_ecam_leads_to") else { return };
+    assert_eq!(dword(&bus, PCI_DATA), u32::MAX, "no register is addressed");
+    for (address, expected) in [
+        (0x8000_0000, 0x0008_1b36),
+        (0x8000_0008, 0x0600_0000),
+        (0x8000_0100, u32::MAX),
+        (0x8001_0000, u32::MAX),
+        (0x8010_0000, u32::MAX),
+        (0x80ff_ff00, u32::MAX),
+        (0x0000_0000, u32::MAX),
+    ] {
+        bus.write_port(PCI_ADDRESS, &u32::to_le_bytes(address));
+        assert_eq!(dword(&bus, PCI_ADDRESS), address);
+        assert_eq!(dword(&bus, PCI_DATA), expected, "{address:#x}");
+    }
+    // The class, as a guest reads it that looks for a host bridge.
+    bus.write_port(PCI_ADDRESS, &0x8000_0008_u32.to_le_bytes());
+    let mut class = [0x55; 2];
+    bus.read_port(PCI_DATA + 2, &mut class);
+    assert_eq!(class, [0x00, 0x06]);
+    // A write goes there, and nothing comes of it.
+    assert_eq!(bus.write_port(PCI_DATA, &[0xff; 4]), None);
+    assert_eq!(dword(&bus, PCI_DATA), 0x0600_0000);
+    // Parts of the address are other registers, or none.
+    for (port, bytes) in [(PCI_ADDRESS, &[1][..]), (PCI_ADDRESS, &[1; 2]), (PCI_ADDRESS + 3, &[1])]
+    {
+        assert_eq!(bus.write_port(port, bytes), None);
+        assert_eq!(dword(&bus, PCI_ADDRESS), 0x8000_0008);
     }
 }
 
@@ -97,6 +138,11 @@ fn a_guest_ends_by_a_reset_or_by_its_power_off_and_by_nothing_near_them() {
         (I8042_COMMAND, 0xfe, Some(BusRequest::Reset)),
         (I8042_COMMAND, 0xff, None),
         (I8042_DATA, 0xfe, None),
+        // Linux announces a cold reset before it does it (reboot.c, `BOOT_CF9_FORCE`).
+        (RESET_CONTROL, 0x02, None),
+        (RESET_CONTROL, 0x0e, Some(BusRequest::Reset)),
+        (RESET_CONTROL, 0x06, Some(BusRequest::Reset)),
+        (RESET_CONTROL + 1, 0x0e, None),
         (ACPI_SLEEP_CONTROL, power_off, Some(BusRequest::PowerOff)),
         (ACPI_SLEEP_CONTROL, power_off & !SLEEP_ENABLE, None),
         (ACPI_SLEEP_CONTROL, (4 << 2) | SLEEP_ENABLE, None),
@@ -123,6 +169,7 @@ fn access() -> impl Strategy<Value = Access> {
         near(0x60, 0x20),
         near(COM1.into(), 16),
         near(0x600, 16),
+        near(PCI_ADDRESS.into(), 16),
         near(ECAM_START, 0x2000),
         near(ECAM_START + ECAM_BYTES, 16),
         near(u64::MAX, 16),

@@ -24,5 +24,6 @@ pub(crate) use generation::{
     GENERATION_ID_ADDRESS, GENERATION_PAGE, GenerationId, GenerationStateV1,
 };
 pub(crate) use irq_line::IrqLine;
+pub(crate) use pci::PciStateV1;
 pub(crate) use serial::SerialPort;
 pub(crate) use serial::SerialStateV1;

@@ -1,4 +1,9 @@
-//! PCI Express: configuration space, and the functions in it. So far the host bridge alone.
+//! PCI Express: configuration space, the ports that lead into it, and the functions in it. So far the
+//! host bridge alone.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 /// Bytes of a function's configuration space (PCI Express Base 5.0, 7.2.2).
 const CONFIG_BYTES: u64 = 4096;
@@ -63,9 +68,84 @@ fn is_host_bridge(register: Register, length: usize) -> bool {
     register.bus == 0 && register.function == 0 && stays_inside
 }
 
+/// The bit of the address that makes the data ports lead to configuration space.
+const ENABLE: u32 = 1 << 31;
+/// Bits that the specification reserves. Some AMD chipsets extend the register number by them: there is no
+/// function here that would answer, the ECAM is for that.
+const ADDRESS_RESERVED: u32 = 0x7f00_0000;
+/// The address names registers of four bytes; the data port chooses among them.
+const REGISTER_LOW_BITS: u32 = 0b11;
+
+/// The saved form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PciStateV1 {
+    address: u32,
+}
+
+/// The address of configuration mechanism 1: older kernels, 6.1 among them, find PCI by it before they can
+/// read in the DSDT that the ECAM is what the MCFG says.
+///
+/// An atomic is enough: a guest that lets two vCPUs use the ports at once is told nonsense on any machine.
+#[derive(Debug, Default)]
+pub(crate) struct ConfigAddress(AtomicU32);
+
+impl ConfigAddress {
+    /// A read of the address port, all four bytes.
+    pub(super) fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// A write to the address port, all four bytes. What the guest wrote it reads back: that is how it
+    /// finds the mechanism.
+    pub(super) fn set(&self, address: u32) {
+        self.0.store(address, Ordering::Relaxed);
+    }
+
+    /// What an access to the data ports reaches, as an offset into the ECAM: nothing while the address is
+    /// not enabled, nor where the access leaves the ports.
+    pub(super) fn offset(&self, data_port: u16, length: usize) -> Option<u64> {
+        let address = self.get();
+        let is_valid = address & (ENABLE | ADDRESS_RESERVED) == ENABLE;
+        if !is_valid || usize::from(data_port) + length > 4 {
+            return None;
+        }
+        let [register, function, bus, _] = (address & !REGISTER_LOW_BITS).to_le_bytes();
+        let function = (u64::from(bus) << 20) | (u64::from(function) << 12);
+        Some(function | u64::from(register) | u64::from(data_port))
+    }
+
+    pub(crate) fn save(&self) -> PciStateV1 {
+        PciStateV1 { address: self.get() }
+    }
+
+    /// Replaces the address. Every value is one that a guest can write.
+    pub(crate) fn restore(&self, state: &PciStateV1) {
+        self.set(state.address);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_names_a_register_of_a_function_and_the_port_a_byte_in_it() {
+        let address = ConfigAddress::default();
+        assert_eq!(address.offset(0, 4), None, "nothing is enabled at first");
+        address.set(0x8012_3456);
+        assert_eq!(address.get(), 0x8012_3456);
+        // Bus 0x12, device and function 0x34, register 0x54 and on.
+        assert_eq!(address.offset(0, 4), Some(0x0123_4054));
+        assert_eq!(address.offset(3, 1), Some(0x0123_4057));
+        assert_eq!(address.offset(2, 2), Some(0x0123_4056));
+        for (port, length) in [(0, 5), (1, 4), (3, 2), (4, 1)] {
+            assert_eq!(address.offset(port, length), None, "{length} bytes at {port}");
+        }
+        for unusable in [0x0012_3456, 0x8112_3456, 0xff12_3456, 0] {
+            address.set(unusable);
+            assert_eq!(address.offset(0, 4), None, "{unusable:#x}");
+        }
+    }
 
     fn dword(offset: u64) -> Option<u32> {
         let mut data = [0xaa; 4];

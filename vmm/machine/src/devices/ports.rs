@@ -22,5 +22,15 @@ pub(crate) const CMOS_INDEX: u16 = 0x70;
 pub(crate) const CMOS_DATA: u16 = 0x71;
 /// The events that the host has raised, one bit each; reading takes them.
 pub(crate) const EVENTS: u16 = 0x602;
+/// PCI's configuration mechanism 1: the address, in four bytes (PCI Local Bus 3.0, 3.2.2.3.2).
+pub(crate) const PCI_ADDRESS: u16 = 0xcf8;
+/// The four ports through which the addressed register is read and written.
+pub(crate) const PCI_DATA: u16 = 0xcfc;
+/// How many ports address and data are together.
+pub(crate) const PCI_PORTS: u8 = 8;
+/// The reset control register of Intel's chipsets, one byte within the ports of the address (ICH9, 13.7.5).
+pub(crate) const RESET_CONTROL: u16 = 0xcf9;
+/// The bit of the reset control register that resets the processor.
+pub(crate) const RESET_CPU: u8 = 1 << 2;
 /// The events' interrupt: an input that the I/O APIC does not share with the old interrupt controllers.
 pub(crate) const EVENTS_GSI: u32 = 16;

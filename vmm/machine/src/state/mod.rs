@@ -12,7 +12,7 @@ pub use section::StateError;
 use section::{Schema, Sections};
 
 use crate::devices::{
-    CmosStateV1, ConsoleStateV1, EventsStateV1, GenerationStateV1, SerialStateV1,
+    CmosStateV1, ConsoleStateV1, EventsStateV1, GenerationStateV1, PciStateV1, SerialStateV1,
 };
 use crate::vcpu::VcpuStateV1;
 use crate::vm::VmStateV1;
@@ -33,6 +33,8 @@ pub struct MachineState {
     pub(crate) cmos: CmosStateV1,
     /// Events that the guest has not taken.
     pub(crate) events: EventsStateV1,
+    /// The address of PCI's ports.
+    pub(crate) pci: PciStateV1,
     /// The generation id.
     pub(crate) generation: GenerationStateV1,
     /// The console's history.
@@ -57,6 +59,7 @@ schema! {
     SerialStateV1 => "serial", 1;
     CmosStateV1 => "cmos", 1;
     EventsStateV1 => "events", 1;
+    PciStateV1 => "pci", 1;
     GenerationStateV1 => "generation", 1;
     ConsoleStateV1 => "console", 1;
 }
@@ -100,6 +103,7 @@ impl MachineState {
         sections.put(0, &self.serial)?;
         sections.put(0, &self.cmos)?;
         sections.put(0, &self.events)?;
+        sections.put(0, &self.pci)?;
         sections.put(0, &self.generation)?;
         sections.put(0, &self.console)?;
         sections.encode()
@@ -120,6 +124,7 @@ impl MachineState {
             serial: sections.take(0)?,
             cmos: sections.take(0)?,
             events: sections.take(0)?,
+            pci: sections.take(0)?,
             generation: sections.take(0)?,
             console: sections.take(0)?,
         };

@@ -137,6 +137,7 @@ impl Paused {
             serial: parts.bus.serial().save(),
             cmos: parts.bus.cmos().save(),
             events: parts.bus.events().save(),
+            pci: parts.bus.pci().save(),
             generation: parts.generation.save(),
             console: parts.console.save(),
         })
@@ -147,7 +148,7 @@ impl Paused {
     /// | step | why there |
     /// |---|---|
     /// | console, serial port | the port raises its pending interrupt as it is restored |
-    /// | CMOS clock, events, generation id | anywhere: they touch nothing but themselves |
+    /// | CMOS clock, events, PCI, generation id | anywhere: they touch nothing but themselves |
     /// | interrupt controllers | so that they overwrite that interrupt with what was really pending |
     /// | vCPUs | their LAPICs are set after the IOAPIC that refers to them |
     /// | clock | last, as it runs from here on |
@@ -176,6 +177,7 @@ impl Paused {
         parts.bus.serial().restore(state.serial.clone()).map_err(refused("serial port"))?;
         parts.bus.cmos().restore(&state.cmos).map_err(refused("CMOS clock"))?;
         parts.bus.events().restore(&state.events).map_err(refused("events"))?;
+        parts.bus.pci().restore(&state.pci);
         parts.generation = GenerationId::restored(&state.generation);
         Ok(())
     }

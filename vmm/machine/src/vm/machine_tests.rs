@@ -3,7 +3,7 @@
 use dwcp::page::{Gfn, PageRun};
 
 use super::*;
-use crate::devices::ports::{CMOS_DATA, CMOS_INDEX, EVENTS};
+use crate::devices::ports::{CMOS_DATA, CMOS_INDEX, EVENTS, PCI_ADDRESS};
 use crate::memory::MemoryLayout;
 use crate::vm::CpuCount;
 
@@ -57,6 +57,7 @@ fn every_device_comes_back_as_it_was_saved() {
     boot(&mut machine);
     machine.press_power_button().unwrap();
     let bus = &machine.parts.bus;
+    assert_eq!(bus.write_port(PCI_ADDRESS, &[8, 0, 0, 0x80]), None);
     // The year, while the clock runs; a byte of its memory; and the scratch register of COM1.
     for (port, byte) in
         [(CMOS_INDEX, 9), (CMOS_DATA, 0x31), (CMOS_INDEX, 0x55), (CMOS_DATA, 0xaa), (0x3ff, 0x77)]
@@ -71,6 +72,9 @@ fn every_device_comes_back_as_it_was_saved() {
     successor.restore(&state, TimeBase::SameHost).unwrap();
     assert_eq!(encoded(&successor), saved.without_time().encode().unwrap());
     assert_eq!(successor.generation_id(), machine.generation_id());
+    let mut pci_address = [0; 4];
+    successor.parts.bus.read_port(PCI_ADDRESS, &mut pci_address);
+    assert_eq!(pci_address, [8, 0, 0, 0x80]);
 }
 
 #[test]

@@ -60,7 +60,7 @@ mod tests {
         let mut state = seed("seed-1-vcpu");
         // Number of sections, name, version, instance; then the length of the section "vm", in two
         // bytes, and of its first field, the clock, in one: kvm_clock_data has 48 bytes.
-        assert_eq!(state[..6], [7, 2, b'v', b'm', 1, 0]);
+        assert_eq!(state[..6], [8, 2, b'v', b'm', 1, 0]);
         let section = u16::from(state[6] & 0x7f) | (u16::from(state[7]) << 7);
         assert_eq!(state[8], 48);
         state[8] = 40;

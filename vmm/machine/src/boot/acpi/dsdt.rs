@@ -8,7 +8,8 @@ use acpi_tables::{Aml, AmlSink};
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use crate::devices::mmio::{ECAM_BYTES, ECAM_START, PCI_BUSES, high_window, low_window};
 use crate::devices::ports::{
-    ACPI_SLEEP_CONTROL, CMOS_INDEX, COM1, COM1_GSI, EVENTS, EVENTS_GSI, S5_SLEEP_TYPE,
+    ACPI_SLEEP_CONTROL, CMOS_INDEX, COM1, COM1_GSI, EVENTS, EVENTS_GSI, PCI_ADDRESS, PCI_PORTS,
+    S5_SLEEP_TYPE,
 };
 use crate::devices::{Event, GENERATION_ID_ADDRESS};
 use crate::memory::MemoryLayout;
@@ -121,8 +122,8 @@ fn reservations(sink: &mut dyn AmlSink) {
     device("MBRD", "PNP0C02", vec![&ecam, &ports], sink);
 }
 
-/// The PCI Express host bridge: its buses, and where BARs may lie. No I/O ports, and no `_PRT`:
-/// functions have memory and messages.
+/// The PCI Express host bridge: its buses, the ports that it answers itself, and where BARs may lie. No ports for
+/// functions, and no `_PRT`: they have memory and messages.
 fn pci(layout: MemoryLayout, sink: &mut dyn AmlSink) {
     let hid = Name::new("_HID".into(), &EISAName::new("PNP0A08"));
     let cid = Name::new("_CID".into(), &EISAName::new("PNP0A03"));
@@ -134,7 +135,8 @@ fn pci(layout: MemoryLayout, sink: &mut dyn AmlSink) {
     let uncached = AddressSpaceCacheable::NotCacheable;
     let low = AddressSpace::new_memory(uncached, true, *low.start(), *low.end(), None);
     let high = AddressSpace::new_memory(uncached, true, *high.start(), *high.end(), None);
-    let resources = aml::ResourceTemplate::new(vec![&buses, &low, &high]);
+    let ports = aml::IO::new(PCI_ADDRESS, PCI_ADDRESS, 1, PCI_PORTS);
+    let resources = aml::ResourceTemplate::new(vec![&buses, &ports, &low, &high]);
     let crs = Name::new("_CRS".into(), &resources);
     let mut children: Vec<&dyn Aml> = vec![&hid, &cid, &uid, &segment, &first_bus, &crs];
     let osc = Osc;

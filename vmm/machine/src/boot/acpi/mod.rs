@@ -15,7 +15,7 @@ use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 
-use super::{ACPI_START, HIGH_RAM_START};
+use super::{ACPI_END, ACPI_START};
 use crate::devices::CENTURY;
 use crate::devices::mmio::{ECAM_START, PCI_BUSES};
 use crate::devices::ports::{ACPI_SLEEP_CONTROL, ACPI_SLEEP_STATUS, I8042_COMMAND, I8042_RESET};
@@ -37,7 +37,7 @@ pub(super) fn write_tables(ram: &GuestRam, cpus: u8) -> Result<u64, RamError> {
     let mut place = |table: Vec<u8>| {
         let address = next;
         next = (next + table.len() as u64).next_multiple_of(16);
-        assert!(next <= HIGH_RAM_START, "the tables of 64 processors fit many times");
+        assert!(next <= ACPI_END, "the tables of 64 processors fit many times");
         ram.write(address, &table).map(|()| address)
     };
     let dsdt_address = place(dsdt::encoded(ram.layout()))?;
