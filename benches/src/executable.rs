@@ -28,7 +28,8 @@ impl Executable {
             return Err(Stop::Failed(why.into()));
         }
         if let Some(cargo) = std::env::var_os("CARGO") {
-            let mut build = Command::new(cargo);
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+            let mut build = build_cache::in_folder(cargo, folder);
             build.args(["build", "--quiet", "--release", "--package", "novacron"]);
             // `--json` has standard output for itself.
             let status = build.stdout(Stdio::null()).status();

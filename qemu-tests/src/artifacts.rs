@@ -3,7 +3,7 @@
 use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 
 use thiserror::Error;
@@ -114,10 +114,9 @@ pub(crate) fn memoized<T: Clone, E>(
 /// static.
 fn cargo(arguments: &[&str]) -> Result<String, ArtifactError> {
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(program)
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let output = build_cache::in_folder(program, &workspace)
         .args(arguments)
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-        .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .map_err(ArtifactError::Cargo)?;

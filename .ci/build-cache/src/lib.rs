@@ -10,6 +10,10 @@
 //! A product's name holds a hash of all that could change its bytes; how it is made up is the builder's
 //! business.
 
+mod command;
+
+pub use command::in_folder;
+
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};

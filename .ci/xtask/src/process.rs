@@ -1,6 +1,5 @@
 //! Commands: how they are written, how long they may take, and how their end is told.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -33,34 +32,12 @@ impl Red {
     }
 }
 
-/// Variables of the caller that would make cargo build something else than what ships, or build it
-/// twice: cargo sets most of them for this very program when it runs it.
-const NOT_INHERITED: [&str; 6] = [
-    "RUSTFLAGS",
-    "CARGO_ENCODED_RUSTFLAGS",
-    "CARGO_BUILD_TARGET",
-    "CARGO_MANIFEST_DIR",
-    "CARGO_MANIFEST_PATH",
-    "LD_LIBRARY_PATH",
-];
+pub(crate) use build_cache::in_folder;
 
 /// A cargo command in this folder.
 pub(crate) fn cargo(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = in_folder("cargo", folder);
     command.args(arguments);
-    command
-}
-
-/// A program that builds something, run in this folder without a standard input.
-pub(crate) fn in_folder(program: impl AsRef<OsStr>, folder: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(folder).stdin(Stdio::null());
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if name.starts_with("CARGO_PKG_") || NOT_INHERITED.contains(&name.as_ref()) {
-            command.env_remove(name.as_ref());
-        }
-    }
     command
 }
 
