@@ -1,15 +1,12 @@
 //! The process: its loop, and what each order does.
 
 use std::cell::Cell;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dwcp::acp::{Nonce, SessionId, VmId};
-use dwcp::archive::{ArchiveId, ArchiveKey};
-use dwcp::digest::DigestKey;
+use dwcp::acp::{Nonce, SessionId};
 use event_manager::{
     EventManager, EventOps, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
 };
@@ -17,24 +14,15 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::console_pump::ConsolePump;
 use super::job::{Done, Job, Jobs, Worker};
-use super::order::{
-    BootOrder, HandOverOrder, Order, ReceiveOrder, Report, RestoreOrder, SnapshotOrder,
-};
-use crate::boot::{BootError, BootSource};
+use super::order::{HandOverOrder, Order, ReceiveOrder, Report, SnapshotOrder};
+use super::start::{self, OrderError, Start};
 use crate::clock::monotonic_ns;
-use crate::devices::{Console, ConsoleLink};
-use crate::handover::{self, HandOverError, Outcome, Resident};
+use crate::devices::Console;
+use crate::handover::{self, Outcome, Resident};
 use crate::ipc::{Channel, ChannelError};
-use crate::kvm::Host;
-use crate::permit::{PermitFile, PermitFileError};
-use crate::snapshot::{
-    self, Chain, Loader, RestoreReport, Restored, SnapshotError, Subject, Taking,
-};
+use crate::snapshot::{Loader, Subject};
 use crate::vcpu::GuestEnd;
 use crate::vm::{Paused, Running, VmError, VmParts};
-
-/// Largest kernel or initrd that is read into memory.
-const MAX_IMAGE_BYTES: u64 = 1 << 30;
 
 /// The process cannot even report.
 #[derive(Debug, thiserror::Error)]
@@ -46,29 +34,6 @@ pub enum RoleError {
     #[error("event loop: {0}")]
     Loop(#[from] event_manager::Error),
     /// The system
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-/// An order that could not be carried out.
-#[derive(Debug, thiserror::Error)]
-enum OrderError {
-    #[error(transparent)]
-    Vm(#[from] VmError),
-    #[error(transparent)]
-    Boot(#[from] BootError),
-    #[error(transparent)]
-    Permit(#[from] PermitFileError),
-    #[error(transparent)]
-    HandOver(#[from] HandOverError),
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
-    #[error("an image of more than {MAX_IMAGE_BYTES} bytes; is it really a kernel or an initrd?")]
-    ImageTooLarge,
-    #[error("the order came with {0} descriptors, which is not what it needs")]
-    Descriptors(usize),
-    #[error("the order names a machine or a process by an id of zeros")]
-    NoId,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -188,7 +153,7 @@ impl MachineProcess {
     fn obey(&mut self, order: Order, descriptors: Vec<OwnedFd>) -> Result<(), RoleError> {
         match (order, std::mem::replace(&mut self.guest, Guest::Absent)) {
             (Order::Boot(order), Guest::Absent) => {
-                let outcome = self.boot(&order, descriptors);
+                let outcome = start::boot(&order, descriptors).map(|start| self.start(start));
                 self.report_start(outcome)
             }
             (Order::Receive(order), Guest::Absent) => {
@@ -197,8 +162,12 @@ impl MachineProcess {
             }
             (Order::Restore(order), Guest::Absent) => {
                 let started_ns = monotonic_ns();
-                match self.restore(&order, descriptors, started_ns) {
-                    Ok(report) => self.report(&Report::Restored(report)),
+                match start::restore(&order, descriptors) {
+                    Ok((start, mut report)) => {
+                        self.start(start);
+                        report.total_ns = monotonic_ns() - started_ns;
+                        self.report(&Report::Restored(report))
+                    }
                     Err(error) => self.report_start(Err(error)),
                 }
             }
@@ -249,42 +218,6 @@ impl MachineProcess {
         }
     }
 
-    /// Boots a guest, if the record says that this process may run it.
-    fn boot(&mut self, order: &BootOrder, descriptors: Vec<OwnedFd>) -> Result<(), OrderError> {
-        let count = descriptors.len();
-        let mut descriptors = descriptors.into_iter();
-        let (Some(record), Some(console), Some(kernel)) =
-            (descriptors.next(), descriptors.next(), descriptors.next())
-        else {
-            return Err(OrderError::Descriptors(count));
-        };
-        let initrd = descriptors.next();
-        if initrd.is_some() != order.has_initrd {
-            return Err(OrderError::Descriptors(count));
-        }
-        let vm = VmId::new(order.vm).ok_or(OrderError::NoId)?;
-        let runner = Nonce::new(order.runner).ok_or(OrderError::NoId)?;
-        let mut permit = PermitFile::from_descriptor(record, vm, runner)?;
-        permit.check_held()?;
-        let host = Host::open().map_err(VmError::from)?;
-        let mut paused = Paused::with_dirty_log(&host, order.config, order.dirty_log)?;
-        let kernel = read_image(kernel)?;
-        let initrd = initrd.map(read_image).transpose()?;
-        let tsc_khz = paused.parts().tsc_khz.to_string();
-        let command_line = order.command_line.replace("{tsc_khz}", &tsc_khz);
-        paused.boot(&BootSource {
-            kernel: &kernel,
-            initrd: initrd.as_deref(),
-            command_line: &command_line,
-        })?;
-        let console = ConsoleLink::new(console)?;
-        let resident = Resident { permit, console, digest_key: DigestKey::new(order.digest_key) };
-        self.watch_guest(&resident, paused.parts());
-        self.resident = Some(resident);
-        self.guest = Guest::Running(paused.resume());
-        Ok(())
-    }
-
     /// Becomes the successor in a hand-over.
     fn receive(
         &mut self,
@@ -300,6 +233,18 @@ impl MachineProcess {
         Ok(())
     }
 
+    /// Lets a guest run that is here.
+    fn start(&mut self, start: Start) {
+        let Start { paused, resident, loader } = start;
+        if let Some(loader) = &loader {
+            self.loading_failed = watch(&mut self.events, loader.failed().as_raw_fd()).1;
+        }
+        self.loader = loader;
+        self.watch_guest(&resident, paused.parts());
+        self.resident = Some(resident);
+        self.guest = Guest::Running(paused.resume());
+    }
+
     fn report_start(&mut self, outcome: Result<(), OrderError>) -> Result<(), RoleError> {
         match outcome {
             Ok(()) => self.report(&Report::Running),
@@ -308,38 +253,6 @@ impl MachineProcess {
                 self.report(&Report::Failed { why: error.to_string() })
             }
         }
-    }
-
-    /// Becomes the machine of a snapshot.
-    fn restore(
-        &mut self,
-        order: &RestoreOrder,
-        descriptors: Vec<OwnedFd>,
-        started_ns: u64,
-    ) -> Result<RestoreReport, OrderError> {
-        let count = descriptors.len();
-        let mut descriptors = descriptors.into_iter();
-        let (Some(record), Some(console)) = (descriptors.next(), descriptors.next()) else {
-            return Err(OrderError::Descriptors(count));
-        };
-        let vm = VmId::new(order.vm).ok_or(OrderError::NoId)?;
-        let runner = Nonce::new(order.runner).ok_or(OrderError::NoId)?;
-        let mut permit = PermitFile::from_descriptor(record, vm, runner)?;
-        permit.check_held()?;
-        let chain = open_chain(descriptors, &order.names, order.key)?;
-        let (bytes, pages) = (chain.bytes(), chain.pages());
-        let Restored { paused, digest_key, loader } =
-            snapshot::restore(chain, order.is_lazy, order.dirty_log)?;
-        if let Some(loader) = &loader {
-            self.loading_failed = watch(&mut self.events, loader.failed().as_raw_fd()).1;
-        }
-        self.loader = loader;
-        let resident = Resident { permit, console: ConsoleLink::new(console)?, digest_key };
-        self.watch_guest(&resident, paused.parts());
-        self.resident = Some(resident);
-        self.guest = Guest::Running(paused.resume());
-        let total_ns = monotonic_ns() - started_ns;
-        Ok(RestoreReport { bytes, pages, total_ns, is_lazy: order.is_lazy })
     }
 
     /// Starts a hand-over. Whatever can fail comes before the machine is given away.
@@ -374,7 +287,8 @@ impl MachineProcess {
     ) -> Result<(), RoleError> {
         let key = self.resident.as_ref().map(|resident| resident.digest_key.clone());
         let ready = key.ok_or_else(|| "there is no guest".to_owned()).and_then(|key| {
-            let taking = taking(order, descriptors, key).map_err(|error| error.to_string())?;
+            let taking =
+                start::taking(order, descriptors, key).map_err(|error| error.to_string())?;
             Ok((taking, self.worker("snapshot")?))
         });
         match ready {
@@ -575,43 +489,4 @@ fn watch(
     let ready = Rc::new(Cell::new(false));
     let watch = Watch { descriptor, ready: Rc::clone(&ready) };
     (events.add_subscriber(Box::new(watch)), ready)
-}
-
-/// What a snapshot shall be.
-fn taking(
-    order: &SnapshotOrder,
-    descriptors: Vec<OwnedFd>,
-    digest_key: DigestKey,
-) -> Result<Taking, OrderError> {
-    let mut descriptors = descriptors.into_iter();
-    let file = descriptors.next().ok_or(OrderError::Descriptors(0))?.into();
-    let id = ArchiveId::new(order.id).ok_or(OrderError::NoId)?;
-    let parent = match &order.parent_name {
-        Some(name) => {
-            Some((open_chain(descriptors, &order.parent_names, order.key)?, name.clone()))
-        }
-        None => None,
-    };
-    Ok(Taking { file, id, key: order.key.map(ArchiveKey::new), parent, digest_key })
-}
-
-fn open_chain(
-    descriptors: impl ExactSizeIterator<Item = OwnedFd>,
-    names: &[String],
-    key: Option<[u8; 32]>,
-) -> Result<Chain, OrderError> {
-    if descriptors.len() != names.len() {
-        return Err(OrderError::Descriptors(descriptors.len()));
-    }
-    let files = descriptors.map(File::from).collect();
-    Ok(Chain::open(files, names.to_vec(), key.map(ArchiveKey::new).as_ref())?)
-}
-
-fn read_image(file: OwnedFd) -> Result<Vec<u8>, OrderError> {
-    let mut image = Vec::new();
-    File::from(file).take(MAX_IMAGE_BYTES + 1).read_to_end(&mut image)?;
-    if image.len() as u64 > MAX_IMAGE_BYTES {
-        return Err(OrderError::ImageTooLarge);
-    }
-    Ok(image)
 }

@@ -7,6 +7,7 @@ mod console_pump;
 mod job;
 mod machine_loop;
 mod order;
+mod start;
 
 pub use machine_loop::{RoleError, run};
 pub use order::{
