@@ -13,7 +13,11 @@ const EMULATED_CPU: &str = "EPYC,+svm,+npt";
 /// - With a thread for each processor, once in a hundred hand-overs of a guest with two vCPUs one of them
 ///   faults right after a VMRUN: the first page walk finds a page table entry absent that is there before
 ///   and after, and the guest ends with a triple fault. KVM's trace shows that nothing touches the guest in
-///   between. On one thread it did not happen in 590.
+///   between. On one thread it did not happen in 590. It takes neither a hand-over nor two vCPUs: of 12 boots of
+///   Debian's kernel on one vCPU, on an idle machine, 4 ended so, and 2 with the host itself reset in the middle of the
+///   guest's boot, without a word of its kernel: no program in a host, and no guest, can do that to it. QEMU 10.0 has
+///   the same fault (1 of 12). Where the machine is so busy that processors seldom run at the same time, it did not
+///   happen in 70.
 /// - On one thread, a guest gets an interrupt while its RFLAGS.IF is 0, and Linux waits for ever for a lock
 ///   that the interrupted code holds: in 2 of 112 boots on an idle machine, and in 3 of 14 on a busy one. The interrupted
 ///   flags lie on the guest's stack. With a thread for each processor it did not happen in 100. The oracle

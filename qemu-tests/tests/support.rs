@@ -29,9 +29,9 @@ pub(crate) fn guest_initramfs() -> Vec<u8> {
     archive.finish().unwrap()
 }
 
-/// Boots a host of Linux guests and runs its script; once more, twice at most, when a guest ended with a triple fault
-/// or the script came to no end. Both are faults of the emulator, as often as `Accelerator` says; one of ours comes
-/// again.
+/// Boots a host of Linux guests and runs its script; once more, twice at most, when a guest ended with a triple fault,
+/// the host was reset, or the script came to no end. All are faults of the emulator, as often as `Accelerator` says; one
+/// of ours comes again.
 pub(crate) fn run_guests(case: &Case, host: impl Fn() -> HostImage) -> HostReport {
     for nth in 1..=2 {
         match host().boot(case).unwrap().finish() {

@@ -131,7 +131,8 @@ fn type_at(prompt: &str, line: &str, program: &str, arguments: &[&str]) -> io::R
 }
 
 fn shows(shown: &[u8], prompt: &str) -> bool {
-    shown.windows(prompt.len()).any(|window| window == prompt.as_bytes())
+    // An empty one is there from the first byte.
+    prompt.is_empty() || shown.windows(prompt.len()).any(|window| window == prompt.as_bytes())
 }
 
 /// A program's own exit code, where it has one.
@@ -174,4 +175,18 @@ fn sleep(seconds: &str) -> io::Result<()> {
     let seconds = seconds.parse().map_err(io::Error::other)?;
     thread::sleep(Duration::from_secs(seconds));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shows;
+
+    #[test]
+    fn a_prompt_is_seen_wherever_it_stands_and_only_when_it_is_whole() {
+        assert!(
+            shows(b"(initramfs) ", "(initramfs) ")
+                && shows(b"\r\n(initramfs) \x1b[6n", "(initramfs) ")
+        );
+        assert!(!shows(b"(initramfs)", "(initramfs) ") && !shows(b"", "$ ") && shows(b"x", ""));
+    }
 }
