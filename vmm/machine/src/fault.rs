@@ -79,7 +79,7 @@ pub(crate) fn reached(step: Step) {
 }
 
 #[cfg(feature = "fault-injection")]
-pub(crate) use injected::ForgottenPage;
+pub(crate) use injected::LastPage;
 #[cfg(feature = "fault-injection")]
 pub use injected::Plant;
 #[cfg(feature = "fault-injection")]

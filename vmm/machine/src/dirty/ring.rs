@@ -125,14 +125,12 @@ impl DirtyRings {
             spilled.clear();
         }
         #[cfg(feature = "fault-injection")]
-        let mut forgotten = crate::fault::ForgottenPage::of_harvest();
+        let mut last = crate::fault::LastPage::of_harvest();
         for ring in rings {
             ring.drain(unreset, |page| -> Result<(), DirtyLogError> {
                 found += 1;
                 #[cfg(feature = "fault-injection")]
-                if forgotten.is(page.slot, page.offset) {
-                    return Ok(());
-                }
+                let Some(page) = last.keep_back(page) else { return Ok(()) };
                 let run = self.run(page)?;
                 // Into the ledger, then reset, then copy: an entry that is handed back is never only here.
                 ledger.owe(run)?;

@@ -12,6 +12,7 @@ use super::Step;
 use crate::cpu::Features;
 use crate::handover::HandOverError;
 use crate::ipc::Channel;
+use crate::kvm::DirtyPage;
 use crate::memory::GuestRam;
 use crate::state::MachineState;
 use crate::vm::{Paused, VmError};
@@ -60,23 +61,21 @@ pub(crate) fn drop_dirty_bit(words: &mut [u64]) {
     }
 }
 
-/// The same of a dirty ring: the first page of a harvest, as often as it is in that harvest.
-pub(crate) struct ForgottenPage {
+/// The same of dirty rings: the last page of a harvest. The first ones may have been written before the round of that
+/// time read them, and be at the successor as they are.
+pub(crate) struct LastPage {
     is_asked: bool,
-    page: Option<(u32, u64)>,
+    last: Option<DirtyPage>,
 }
 
-impl ForgottenPage {
+impl LastPage {
     pub(crate) fn of_harvest() -> Self {
-        static HARVESTS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        // What the first harvest finds is owed anyway, and not sent yet: nothing is lost with it.
-        let is_asked = is_asked("drop-dirty-bit") && HARVESTS.fetch_add(1, Ordering::Relaxed) > 0;
-        Self { is_asked, page: None }
+        Self { is_asked: is_asked("drop-dirty-bit"), last: None }
     }
 
-    /// Whether to forget this page.
-    pub(crate) fn is(&mut self, slot: u32, offset: u64) -> bool {
-        self.is_asked && *self.page.get_or_insert((slot, offset)) == (slot, offset)
+    /// The page to be kept when this one comes: itself, or the one before it.
+    pub(crate) fn keep_back(&mut self, page: DirtyPage) -> Option<DirtyPage> {
+        if self.is_asked { self.last.replace(page) } else { Some(page) }
     }
 }
 
