@@ -1,8 +1,10 @@
-//! Machines whose dirty log is KVM's rings: handed over, filled, mixed with others, and refused.
+//! Machines whose dirty log is KVM's rings: handed over, saved, filled, mixed with others, and refused.
 
 use std::process::Command;
 
-use machine::{DirtyLogKind, Form, Host, RingEntries, SuperviseError};
+use machine::{
+    DirtyLogKind, Form, Host, RestoreOptions, RingEntries, SnapshotOptions, SuperviseError,
+};
 
 use crate::harness::{Faulty, MIB, Oracle, Shape, has_kvm, shared};
 
@@ -93,17 +95,19 @@ fn a_guest_goes_on_with_full_rings_after_hand_overs_that_failed() {
     if !has_ring("a_guest_goes_on_with_full_rings_after_hand_overs_that_failed") {
         return;
     }
-    // Faster than its pages are copied.
     let words = "pattern=page working_set=64M";
     let shape = Shape { memory: 128 * MIB, words, ..Shape::default() };
     let mut oracle = Oracle::boot(shape, &Faulty::new("").logging(SMALLEST));
-    let limits = machine::Limits { pages_at_pause: 1, rounds: 3 };
-    for _ in 0..2 {
+    let limits = machine::Limits { pages_at_pause: 0, rounds: 3 };
+    let mut failures = 0;
+    while failures < 2 {
         let successor = Faulty::new("").logging(SMALLEST);
         let outcome = successor
             .with(|executable| oracle.machine.hand_over(executable, Form::Copying, limits));
         match outcome {
-            Err(SuperviseError::HandOver(why)) => assert!(why.contains("still dirties"), "{why}"),
+            Err(SuperviseError::HandOver(why)) if why.contains("still dirties") => failures += 1,
+            // It writes faster than its pages are copied, but for a host so busy that its vCPUs got no processor.
+            Ok(_) => {}
             other => panic!("{other:?}"),
         }
         oracle.wait_for_rounds(50_000);
@@ -121,12 +125,34 @@ fn a_guest_goes_on_with_full_rings_after_hand_overs_that_failed() {
 }
 
 #[test]
+fn a_guest_that_fills_its_rings_is_saved_and_restored_with_them() {
+    if !has_ring("a_guest_that_fills_its_rings_is_saved_and_restored_with_them") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let words = "pattern=page working_set=16M";
+    let shape = Shape { memory: 64 * MIB, words, ..Shape::default() };
+    let mut oracle = Oracle::boot(shape, &Faulty::new("").logging(SMALLEST));
+    for (nth, is_lazy) in [false, true].into_iter().enumerate() {
+        let path = folder.path().join(format!("{nth}"));
+        oracle.wait_for_rounds(20_000);
+        oracle.machine.snapshot(&path, SnapshotOptions::default()).unwrap();
+        oracle.wait_for_rounds(20_000);
+        oracle.end_well();
+        let options = RestoreOptions { is_lazy, ..RestoreOptions::default() };
+        oracle = Oracle::restore(&path, options, &Faulty::new("").logging(SMALLEST)).unwrap();
+    }
+    oracle.wait_for_rounds(20_000);
+    oracle.end_well();
+}
+
+#[test]
 fn a_host_without_dirty_rings_says_so_before_anything_starts_or_moves() {
     if !has_ring("a_host_without_dirty_rings_says_so_before_anything_starts_or_moves") {
         return;
     }
     let lacks = "no dirty ring";
-    for verb in [&["run", "t"][..], &["demo", "--plain"]] {
+    for verb in [&["run", "t"][..], &["demo", "--plain"], &["restore", "/no/such/file"]] {
         let _shared = shared();
         let output = Command::new(env!("CARGO_BIN_EXE_novacron"))
             .env("NOVACRON_FAULT", "no-dirty-ring")
