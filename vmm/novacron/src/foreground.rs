@@ -167,7 +167,10 @@ fn obey_signals(way: Way) -> Result<(), Failure> {
                 Continue::Yes
             }
             // A machine that is being saved takes no order; it does not outlive this process.
-            (_, Way::Suspend(_)) => std::process::exit(1),
+            (_, Way::Suspend(_)) => {
+                eprintln!("novacron: the guest was ended, and not saved");
+                std::process::exit(1)
+            }
             (_, Way::PowerButton(control) | Way::Stop(control)) => {
                 control.stop();
                 Continue::No

@@ -16,3 +16,4 @@ mod killed;
 mod planted;
 mod power_button;
 mod snapshots;
+mod suspend;
