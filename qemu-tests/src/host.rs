@@ -27,6 +27,8 @@ pub struct HostImage {
     cpus: u32,
     accelerator: Accelerator,
     lacks: Vec<String>,
+    /// Of its kernel, each with a space before it.
+    parameters: String,
     time_limit: Duration,
 }
 
@@ -108,6 +110,7 @@ impl HostImage {
             cpus: 2,
             accelerator: Accelerator::asked_for(),
             lacks: Vec::new(),
+            parameters: String::new(),
             time_limit: Duration::from_secs(60),
         })
     }
@@ -176,6 +179,14 @@ impl HostImage {
         self
     }
 
+    /// Adds a word to the command line of the host's kernel.
+    #[must_use]
+    pub fn parameter(mut self, word: &str) -> Self {
+        self.parameters.push(' ');
+        self.parameters.push_str(word);
+        self
+    }
+
     /// How long the host may live.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
@@ -194,7 +205,7 @@ impl HostImage {
             kernel: host_kernel()?.bzimage,
             initramfs: self.initramfs.finish().map_err(HostError::Image)?,
             // A panic resets at once, which ends the machine and the test's wait with it.
-            cmdline: "console=ttyS0 panic=-1".to_owned(),
+            cmdline: format!("console=ttyS0 panic=-1{}", self.parameters),
             cpus: self.cpus,
             memory_mib: self.memory_mib,
             accelerator: self.accelerator,

@@ -7,6 +7,7 @@ mod cpu_models;
 mod debian_guest;
 mod hand_over;
 mod harness;
+mod host_clock;
 mod kernel;
 mod kernel_warnings;
 mod linux_guest;

@@ -1,0 +1,51 @@
+//! What a host thinks of its own TSC, and what becomes of its guests.
+
+use std::fs;
+use std::time::Duration;
+
+use qemu_tests::Case;
+
+use crate::linux_guest::{Guest, host_of_guests};
+use crate::support::{case, host, run_guests};
+
+/// Seconds after which a host has measured its TSC again, with some to spare.
+const MEASURED_AGAIN: &str = "5";
+
+/// Linux corrects the rate that it measured when it booted by up to a percent, seconds later. KVM gives guests the old
+/// rate by default, and cannot where it is more than 250 ppm off: see `use_tsc_khz_of_host` in `vmm/machine`.
+#[test]
+fn a_guest_keeps_its_timers_where_its_host_has_corrected_its_tsc_rate() {
+    let name = "a_guest_keeps_its_timers_where_its_host_has_corrected_its_tsc_rate";
+    let Some(case) = case(name) else { return };
+    let measured_khz = tsc_khz(&case);
+    for wrong_by in [-measured_khz / 200, measured_khz / 200] {
+        let early = format!("tsc_early_khz={}", measured_khz + wrong_by);
+        let guest = Guest::default();
+        let report = run_guests(&case, || {
+            host_of_guests()
+                .parameter(&early)
+                .run(&["/init", "sleep", MEASURED_AGAIN])
+                .run(&guest.command())
+                .time_limit(Duration::from_secs(60))
+        });
+        guest.check(&report.runs[1]);
+        let console = console(&case);
+        let refined = console.lines().find(|line| line.contains("tsc: Refined TSC"));
+        assert!(refined.is_some(), "the host has not measured its TSC again:\n{console}");
+    }
+}
+
+/// The rate that a host finds by itself.
+fn tsc_khz(case: &Case) -> i64 {
+    host().run(&["/init", "sleep", MEASURED_AGAIN]).boot(case).unwrap().finish().unwrap();
+    let console = console(case);
+    let rate = console.lines().find_map(|line| {
+        let (_, rest) = line.split_once("tsc: Refined TSC clocksource calibration: ")?;
+        rest.split_once(" MHz")?.0.replace('.', "").parse().ok()
+    });
+    rate.unwrap_or_else(|| panic!("the host does not say the rate of its TSC:\n{console}"))
+}
+
+fn console(case: &Case) -> String {
+    fs::read_to_string(case.logs.join("console.log")).unwrap()
+}
