@@ -18,21 +18,21 @@ fn a_guest_keeps_its_timers_where_its_host_has_corrected_its_tsc_rate() {
     let name = "a_guest_keeps_its_timers_where_its_host_has_corrected_its_tsc_rate";
     let Some(case) = case(name) else { return };
     let measured_khz = tsc_khz(&case);
-    for wrong_by in [-measured_khz / 200, measured_khz / 200] {
-        let early = format!("tsc_early_khz={}", measured_khz + wrong_by);
-        let guest = Guest::default();
-        let report = run_guests(&case, || {
-            host_of_guests()
-                .parameter(&early)
-                .run(&["/init", "sleep", MEASURED_AGAIN])
-                .run(&guest.command())
-                .time_limit(Duration::from_secs(60))
-        });
-        guest.check(&report.runs[1]);
-        let console = console(&case);
-        let refined = console.lines().find(|line| line.contains("tsc: Refined TSC"));
-        assert!(refined.is_some(), "the host has not measured its TSC again:\n{console}");
-    }
+    let early = format!("tsc_early_khz={}", measured_khz - measured_khz / 200);
+    let guest = Guest::default();
+    let report = run_guests(&case, || {
+        host_of_guests()
+            .parameter(&early)
+            .run(&["/init", "sleep", MEASURED_AGAIN])
+            .run(&guest.command())
+            .time_limit(Duration::from_secs(60))
+    });
+    guest.check(&report.runs[1]);
+    let console = console(&case);
+    let has = |words: &str| console.lines().any(|line| line.contains(words));
+    assert!(has("tsc: Refined TSC"), "the host has not measured its TSC again:\n{console}");
+    // A guest that boots hardly sleeps, and may get by with timers that are late. But KVM complains.
+    assert!(!has("user requested TSC rate"), "a vCPU has no rate:\n{console}");
 }
 
 /// The rate that a host finds by itself.
