@@ -86,7 +86,7 @@ fn hear<T>(running: &Running, pick: impl Fn(Report<'_>) -> Option<T>) -> Result<
 }
 
 /// Processor time of all threads of vCPUs in this process: only one guest runs at a time.
-fn vcpu_ns() -> Result<u64, Stop> {
+pub(crate) fn vcpu_ns() -> Result<u64, Stop> {
     let mut sum = 0;
     for task in fs::read_dir("/proc/self/task").map_err(Stop::failed("/proc/self/task"))? {
         let path = task.map_err(Stop::failed("/proc/self/task"))?.path();

@@ -8,13 +8,13 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use benches::{Samples, Setting, Stop, Table, finish, median, processor_ns, ratio};
+use benches::{Samples, Setting, Stop, Table, finish, median, milliseconds, processor_ns, ratio};
 use clap::Parser;
 use dwcp::ledger::Ledger;
 use dwcp::page::Gfn;
 use machine::{DirtyLog, DirtyLogKind, Host, Paused, Running};
 
-use guest::{Progress, progress, stamped};
+use guest::{Progress, progress, stamped, vcpu_ns};
 
 const MIB: u64 = 1 << 20;
 /// From one harvest to the next.
@@ -130,17 +130,21 @@ struct Harvest {
 }
 
 fn harvests(host: &Host, options: &Options) -> Result<Table, Stop> {
-    let headings = ["guest", "log", "pages", "wall us", "processor us", "of the first"];
+    let headings =
+        ["guest", "log", "vCPU ran ms", "pages", "wall us", "processor us", "of the first"];
     let mut table = Table::new(&headings);
     // Most of a large guest's memory is never written here: a log costs by the size of its slots.
     let words = format!("fill=64M working_set=8M pattern=random rate={}", options.rate);
     for mib in &options.mib {
         let mut first = None;
         for mut guest in Guest::all(host, options, mib * MIB, &words)? {
+            let mut ran = Vec::new();
             let harvests = guest.run(|running| {
                 let mut harvester = Harvester::start(running)?;
                 let harvests = (0..options.times).map(|_| {
+                    let before = vcpu_ns()?;
                     thread::sleep(INTERVAL);
+                    ran.push(vcpu_ns()? - before);
                     harvester.harvest()
                 });
                 harvests.collect::<Result<Vec<_>, _>>()
@@ -151,6 +155,7 @@ fn harvests(host: &Host, options: &Options) -> Result<Table, Stop> {
             table.row([
                 format!("{mib} MiB"),
                 guest.kind.to_string(),
+                milliseconds(median(ran)),
                 of(|harvest| harvest.pages).to_string(),
                 microseconds(of(|harvest| harvest.wall_ns)),
                 microseconds(processor_ns),
@@ -182,8 +187,7 @@ fn starts(host: &Host, options: &Options) -> Result<Table, Stop> {
             }
             Ok(())
         })?;
-        let [start, stop, start_ns, stop_ns] =
-            figures.map(|figures| benches::milliseconds(median(figures)));
+        let [start, stop, start_ns, stop_ns] = figures.map(|figures| milliseconds(median(figures)));
         table.row([guest.kind.to_string(), start, stop, start_ns, stop_ns]);
     }
     Ok(table)
