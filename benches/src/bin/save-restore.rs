@@ -221,7 +221,7 @@ impl Bench<'_> {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("snapshot-bench-{}-{name}", std::process::id()))
+        self.folder.join(format!("save-restore-{}-{name}", std::process::id()))
     }
 }
 
