@@ -9,7 +9,7 @@ use super::seal::Seal;
 use super::{ArchiveError, ArchiveHeader, ArchiveKey, Image};
 use crate::digest::{DigestKey, DigestSum, Manifest, PageDigest, Root, is_zero};
 use crate::hde::{Batch, Encoder, LadderStep, Sending, TierCounts, Tiers};
-use crate::page::{Gfn, PAGE_BYTES, PAGE_SIZE, PageRun};
+use crate::page::{Gfn, PAGE_BYTES, PAGE_SIZE, Page, PageRun};
 
 /// Nothing of what fails here has to do with the file.
 type WriteError = ArchiveError<Infallible>;
@@ -136,17 +136,19 @@ impl ArchiveWriter {
         let mut runs: Vec<PageRun> = Vec::new();
         let pages = content.as_chunks::<PAGE_BYTES>().0;
         self.staged.clear();
-        for ((gfn, _), page) in batch.sends().zip(pages) {
-            let before = self.manifest.get(gfn).unwrap_or_default();
-            // Most pages are new: their digest is not needed to see that.
-            let is_same = match (is_zero(page), before == PageDigest::ZERO) {
-                (false, false) => key.digest(gfn.0 * PAGE_SIZE, page) == before,
-                (is_zero, was_zero) => is_zero && was_zero,
-            };
-            if is_same {
+        let mut is_all = true;
+        for (index, ((gfn, _), page)) in batch.sends().zip(pages).enumerate() {
+            if self.is_known(key, gfn, page) {
+                // Up to here it was all.
+                if is_all {
+                    self.staged.extend_from_slice(pages[..index].as_flattened());
+                }
+                is_all = false;
                 continue;
             }
-            self.staged.extend_from_slice(page);
+            if !is_all {
+                self.staged.extend_from_slice(page);
+            }
             match runs.last_mut() {
                 Some(run) if run.end() == gfn => {
                     *run = PageRun::known_valid(run.first(), run.pages() + 1);
@@ -155,6 +157,16 @@ impl ArchiveWriter {
             }
         }
         runs
+    }
+
+    /// Whether a reader would see the page like this anyway.
+    fn is_known(&self, key: &DigestKey, gfn: Gfn, page: &Page) -> bool {
+        let known = self.manifest.get(gfn).unwrap_or_default();
+        // Most pages are new: their digest is not needed to see that.
+        match (is_zero(page), known == PageDigest::ZERO) {
+            (false, false) => key.digest(gfn.0 * PAGE_SIZE, page) == known,
+            (is_zero, was_zero) => is_zero && was_zero,
+        }
     }
 
     fn put_changed(
