@@ -101,7 +101,7 @@ pub(crate) fn enable_dirty_rings(vm: &VmFd, entries: RingEntries) -> Result<()> 
 /// Frees the entries that were handed back, of all vCPUs, and write-protects their pages. Returns how many they were:
 /// all of them, unless a signal came in between.
 pub(crate) fn reset_dirty_rings(vm: &VmFd) -> Result<u32> {
-    // SAFETY: KVM_RESET_DIRTY_RINGS (api.rst, 4.129) has no argument, and reads and writes no memory of this process
+    // SAFETY: KVM_RESET_DIRTY_RINGS (api.rst, 8.29) has no argument, and reads and writes no memory of this process
     // but the rings' flags, which only `DirtyRing` looks at.
     let outcome = unsafe { ioctl(vm, KVM_RESET_DIRTY_RINGS()) };
     u32::try_from(outcome).map_err(|_: TryFromIntError| Error::last())
