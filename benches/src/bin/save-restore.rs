@@ -69,6 +69,7 @@ struct Row {
 struct Turns {
     save: Vec<u64>,
     save_paused: Vec<u64>,
+    save_of_paused: Vec<u64>,
     increment: Vec<u64>,
     write_by_dd: Vec<u64>,
     restore: Vec<u64>,
@@ -137,12 +138,17 @@ impl Bench<'_> {
             let report = machine.snapshot(full, options).map_err(Stop::failed("a snapshot"))?;
             turns.save.push(report.total_ns);
             turns.save_paused.push(report.paused_ns);
-            file_bytes = report.bytes;
             let options = SnapshotOptions { key, parent: Some(full) };
             let report = machine.snapshot(increment, options);
             let report = report.map_err(Stop::failed("an increment"))?;
             turns.increment.push(report.total_ns);
             increment_bytes = report.bytes;
+            remove([full, increment, copy]);
+            machine.pause().map_err(Stop::failed("a pause"))?;
+            let options = SnapshotOptions { key, parent: None };
+            let report = machine.snapshot(full, options).map_err(Stop::failed("a snapshot"))?;
+            turns.save_of_paused.push(report.total_ns);
+            file_bytes = report.bytes;
             // Nobody writes memory while others are measured.
             drop(machine);
             turns.write_by_dd.push(dd(full, copy)?);
@@ -155,9 +161,10 @@ impl Bench<'_> {
             std::thread::sleep(WARM_UP);
         }
         let rows = [
-            ("save, running", turns.save, memory_bytes),
+            ("save, its vCPUs on both processors", turns.save, memory_bytes),
             ("  of it the guest stood still", turns.save_paused, 0),
             ("save what differs a moment later", turns.increment, memory_bytes),
+            ("save, paused", turns.save_of_paused, memory_bytes),
             ("dd of the file, with its fsync", turns.write_by_dd, file_bytes),
             ("restore, to the first instruction", turns.restore, memory_bytes),
             ("dd of the file to /dev/null", turns.read_by_dd, file_bytes),
@@ -286,14 +293,14 @@ fn print(outcome: &Outcome) {
     }
     print!("{table}");
     let p50 = |index: usize| outcome.rows[index].ns.p50;
-    println!("\nsave: {:.2} of dd's time", ratio(p50(0), p50(3)));
+    println!("\nsave, paused: {:.2} of dd's time", ratio(p50(3), p50(4)));
     println!(
-        "restore: {:.2} of dd's time, {:.1} of memcpy's",
-        ratio(p50(4), p50(5)),
-        ratio(p50(4), p50(6))
+        "restore: {:.1} of dd's time, {:.1} of memcpy's",
+        ratio(p50(5), p50(6)),
+        ratio(p50(5), p50(7))
     );
     println!(
         "restored lazily, the guest runs after {:.3} of the time of a whole restore",
-        ratio(p50(7), p50(4))
+        ratio(p50(8), p50(5))
     );
 }
