@@ -129,14 +129,16 @@ impl Shared {
     }
 
     fn end(&self, outcome: Result<(), LoadError>) {
+        let has_failed = outcome.is_err();
         *self.progress() = match outcome {
             Ok(()) => Progress::Complete,
-            Err(error) => {
-                let _ = self.failed.write(1);
-                Progress::Failed(error.to_string())
-            }
+            Err(error) => Progress::Failed(error.to_string()),
         };
         self.ended.notify_all();
+        // Behind the reason: whoever sees the event asks for it at once.
+        if has_failed {
+            let _ = self.failed.write(1);
+        }
     }
 }
 
