@@ -56,6 +56,12 @@ impl Executable {
         &self.path
     }
 
+    /// The folder that the caller named, or the one in which it lies.
+    #[must_use]
+    pub fn folder_or(&self, named: Option<&Path>) -> PathBuf {
+        named.or_else(|| self.path.parent()).map_or_else(PathBuf::new, PathBuf::from)
+    }
+
     /// What it says of itself.
     #[must_use]
     pub fn version(&self) -> &str {

@@ -26,6 +26,6 @@ pub use scheduled::Scheduled;
 pub use setting::{FileSystem, Setting, load_average};
 pub use smaps::{Kind, ProcessMemory};
 pub use statistics::{Samples, Summary, ratio};
-pub use stop::{Stop, finish};
+pub use stop::{Stop, finish, show};
 pub use supervisor::{Launched, Machine, Shape, Supervisor, oracle_file, wait_until_it_answers};
 pub use table::{Table, Verdict, milliseconds};

@@ -1,5 +1,6 @@
 //! Why a measurement gave no figures.
 
+use serde::Serialize;
 use std::fmt::Display;
 use std::process::ExitCode;
 
@@ -35,4 +36,17 @@ pub fn finish(outcome: Result<(), Stop>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Shows what was measured: as JSON on standard output and nothing else, or as `print` does.
+///
+/// # Errors
+/// When it cannot be JSON.
+pub fn show<T: Serialize>(outcome: &T, as_json: bool, print: impl FnOnce(&T)) -> Result<(), Stop> {
+    if as_json {
+        println!("{}", serde_json::to_string_pretty(outcome).map_err(Stop::failed("JSON"))?);
+    } else {
+        print(outcome);
+    }
+    Ok(())
 }

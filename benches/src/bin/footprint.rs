@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use benches::{
     Executable, Guest, Machine, ProcessMemory, Setting, Shape, Stop, Supervisor, Table, Verdict,
-    finish,
+    finish, show,
 };
 use clap::Parser;
 use machine::Form;
@@ -74,13 +74,7 @@ fn run(options: &Options) -> Result<(), Stop> {
     setting.end();
     let verdicts = guests.iter().flat_map(verdicts).collect();
     let outcome = Outcome { setting, guests, verdicts };
-    if options.json {
-        let json = serde_json::to_string_pretty(&outcome).map_err(Stop::failed("JSON"))?;
-        println!("{json}");
-    } else {
-        print(&outcome);
-    }
-    Ok(())
+    show(&outcome, options.json, print)
 }
 
 fn measure(supervisor: &Supervisor, cpus: u32, times: u32) -> Result<GuestOutcome, Stop> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use benches::{
     Executable, FileSystem, Guest, Machine, Samples, Setting, Shape, Stop, Summary, Supervisor,
-    Table, Verdict, finish, milliseconds,
+    Table, Verdict, finish, milliseconds, show,
 };
 use clap::Parser;
 use machine::{Cause, DirtyLogKind, Form, HandOverReport};
@@ -97,10 +97,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Stop> {
     let executable = Executable::find()?;
-    let directory = match &options.record {
-        Some(directory) => directory.clone(),
-        None => executable.path().parent().map_or_else(PathBuf::new, PathBuf::from),
-    };
+    let directory = executable.folder_or(options.record.as_deref());
     let mut outcome = Outcome {
         setting: Setting::now(executable.version()),
         record: FileSystem::of(&directory)?,
@@ -114,13 +111,7 @@ fn run(options: &Options) -> Result<(), Stop> {
     }
     outcome.setting.end();
     outcome.verdicts = outcome.guests.iter().flat_map(verdict).collect();
-    if options.json {
-        let json = serde_json::to_string_pretty(&outcome).map_err(Stop::failed("JSON"))?;
-        println!("{json}");
-    } else {
-        print(&outcome);
-    }
-    Ok(())
+    show(&outcome, options.json, print)
 }
 
 fn measure(supervisor: &Supervisor, cpus: u32, options: &Options) -> Result<GuestOutcome, Stop> {

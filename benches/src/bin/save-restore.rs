@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use benches::{
     Executable, FileSystem, Guest, Samples, Setting, Stop, Summary, Table, finish, milliseconds,
-    oracle_file, ratio,
+    oracle_file, ratio, show,
 };
 use clap::Parser;
 use dwcp::archive::ArchiveKey;
@@ -85,22 +85,13 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Stop> {
     let executable = Executable::find()?;
-    let folder = match &options.folder {
-        Some(folder) => folder.clone(),
-        None => executable.path().parent().map_or_else(PathBuf::new, PathBuf::from),
-    };
+    let folder = executable.folder_or(options.folder.as_deref());
     let setting = Setting::now(executable.version());
     let file_system = FileSystem::of(&folder)?;
     let bench = Bench { executable: &executable, folder: &folder, options };
     let mut outcome = bench.run(setting, file_system)?;
     outcome.setting.end();
-    if options.json {
-        let json = serde_json::to_string_pretty(&outcome).map_err(Stop::failed("JSON"))?;
-        println!("{json}");
-    } else {
-        print(&outcome);
-    }
-    Ok(())
+    show(&outcome, options.json, print)
 }
 
 struct Bench<'a> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use benches::{
     BareStart, Executable, FileSystem, Qemu, Samples, Scheduled, Setting, Shape, Stop, Summary,
-    Supervisor, Table, Verdict, finish, milliseconds, ratio, read_hello, start_bare,
+    Supervisor, Table, Verdict, finish, milliseconds, ratio, read_hello, show, start_bare,
     wait_until_it_answers,
 };
 use clap::Parser;
@@ -68,10 +68,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Stop> {
     let executable = Executable::find()?;
-    let directory = match &options.record {
-        Some(directory) => directory.clone(),
-        None => executable.path().parent().map_or_else(PathBuf::new, PathBuf::from),
-    };
+    let directory = executable.folder_or(options.record.as_deref());
     let record = FileSystem::of(&directory)?;
     let qemu = match Qemu::find(firmware::ORACLE) {
         Ok(qemu) => Some(qemu),
@@ -91,13 +88,7 @@ fn run(options: &Options) -> Result<(), Stop> {
     }
     let mut outcome = summarise(setting, record, qemu.as_ref(), &observed)?;
     outcome.setting.end();
-    if options.json {
-        let json = serde_json::to_string_pretty(&outcome).map_err(Stop::failed("JSON"))?;
-        println!("{json}");
-    } else {
-        print(&outcome);
-    }
-    Ok(())
+    show(&outcome, options.json, print)
 }
 
 /// One start in each way.

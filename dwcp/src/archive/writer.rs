@@ -125,8 +125,10 @@ impl ArchiveWriter {
         };
         let is_all = changed.pages() == batch.pages();
         let staged = std::mem::take(&mut self.staged);
-        let outcome =
-            self.put_changed(key, &changed, if is_all { content } else { &staged }, step, out);
+        let content = if is_all { content } else { &staged };
+        let settled_below = changed.first_number();
+        let sending = Sending { key, batch: &changed, content, settled_below };
+        let outcome = self.put_changed(&sending, step, out);
         self.staged = staged;
         outcome
     }
@@ -171,9 +173,7 @@ impl ArchiveWriter {
 
     fn put_changed(
         &mut self,
-        key: &DigestKey,
-        batch: &Batch,
-        content: &[u8],
+        sending: &Sending<'_>,
         step: &LadderStep,
         out: &mut Vec<u8>,
     ) -> Result<TierCounts, WriteError> {
@@ -181,10 +181,9 @@ impl ArchiveWriter {
         // What a reader would need from elsewhere would tie blocks to each other.
         let step =
             LadderStep { tiers: Tiers { known: false, delta: false, ..step.tiers }, ..*step };
-        let sending = Sending { key, batch, content, settled_below: batch.first_number() };
-        let encoded = self.encoder.encode(&sending, &step, &(), out);
+        let encoded = self.encoder.encode(sending, &step, &(), out);
         let place = Place::block(self.lengths.len()).ok_or(too_long(Kind::Pages))?;
-        for ((gfn, _), digest) in batch.sends().zip(encoded.digests) {
+        for ((gfn, _), digest) in sending.batch.sends().zip(encoded.digests) {
             let place = if *digest == PageDigest::ZERO { Place::ZERO } else { place };
             set(&mut self.places, &mut self.manifest, gfn, place, *digest)?;
         }

@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use benches::{Setting, Stop, Verdict, finish, median, ratio, timed};
+use benches::{Setting, Stop, Verdict, finish, median, ratio, show, timed};
 use clap::Parser;
 use content::{aes_key, encrypted, noise, read, rewritten, seal};
 use dwcp::digest::{DigestKey, is_zero};
@@ -117,13 +117,7 @@ fn run(options: &Options) -> Result<(), Stop> {
     setting.end();
     let verdicts = verdicts(&contents);
     let outcome = Outcome { setting, contents, moves, verdicts };
-    if options.json {
-        let json = serde_json::to_string_pretty(&outcome).map_err(Stop::failed("JSON"))?;
-        println!("{json}");
-    } else {
-        report::print(&outcome);
-    }
-    Ok(())
+    show(&outcome, options.json, report::print)
 }
 
 fn name(path: &Path) -> String {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -72,13 +72,8 @@ fn answer(name: &str) -> io::Result<()> {
 /// button has it pressed.
 fn attend(program: &str, arguments: &[&str]) -> io::Result<ExitStatus> {
     let attended = arguments;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let output = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
-    for line in BufReader::new(output).lines() {
+    let (mut child, output) = spawn(program, arguments)?;
+    for line in output.lines() {
         let line = line?;
         println!("{line}");
         let line = line.trim_end();
@@ -96,6 +91,15 @@ fn attend(program: &str, arguments: &[&str]) -> io::Result<ExitStatus> {
         }
     }
     child.wait()
+}
+
+/// Starts a program that is given nothing, and what it prints.
+fn spawn(program: &str, arguments: &[&str]) -> io::Result<(Child, BufReader<ChildStdout>)> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn()?;
+    let output = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+    Ok((child, BufReader::new(output)))
 }
 
 /// Runs a program that runs a guest, passes on what it prints, and types a line at the guest's console where
@@ -151,14 +155,9 @@ fn passed_on(status: io::Result<ExitStatus>) -> ExitCode {
 /// Runs a program, says how long it took to the first line with this text (`time: <n> ms`), and ends it.
 fn time(text: &str, program: &str, arguments: &[&str]) -> io::Result<()> {
     let started = Instant::now();
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let output = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+    let (mut child, output) = spawn(program, arguments)?;
     let mut said = Vec::new();
-    for line in BufReader::new(output).lines() {
+    for line in output.lines() {
         let line = line?;
         if line.contains(text) {
             println!("time: {} ms", started.elapsed().as_millis());

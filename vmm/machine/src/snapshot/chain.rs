@@ -66,8 +66,11 @@ pub fn find_chain(
             return Err(SnapshotError::ChainTooLong { name, most: MOST_ARCHIVES - 1 });
         }
         let open = || {
-            let file = File::open(&path)?;
-            if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a file")) }
+            // Looked at before it is opened: opening a pipe waits for whoever writes to it.
+            if !path.metadata()?.is_file() {
+                return Err(io::Error::other("not a file"));
+            }
+            File::open(&path)
         };
         let failed = |source| SnapshotError::File { name: name.clone(), source, hint };
         let file = open().map_err(failed)?;

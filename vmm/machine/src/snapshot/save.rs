@@ -22,7 +22,7 @@ use crate::state::MachineState;
 use crate::vm::{Paused, Running, VmError};
 
 /// Pages of a block: 256 KiB. A page that a guest touches first after a lazy restore waits for its block to be read and
-/// decoded: a larger one would save 2 % of the file and take longer.
+/// decoded: a larger one compresses a little better, and takes longer.
 const BLOCK_PAGES: NonZeroU64 = NonZeroU64::new(64).unwrap();
 
 /// The guest is paused when at most so many pages are owed: 2 MiB, read and compressed in some 5 ms.

@@ -198,6 +198,13 @@ impl VcpuStateV1 {
         Ok(())
     }
 
+    /// The guest's TSC when it was saved; 0 if KVM did not tell.
+    #[cfg(test)]
+    pub(crate) fn tsc(&self) -> u64 {
+        let tsc = self.msrs.iter().find(|(index, _)| *index == MSR_IA32_TSC);
+        tsc.map_or(0, |(_, value)| *value)
+    }
+
     /// The parts of this state that time alone changes, set to fixed values: what a test compares
     /// by rule and not by byte. These are the TSC, its offset and deadline, and the LAPIC timer's
     /// current count.

@@ -1,5 +1,7 @@
 //! Machines that nobody runs: what is saved of them, and what of them stays.
 
+use std::time::Duration;
+
 use dwcp::page::{Gfn, PageRun};
 
 use super::*;
@@ -98,6 +100,42 @@ fn an_event_holds_its_line_until_the_guest_has_taken_it_also_after_a_restore() {
         assert_ne!(bytes(&held), bytes(&lowered), "the line was low already");
         assert_eq!(encoded(&machine), quiet);
     }
+}
+
+#[test]
+fn a_tsc_goes_on_from_where_it_was_on_another_boot_and_has_not_stopped_on_this_one() {
+    const AWAY: Duration = Duration::from_secs(1000);
+    let name = "a_tsc_goes_on_from_where_it_was_on_another_boot_and_has_not_stopped_on_this_one";
+    let Some(machine) = machine(name) else { return };
+    let state = machine.save().unwrap();
+    let khz = u64::from(machine.parts.tsc_khz);
+    let tsc = |state: &MachineState| state.vcpus.iter().map(VcpuStateV1::tsc).collect::<Vec<_>>();
+    let seconds_further = |elapsed, is_same_boot| {
+        let mut successor = self::machine(name).unwrap();
+        successor.restore(&state, TimeBase::Later { elapsed, is_same_boot }).unwrap();
+        let ticks = tsc(&successor.save().unwrap()).into_iter().zip(tsc(&state));
+        ticks.map(|(now, then)| now.wrapping_sub(then) / khz / 1000).collect::<Vec<_>>()
+    };
+    if machine.vcpus.iter().any(|vcpu| !sets_tsc(&vcpu.fd)) {
+        // One whose guests read the host's own TSC in ring 3.
+        return eprintln!("SKIPPED {name}: this KVM sets no guest's TSC");
+    }
+    let away = seconds_further(AWAY, false);
+    assert!(away.iter().all(|seconds| (1000..1030).contains(seconds)), "{away:?}");
+    // This boot's TSC has gone on by itself, for the moment that this test takes.
+    let here = seconds_further(AWAY, true);
+    assert!(here.iter().all(|seconds| *seconds < 30), "{here:?}");
+}
+
+/// Whether a TSC that is set half a day ahead is there then.
+fn sets_tsc(vcpu: &kvm_ioctls::VcpuFd) -> bool {
+    const TSC: u32 = 0x10;
+    const AHEAD: u64 = 1 << 47;
+    let entry = |data| kvm_bindings::kvm_msr_entry { index: TSC, data, ..Default::default() };
+    let mut msrs = kvm_bindings::Msrs::from_entries(&[entry(AHEAD)]).unwrap();
+    vcpu.set_msrs(&msrs).unwrap();
+    vcpu.get_msrs(&mut msrs).unwrap();
+    msrs.as_slice()[0].data >= AHEAD
 }
 
 #[test]
