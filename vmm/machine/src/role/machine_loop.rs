@@ -20,7 +20,7 @@ use crate::clock::monotonic_ns;
 use crate::devices::Console;
 use crate::handover::{self, Outcome, Resident};
 use crate::ipc::{Channel, ChannelError};
-use crate::snapshot::{Loader, Subject};
+use crate::snapshot::{Loader, SnapshotError, Subject};
 use crate::vcpu::GuestEnd;
 use crate::vm::{Paused, Running, VmError, VmParts};
 
@@ -319,6 +319,11 @@ impl MachineProcess {
     fn job_returned(&mut self, done: Done) -> Result<(), RoleError> {
         match done {
             Done::HandOver(outcome) => return self.hand_over_returned(outcome),
+            // How it ended says more.
+            Done::Snapshot(subject, Err(SnapshotError::GuestEnded)) => {
+                self.guest = subject.into();
+                return self.end_if_exited();
+            }
             Done::Snapshot(subject, outcome) => {
                 self.guest = subject.into();
                 self.report(&match outcome {

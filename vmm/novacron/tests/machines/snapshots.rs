@@ -6,11 +6,13 @@ use std::process::Command;
 
 use dwcp::archive::ArchiveKey;
 use machine::{
-    CpuModel, Form, RestoreOptions, SnapshotOptions, SnapshotReport, Step, SuperviseError,
+    CpuCount, CpuModel, Form, Images, MachineConfig, MemoryLayout, RestoreOptions, SnapshotOptions,
+    SnapshotReport, Step, SuperviseError, Supervised,
 };
 use tempfile::TempDir;
 
-use crate::harness::{Faulty, MIB, Oracle, Shape, has_kvm};
+use crate::errors::{file, tiny_guest};
+use crate::harness::{Faulty, MIB, Oracle, Shape, has_kvm, shared};
 
 const SMALL: u64 = 64 * MIB;
 
@@ -208,7 +210,7 @@ fn a_damaged_snapshot_is_refused_by_name() {
     assert!(error.contains("/bad") && error.contains("of its pages is not"), "{error}");
     let lazy = Faulty::new("").with(|executable| {
         let options = RestoreOptions { is_lazy: true, ..RestoreOptions::default() };
-        machine::Supervised::restore(executable, &std::env::temp_dir(), &bad, options)
+        Supervised::restore(executable, &std::env::temp_dir(), &bad, options)
     });
     let (machine, _console, _) = lazy.unwrap();
     let error = machine.wait().unwrap_err();
@@ -299,6 +301,36 @@ fn a_host_that_lacks_what_the_saved_guest_has_is_refused_by_name() {
         assert!(said.contains(lacks) && said.contains(cpu.name()), "{said}");
         goes_on(restore(&path, true).unwrap());
     }
+}
+
+#[test]
+fn a_guest_that_ends_while_it_is_saved_says_how() {
+    if !has_kvm("a_guest_that_ends_while_it_is_saved_says_how") {
+        return;
+    }
+    // mov ecx, 400,000; dec ecx; jnz to the dec; ud2, and no handler. Half a second where ring 0 is emulated.
+    let code = [0xb9, 0x80, 0x1a, 0x06, 0, 0xff, 0xc9, 0x75, 0xfc, 0x0f, 0x0b];
+    let kernel = file(&tiny_guest(&code)).reopen().unwrap();
+    let images = Images { kernel, initrd: None, command_line: String::new() };
+    let config = MachineConfig {
+        cpus: CpuCount::try_from(1_u32).unwrap(),
+        cpu: CpuModel::Host,
+        memory: MemoryLayout::new(SMALL, 32 * MIB).unwrap(),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let _shared = shared();
+    let sound = Faulty::new("");
+    let booted =
+        sound.with(|executable| Supervised::boot(executable, folder.path(), config, &images));
+    let (machine, _console) = booted.unwrap();
+    let error = (0..1000)
+        .find_map(|nth| {
+            let path = folder.path().join(nth.to_string());
+            machine.snapshot(&path, SnapshotOptions::default()).err()
+        })
+        .expect("the guest ends");
+    assert!(matches!(error, SuperviseError::GuestEnded { .. }), "{error}");
+    assert!(error.to_string().contains("triple fault on vCPU 0"), "{error}");
 }
 
 /// Runs the test that calls it once more, as the only one of a process whose mounts nobody else sees.
