@@ -125,18 +125,18 @@ impl Bench<'_> {
         let mut machine = self.boot()?;
         for _ in 0..self.options.times {
             remove([full, increment, copy]);
-            let options = SnapshotOptions { key, parent: None };
+            let options = SnapshotOptions { key, ..SnapshotOptions::default() };
             let report = machine.snapshot(full, options).map_err(Stop::failed("a snapshot"))?;
             turns.save.push(report.total_ns);
             turns.save_paused.push(report.paused_ns);
-            let options = SnapshotOptions { key, parent: Some(full) };
+            let options = SnapshotOptions { key, parent: Some(full), watch: None };
             let report = machine.snapshot(increment, options);
             let report = report.map_err(Stop::failed("an increment"))?;
             turns.increment.push(report.total_ns);
             increment_bytes = report.bytes;
             remove([full, increment, copy]);
             machine.pause().map_err(Stop::failed("a pause"))?;
-            let options = SnapshotOptions { key, parent: None };
+            let options = SnapshotOptions { key, ..SnapshotOptions::default() };
             let report = machine.snapshot(full, options).map_err(Stop::failed("a snapshot"))?;
             turns.save_of_paused.push(report.total_ns);
             file_bytes = report.bytes;

@@ -19,6 +19,7 @@ mod handover;
 mod ipc;
 mod kvm;
 mod memory;
+mod meter;
 mod permit;
 mod random;
 mod role;
@@ -46,10 +47,11 @@ pub use kvm::{Host, HostError, RingEntries, RingEntriesError};
 pub use memory::{
     DEFAULT_HOLE_START, GuestRam, HOLE_END, LayoutError, MemoryLayout, RamError, Region,
 };
+pub use meter::Progress;
 pub use permit::{PermitFile, PermitFileError, PermitWatch};
 pub use role::{
-    BootOrder, HandOverOrder, Order, ReceiveOrder, Report, RestoreOrder, RoleError, SnapshotOrder,
-    run as run_role,
+    BootOrder, Greeting, GuestStatus, HandOverOrder, Order, ReceiveOrder, Report, RestoreOrder,
+    RoleError, SnapshotOrder, run as run_role,
 };
 #[doc(hidden)]
 pub use snapshot::fuzz as fuzz_snapshot;
@@ -58,8 +60,8 @@ pub use snapshot::{
 };
 pub use state::{MAX_STATE_BYTES, MachineState, StateError};
 pub use supervise::{
-    Ender, Executable, Images, MachineProcess, RestoreOptions, SnapshotOptions, SuperviseError,
-    Supervised,
+    Adopted, Ender, Executable, Home, Images, MachineProcess, RestoreOptions, SnapshotOptions,
+    SuperviseError, Supervised, Watch, describe_exit,
 };
 pub use vcpu::{GuestEnd, GuestExit, VcpuError, VcpuStateError};
 pub use vm::{ConfigError, CpuCount, MachineConfig, Paused, Running, VmError};

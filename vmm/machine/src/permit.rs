@@ -79,6 +79,49 @@ impl PermitFile {
         Ok(permit)
     }
 
+    /// A new record at `path`, for a machine that no other host can know. Nobody may run it yet.
+    ///
+    /// # Errors
+    /// When there is one, or it cannot be written.
+    pub fn create(path: &Path, vm: VmId) -> Result<(), PermitFileError> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::DSYNC | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| describe(&error.into(), path))?;
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&file, flags, 0, 2 * SLOT_BYTES as u64)
+            .map_err(|error| describe(&error.into(), path))?;
+        let mut record = PermitRecord::open(FileStorage { file: file.into() }, vm)?;
+        record.apply(Actor::Keeper, &Event::Create)?;
+        Ok(())
+    }
+
+    /// Takes the life lock of the record at `path`, which proves that no process of the machine lives, and gives the
+    /// permit to `runner`. What a hand-over between dead processes has left is settled first.
+    ///
+    /// # Errors
+    /// When a process of the machine lives, or the record does not allow that it runs here.
+    pub fn start(path: &Path, vm: VmId, runner: Nonce) -> Result<Self, PermitFileError> {
+        let file = open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(PermitFileError::Alive),
+            Err(std::fs::TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let mut permit = Self::new(file, vm, runner)?;
+        let loaded = permit.record.load()?.ok_or(PermitFileError::Missing)?;
+        match loaded.record.state() {
+            PermitState::Offered { session, to: Successor::Process(_), .. } => {
+                permit.record.apply(Actor::Keeper, &Event::Reclaim { session: *session })?;
+            }
+            PermitState::Taken { session, .. } => {
+                permit.record.apply(Actor::Keeper, &Event::Settle { session: *session })?;
+            }
+            _ => {}
+        }
+        permit.record.apply(Actor::Keeper, &Event::Start { runner })?;
+        Ok(permit)
+    }
+
     /// A record whose descriptor, and with it the life lock, was passed to this process.
     ///
     /// # Errors
@@ -188,6 +231,16 @@ pub struct PermitWatch {
 }
 
 impl PermitWatch {
+    /// Looks at the record at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be opened or read.
+    pub fn open(path: &Path, vm: VmId) -> Result<Self, PermitFileError> {
+        let file = open(path)?;
+        let record = PermitRecord::open(FileStorage { file: file.try_clone()? }, vm)?;
+        Ok(Self { file, record })
+    }
+
     /// What the record says now. A step under way is waited for.
     ///
     /// # Errors
@@ -212,9 +265,15 @@ impl PermitWatch {
     }
 }
 
-fn describe(error: &io::Error, directory: &Path) -> PermitFileError {
+fn describe(error: &io::Error, path: &Path) -> PermitFileError {
     let kind = error.kind();
-    io::Error::new(kind, format!("a file in {}: {error}", directory.display())).into()
+    io::Error::new(kind, format!("{}: {error}", path.display())).into()
+}
+
+fn open(path: &Path) -> Result<File, PermitFileError> {
+    let flags = OFlags::RDWR | OFlags::DSYNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::open(path, flags, Mode::empty());
+    Ok(file.map_err(|error| describe(&error.into(), path))?.into())
 }
 
 /// The two slots in a file that is written synchronously.

@@ -4,30 +4,33 @@
 //! has no name: the machine lives no longer than its processes, and nothing stays behind when they
 //! are killed.
 
+mod home;
+mod process;
 mod snapshots;
+mod watch;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use dwcp::acp::{Nonce, VmId};
-
+use self::home::Birth;
 use crate::dirty::DirtyLogKind;
 use crate::handover::{Form, HandOverReport, Limits};
 use crate::ipc::{Channel, ChannelError};
-use crate::permit::{PermitFile, PermitFileError, PermitWatch};
+use crate::permit::{PermitFileError, PermitWatch};
 use crate::random::random;
 use crate::role::{BootOrder, HandOverOrder, Order, ReceiveOrder, Report};
 use crate::snapshot::SnapshotError;
 use crate::vcpu::GuestEnd;
 use crate::vm::MachineConfig;
 
+pub use home::{Adopted, Home};
+pub use process::{Ender, MachineProcess, describe_exit};
 pub use snapshots::{RestoreOptions, SnapshotOptions};
+pub use watch::Watch;
 
 /// A machine process that says nothing for this long is taken for dead. The longest silence is that
 /// of a hand-over that copies a large guest.
@@ -44,6 +47,12 @@ pub enum SuperviseError {
     Lost {
         /// Its process id.
         id: u32,
+        /// How that was noticed.
+        source: ChannelError,
+    },
+    /// A process that is there does not greet its keeper
+    #[error("a machine process does not say what it is: {source}")]
+    Silent {
         /// How that was noticed.
         source: ChannelError,
     },
@@ -108,139 +117,12 @@ pub struct Images {
     pub command_line: String,
 }
 
-/// A process in the role `novacron machine`. Dropping it ends the process and its guest.
-#[derive(Debug)]
-pub struct MachineProcess {
-    child: Child,
-    control: Channel,
-}
-
-impl MachineProcess {
-    /// Starts a process that waits for its orders.
-    ///
-    /// # Errors
-    /// When the system refuses a socket or a process.
-    pub fn start(executable: Executable<'_>) -> io::Result<Self> {
-        let (control, theirs) = Channel::pair()?;
-        control.set_time_limit(Some(PATIENCE))?;
-        let child = Command::new(executable.path)
-            .arg("machine")
-            .envs(executable.environment.iter().copied())
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            // Ctrl-C on the terminal is for the foreground process alone: it ends its machines.
-            .process_group(0)
-            .spawn()?;
-        Ok(Self { child, control })
-    }
-
-    /// Its process id.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Sends an order, and copies of descriptors with it.
-    ///
-    /// # Errors
-    /// When the process has died, or its guest has ended.
-    pub fn order(&self, order: &Order, descriptors: &[&dyn AsFd]) -> Result<(), SuperviseError> {
-        let descriptors: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
-        self.control.send(order, &descriptors).map_err(|source| self.why_gone(source))
-    }
-
-    /// A process whose guest has ended says so before it goes, and nobody may have heard it yet.
-    fn why_gone(&self, source: ChannelError) -> SuperviseError {
-        if matches!(source, ChannelError::Closed) {
-            while let Ok((report, _)) = self.control.receive::<Report>() {
-                if let Report::Exited { how, end } = report {
-                    return SuperviseError::GuestEnded { how, end };
-                }
-            }
-        }
-        self.lost(source)
-    }
-
-    /// Waits for the next report.
-    ///
-    /// # Errors
-    /// When the process has died, or hangs.
-    pub fn report(&self) -> Result<Report, SuperviseError> {
-        match self.control.receive::<Report>() {
-            Ok((report, _)) => Ok(report),
-            Err(source) => Err(self.lost(source)),
-        }
-    }
-
-    /// Something with which another thread can end the guest.
-    ///
-    /// # Errors
-    /// When the process has no descriptor left.
-    pub fn ender(&self) -> io::Result<Ender> {
-        Ok(Ender(Channel::from(self.control.as_fd().try_clone_to_owned()?)))
-    }
-
-    fn lost(&self, source: ChannelError) -> SuperviseError {
-        SuperviseError::Lost { id: self.id(), source }
-    }
-}
-
-impl Drop for MachineProcess {
-    fn drop(&mut self) {
-        // A process whose control socket closes ends its guest and itself; but a process that hangs
-        // does not, and a guest must not outlive the one who can reach it.
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            let _ = self.child.kill();
-        }
-        let _ = self.child.wait();
-    }
-}
-
-/// Ends a guest from another thread.
-#[derive(Debug)]
-pub struct Ender(Channel);
-
-impl Ender {
-    /// Presses the guest's power button. The answer comes to whoever hears the process's reports:
-    /// [`Supervised::wait`] does.
-    pub fn press_power_button(&self) {
-        // A process that has gone has no guest either.
-        let _ = self.0.send(&Order::PressPowerButton, &[]);
-    }
-
-    /// Asks the process to stop its guest.
-    pub fn stop(&self) {
-        // A process that has gone needs no stop.
-        let _ = self.0.send(&Order::Stop, &[]);
-    }
-}
-
-/// A machine to be: its id, its first process's nonce, and the record that names both.
-struct Birth {
-    vm: [u8; 16],
-    runner: [u8; 16],
-    held: PermitFile,
-    watch: PermitWatch,
-}
-
-impl Birth {
-    /// `directory` decides which storage the record is written to.
-    fn new(directory: &Path) -> Result<Self, SuperviseError> {
-        let (vm, runner) = (random()?, random()?);
-        let ids = VmId::new(vm).zip(Nonce::new(runner));
-        let (vm_id, nonce) =
-            ids.ok_or_else(|| io::Error::other("the random source gives zeros"))?;
-        let held = PermitFile::create_nameless(directory, vm_id, nonce)?;
-        let watch = held.watch()?;
-        Ok(Self { vm, runner, held, watch })
-    }
-}
-
 /// One machine, whose processes are ours.
 #[derive(Debug)]
 pub struct Supervised {
     process: MachineProcess,
     watch: PermitWatch,
+    home: Option<Home>,
 }
 
 impl Supervised {
@@ -256,9 +138,18 @@ impl Supervised {
         config: MachineConfig,
         images: &Images,
     ) -> Result<(Self, UnixStream), SuperviseError> {
-        let Birth { vm, runner, held, watch } = Birth::new(directory)?;
+        Self::boot_as(executable, Birth::nameless(directory)?, config, images)
+    }
+
+    fn boot_as(
+        executable: Executable<'_>,
+        birth: Birth,
+        config: MachineConfig,
+        images: &Images,
+    ) -> Result<(Self, UnixStream), SuperviseError> {
         let (console, theirs) = UnixStream::pair()?;
-        let process = MachineProcess::start(executable)?;
+        let process = birth.start_process(executable)?;
+        let Birth { vm, runner, held, watch, home } = birth;
         let order = Order::Boot(BootOrder {
             config,
             command_line: images.command_line.clone(),
@@ -274,7 +165,7 @@ impl Supervised {
         // From here on the machine process alone holds the life lock.
         drop(held);
         match process.report()? {
-            Report::Running => Ok((Self { process, watch }, console)),
+            Report::Running => Ok((Self { process, watch, home }, console)),
             Report::Failed { why } => Err(SuperviseError::Refused(why)),
             other => Err(unexpected(&other)),
         }
@@ -303,9 +194,23 @@ impl Supervised {
         form: Form,
         limits: Limits,
     ) -> Result<HandOverReport, SuperviseError> {
-        let successor = MachineProcess::start(executable)?;
-        let (ours, theirs) = Channel::pair()?;
+        self.hand_over_watched(executable, form, limits, None)
+    }
+
+    /// The same, and `watch` is told how far it is.
+    ///
+    /// # Errors
+    /// Those of [`Self::hand_over`].
+    pub fn hand_over_watched(
+        &mut self,
+        executable: Executable<'_>,
+        form: Form,
+        limits: Limits,
+        watch: Option<Watch<'_>>,
+    ) -> Result<HandOverReport, SuperviseError> {
         let (nonce, dirty_log) = (random()?, executable.dirty_log);
+        let successor = home::start_process(executable, self.home.as_ref(), nonce)?;
+        let (ours, theirs) = Channel::pair()?;
         let order = Order::Receive(ReceiveOrder { successor: nonce, dirty_log });
         successor.order(&order, &[&theirs])?;
         drop(theirs);
@@ -314,11 +219,8 @@ impl Supervised {
         drop(ours);
         // A large guest is copied for as long as it takes. A process that dies is noticed at once, and
         // each end of the copy has its own limit on the other's silence.
-        self.process.control.set_time_limit(None)?;
         successor.control.set_time_limit(None)?;
-        let outcome = self.process.report();
-        self.process.control.set_time_limit(Some(PATIENCE))?;
-        match outcome {
+        match self.job_report(watch) {
             Ok(Report::HandedOver(report)) => match successor.report()? {
                 Report::Running => {
                     self.adopt(successor)?;
@@ -345,7 +247,7 @@ impl Supervised {
 
     fn adopt(&mut self, successor: MachineProcess) -> io::Result<()> {
         successor.control.set_time_limit(Some(PATIENCE))?;
-        self.process = successor;
+        std::mem::replace(&mut self.process, successor).bury();
         Ok(())
     }
 
@@ -372,6 +274,12 @@ impl Supervised {
     #[cfg(feature = "fault-injection")]
     pub fn plant(&self, plant: crate::fault::Plant) -> Result<(), SuperviseError> {
         self.carry_out(&Order::Plant(plant), &Report::Paused)
+    }
+
+    /// Lets go of the machine: a kept one goes on, a tied one ends. Returns its process.
+    #[must_use]
+    pub fn into_process(self) -> MachineProcess {
+        self.process
     }
 
     /// Ends the guest and its process.

@@ -43,7 +43,8 @@ impl Suspend {
 
     /// Saves the machine, which stands still from now on unless that fails.
     fn save(&self, machine: &Supervised) -> Result<(), Failure> {
-        let options = SnapshotOptions { key: self.key.as_ref(), parent: self.base.as_deref() };
+        let options =
+            SnapshotOptions { key: self.key.as_ref(), parent: self.base.as_deref(), watch: None };
         machine.pause()?;
         match machine.snapshot(&self.path, options) {
             Ok(report) => {

@@ -90,5 +90,9 @@ fn machine_role() -> Result<(), Failure> {
         let why = "a role that `novacron run` starts; standard input must be its control socket";
         return Err(Failure::Other(format!("machine is {why}")));
     }
+    // The role alone decides when the connection is closed.
+    let null = std::fs::File::open("/dev/null").map_err(Failure::other("/dev/null"))?;
+    rustix::stdio::dup2_stdin(null)
+        .map_err(|error| Failure::other("standard input")(error.into()))?;
     machine::run_role(control).map_err(|error| Failure::Other(error.to_string()))
 }

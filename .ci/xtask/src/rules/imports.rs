@@ -14,7 +14,7 @@ const LEVELS: [&[&str]; 7] = [
     &["vm", "state", "permit", "ipc"],
     &["vcpu", "devices", "boot"],
     &["dirty", "memory", "cpu"],
-    &["clock", "kvm", "random"],
+    &["clock", "kvm", "meter", "random"],
 ];
 
 /// Points where tests make things go wrong. Anyone may have one, and it knows what it breaks; it is

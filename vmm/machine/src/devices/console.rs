@@ -70,6 +70,15 @@ impl Console {
         Ok(())
     }
 
+    /// Sends on all that is kept once more: to a reader who has seen nothing yet.
+    pub(crate) fn send_all_again(&self) {
+        let mut history = self.history();
+        history.unsent = history.ring.len();
+        history.lost = 0;
+        drop(history);
+        let _ = self.written.write(1);
+    }
+
     /// The saved form.
     pub(crate) fn save(&self) -> ConsoleStateV1 {
         let history = self.history();
@@ -143,6 +152,17 @@ mod tests {
         console.append(b"bcd");
         assert_eq!(console.save().lost, 3);
         assert!(sent(&console, usize::MAX).ends_with(b"abcd"));
+    }
+
+    #[test]
+    fn a_reader_who_comes_late_sees_the_past() {
+        let console = Console::new().unwrap();
+        console.append(b"the past, ");
+        sent(&console, 99);
+        console.append(b"the present");
+        console.send_all_again();
+        assert_eq!(sent(&console, 99), b"the past, the present");
+        assert_eq!(sent(&console, 99), b"");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::clock::monotonic_ns;
 use crate::dirty::DirtyLog;
 use crate::ipc::Channel;
 use crate::memory::{Extents, GuestRam};
+use crate::meter::Meter;
 
 /// Pages in one batch: 1 MiB. Larger ones wait longer for their acknowledgement, smaller ones cost
 /// more messages: where a guest writes pages here and there, a batch is one message for all of them.
@@ -66,6 +67,9 @@ pub(super) struct Copier<'a> {
     digests: Digests,
     buffer: Vec<u8>,
     extents: Extents,
+    meter: &'a Meter,
+    /// Whether the guest still runs: until then the hand-over can be given up.
+    is_running: bool,
     pub(super) copied: Copied,
 }
 
@@ -105,6 +109,7 @@ impl<'a> Copier<'a> {
         channel: &'a Channel,
         log: Box<dyn DirtyLog + Send>,
         key: &DigestKey,
+        meter: &'a Meter,
     ) -> Result<Self, HandOverError> {
         let limit = Gfn(ram.layout().frame_limit());
         let mut ledger = Ledger::new(limit);
@@ -119,6 +124,8 @@ impl<'a> Copier<'a> {
             digests: Digests::new(key, limit),
             buffer: vec![0; byte_count(BATCH_PAGES.get())],
             extents: Extents::default(),
+            meter,
+            is_running: true,
             copied: Copied::default(),
         })
     }
@@ -132,12 +139,14 @@ impl<'a> Copier<'a> {
             self.harvest()?;
             let dirty = self.ledger.owed();
             if self.copied.rounds > 0 && dirty <= limits.pages_at_pause {
+                self.is_running = false;
                 return Ok(());
             }
             if self.copied.rounds == limits.rounds {
                 return Err(HandOverError::DoesNotConverge { dirty, rounds: self.copied.rounds });
             }
             self.copied.rounds += 1;
+            self.meter.begin_round(self.copied.rounds);
             self.send_owed()?;
         }
     }
@@ -153,6 +162,10 @@ impl<'a> Copier<'a> {
         let before = self.copied.pages;
         while let Some(batch) = Batch::take_owed(&mut self.ledger, BATCH_PAGES) {
             self.send(&batch)?;
+            let go_on = self.meter.advance(batch.pages() as u64, self.ledger.owed());
+            if self.is_running {
+                go_on?;
+            }
             while self.channel.is_readable()? {
                 self.settle_one()?;
             }

@@ -44,6 +44,7 @@ use dwcp::ledger::LedgerError;
 use crate::dirty::DirtyLogError;
 use crate::ipc::ChannelError;
 use crate::memory::RamError;
+use crate::meter::Cancelled;
 use crate::permit::PermitFileError;
 use crate::vm::VmError;
 use serde::{Deserialize, Serialize};
@@ -119,7 +120,16 @@ pub enum HandOverError {
     /// An id of zeros, which names nobody
     #[error("hand-over: the other process sent an id of zeros")]
     NoId,
+    /// Somebody has cancelled it
+    #[error("hand-over: it was cancelled; the guest goes on in its old process")]
+    Cancelled,
     /// The guest ended meanwhile
     #[error("hand-over: the guest ended meanwhile")]
     GuestEnded,
+}
+
+impl From<Cancelled> for HandOverError {
+    fn from(Cancelled: Cancelled) -> Self {
+        Self::Cancelled
+    }
 }

@@ -16,6 +16,7 @@ use crate::devices::ConsoleLink;
 use crate::fault::{Step, reached};
 use crate::ipc::{Channel, ChannelError};
 use crate::memory::GuestRam;
+use crate::meter::Meter;
 use crate::permit::PermitFile;
 use crate::state::MachineState;
 use crate::vm::{Paused, Running, VmError};
@@ -52,6 +53,7 @@ pub(crate) struct Departure<'a> {
     pub(crate) session: SessionId,
     pub(crate) form: Form,
     pub(crate) limits: Limits,
+    pub(crate) meter: &'a Meter,
 }
 
 /// The machine and where it stands when something failed. Boxed: the way that succeeds pays nothing.
@@ -108,12 +110,13 @@ impl Departure<'_> {
             Form::Copying => {
                 let log = running.start_dirty_log()?;
                 let key = &self.resident.digest_key;
-                let mut copier = Copier::new(ram, self.channel, log, key)?;
+                let mut copier = Copier::new(ram, self.channel, log, key, self.meter)?;
                 copier.copy_while_running(self.limits)?;
                 Some(copier)
             }
         };
         reached(Step::SourceCopied);
+        self.meter.advance(0, 0)?;
         // While the guest still runs: an offer is worthless without the permit frame.
         self.resident.permit.offer(self.session, successor)?;
         reached(Step::SourceOffered);

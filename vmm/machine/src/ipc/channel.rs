@@ -163,10 +163,18 @@ impl Channel {
     /// # Errors
     /// When the socket fails.
     pub fn is_readable(&self) -> Result<bool, ChannelError> {
+        self.is_readable_within(Duration::ZERO)
+    }
+
+    /// Waits so long at most for a message, or the end of the connection. False if neither came; or if a signal did.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn is_readable_within(&self, limit: Duration) -> Result<bool, ChannelError> {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut descriptors = [PollFd::new(&self.stream, PollFlags::IN)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        match poll(&mut descriptors, Some(&at_once)) {
+        let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+        match poll(&mut descriptors, Some(&limit)) {
             Ok(ready) => Ok(ready > 0),
             Err(rustix::io::Errno::INTR) => Ok(false),
             Err(error) => Err(io::Error::from(error).into()),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use dwcp::acp::SessionId;
@@ -9,13 +10,24 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::handover::{Departure, Form, Limits, Outcome, Resident};
 use crate::ipc::Channel;
+use crate::meter::Meter;
 use crate::snapshot::{Completion, SnapshotError, SnapshotReport, Subject, Taking};
 use crate::vm::Running;
 
 /// What is to be done, and to which machine.
 pub(super) enum Job {
-    HandOver { running: Running, channel: Channel, session: SessionId, form: Form, limits: Limits },
-    Snapshot { subject: Subject, taking: Box<Taking> },
+    HandOver {
+        running: Running,
+        channel: Channel,
+        session: SessionId,
+        form: Form,
+        limits: Limits,
+        meter: Arc<Meter>,
+    },
+    Snapshot {
+        subject: Subject,
+        taking: Box<Taking>,
+    },
 }
 
 /// What came of it.
@@ -87,8 +99,9 @@ impl Worker {
 impl Job {
     fn run(self, resident: &mut Resident) -> Done {
         match self {
-            Self::HandOver { running, channel, session, form, limits } => {
-                let departure = Departure { channel: &channel, resident, session, form, limits };
+            Self::HandOver { running, channel, session, form, limits, meter } => {
+                let (channel, meter) = (&channel, &*meter);
+                let departure = Departure { channel, resident, session, form, limits, meter };
                 Done::HandOver(departure.run(running))
             }
             Self::Snapshot { subject, taking } => {

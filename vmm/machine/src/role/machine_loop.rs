@@ -13,16 +13,19 @@ use event_manager::{
 use vmm_sys_util::epoll::EventSet;
 
 use super::console_pump::ConsolePump;
+use super::control::{Control, Heard};
+use super::guest::Guest;
 use super::job::{Done, Job, Jobs, Worker};
-use super::order::{HandOverOrder, Order, ReceiveOrder, Report, SnapshotOrder};
+use super::order::{Greeting, HandOverOrder, Order, ReceiveOrder, Report, SnapshotOrder};
 use super::start::{self, OrderError, Start};
 use crate::clock::monotonic_ns;
-use crate::devices::Console;
+use crate::devices::{Console, ConsoleLink};
 use crate::handover::{self, Outcome, Resident};
 use crate::ipc::{Channel, ChannelError};
+use crate::meter::Meter;
 use crate::snapshot::{Loader, SnapshotError, Subject};
 use crate::vcpu::GuestEnd;
-use crate::vm::{Paused, Running, VmError, VmParts};
+use crate::vm::{Running, VmParts};
 
 /// The process cannot even report.
 #[derive(Debug, thiserror::Error)]
@@ -36,27 +39,6 @@ pub enum RoleError {
     /// The system
     #[error(transparent)]
     Io(#[from] io::Error),
-}
-
-/// The machine, in the one of its states that it is in.
-///
-/// ```text
-///   Absent ── boot, receive, restore ──► Running ◄─ pause, resume ─► Paused
-///                                         │    ▲                      │  ▲
-///                     hand over, snapshot ▼    │ failed, done         ▼  │ snapshot
-///                                         Busy ── handed over ──► (end)
-///                                           └── departed ──► Departed ── stop ──► (end)
-/// ```
-#[derive(Debug)]
-enum Guest {
-    Absent,
-    Running(Running),
-    Paused(Paused),
-    /// A job's thread owns it.
-    Busy,
-    /// The permit has gone to a successor that was not heard of again: the memory is kept, and never
-    /// runs here again.
-    Departed(#[allow(dead_code, reason = "kept, until somebody says what to do with it")] Paused),
 }
 
 /// Runs a machine process until its guest has ended or has gone elsewhere.
@@ -76,9 +58,16 @@ pub fn run(control: OwnedFd) -> Result<(), RoleError> {
 
 struct MachineProcess {
     events: EventManager<Box<dyn MutEventSubscriber>>,
-    control: Channel,
+    control: Control,
+    control_watcher: Option<SubscriberId>,
     control_ready: Rc<Cell<bool>>,
+    /// A keeper has connected to the listening socket of a kept process.
+    keeper_ready: Rc<Cell<bool>>,
+    /// This process, for its keepers.
+    pidfd: OwnedFd,
     guest: Guest,
+    /// What the job under way does, and whether it is still wanted.
+    meter: Arc<Meter>,
     /// The permit, the console and the secret; a job's thread has them while it runs.
     resident: Option<Resident>,
     guest_stopped: Rc<Cell<bool>>,
@@ -100,13 +89,21 @@ impl MachineProcess {
     fn new(control: Channel) -> Result<Self, RoleError> {
         let mut events = EventManager::<Box<dyn MutEventSubscriber>>::new()?;
         let jobs = Jobs::new()?;
-        let control_ready = watch(&mut events, control.as_fd().as_raw_fd()).1;
+        let (watcher, control_ready) = watch(&mut events, control.as_fd().as_raw_fd());
         let job_done = watch(&mut events, jobs.event()).1;
+        let pidfd = rustix::process::pidfd_open(
+            rustix::process::getpid(),
+            rustix::process::PidfdFlags::empty(),
+        );
         Ok(Self {
             events,
-            control,
+            control: Control::tied(control),
+            control_watcher: Some(watcher),
             control_ready,
+            keeper_ready: Rc::default(),
+            pidfd: pidfd.map_err(io::Error::from)?,
             guest: Guest::Absent,
+            meter: Arc::default(),
             resident: None,
             guest_stopped: Rc::default(),
             guest_watchers: Vec::new(),
@@ -137,16 +134,90 @@ impl MachineProcess {
             self.end_if_exited()?;
         }
         if self.control_ready.take() {
-            match self.control.receive::<Order>() {
-                Ok((order, descriptors)) => self.obey(order, descriptors)?,
-                Err(ChannelError::Closed) => self.is_done = true,
+            match self.control.hear() {
+                Heard::Order(order, descriptors) => self.obey(order, descriptors)?,
                 // An order of a newer supervisor: the next one starts where this one ends.
-                Err(ChannelError::Malformed(error)) => {
+                Heard::Unknown(error) => {
                     self.report(&Report::Declined { why: error.to_string() })?;
                 }
-                Err(error) => return Err(error.into()),
+                Heard::Gone => {}
             }
+            self.unwatch_gone_keeper();
         }
+        if self.keeper_ready.take() {
+            self.welcome_keeper();
+        }
+        Ok(())
+    }
+
+    /// What follows when nobody is there to give orders: a tied guest ends. So does a process that has no guest yet, and
+    /// was to get it from whoever has gone.
+    fn unwatch_gone_keeper(&mut self) {
+        if !self.control.is_broken() {
+            return;
+        }
+        self.close_control();
+        if !self.control.is_kept() || matches!(self.guest, Guest::Absent) {
+            self.is_done = true;
+        }
+    }
+
+    /// Unwatched first: epoll would go on watching what another descriptor keeps open.
+    fn close_control(&mut self) {
+        if let Some(id) = self.control_watcher.take() {
+            let _ = self.events.remove_subscriber(id);
+        }
+        self.control.close();
+    }
+
+    fn welcome_keeper(&mut self) {
+        self.close_control();
+        if let Err(error) = self.control.accept() {
+            tracing::debug!(%error, "a keeper that has gone again");
+        }
+        let greeting = Greeting {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            runner: self.control.runner().unwrap_or_default(),
+            guest: self.guest.status(),
+            config: self.guest.config(),
+        };
+        self.control.greet(greeting, &self.pidfd);
+        if let Some(descriptor) = self.control.descriptor() {
+            let (id, ready) = watch(&mut self.events, descriptor);
+            self.control_watcher = Some(id);
+            self.control_ready = ready;
+        }
+        self.unwatch_gone_keeper();
+    }
+
+    /// Outlives its connection from now on.
+    fn keep(&mut self, runner: [u8; 16], descriptors: Vec<OwnedFd>) -> Result<(), RoleError> {
+        match self.control.keep(runner, descriptors) {
+            Ok(()) => {
+                if let Some(listener) = self.control.listener() {
+                    self.keeper_ready = watch(&mut self.events, listener).1;
+                }
+                self.report(&Report::Kept)
+            }
+            Err(error) => self.report(&Report::Declined { why: error.to_string() }),
+        }
+    }
+
+    /// Gives a guest another console, and shows that what the guest printed so far.
+    fn replace_console(
+        &mut self,
+        guest: &Guest,
+        mut descriptors: Vec<OwnedFd>,
+    ) -> Result<(), OrderError> {
+        let descriptor = descriptors.pop().ok_or(OrderError::Descriptors(0))?;
+        let link = ConsoleLink::new(descriptor)?;
+        let (Some(parts), Some(mut resident)) = (guest.parts(), self.resident.take()) else {
+            return Err(OrderError::NoGuest);
+        };
+        parts.console.send_all_again();
+        resident.console = link;
+        self.watch_guest(&resident, parts);
+        self.resident = Some(resident);
         Ok(())
     }
 
@@ -192,6 +263,32 @@ impl MachineProcess {
             (Order::Stop, guest @ (Guest::Running(_) | Guest::Paused(_) | Guest::Departed(_))) => {
                 drop(guest);
                 self.end(&GuestEnd::Stopped.to_string(), GuestEnd::Stopped)
+            }
+            (Order::Keep { runner }, guest) => {
+                self.guest = guest;
+                self.keep(runner, descriptors)
+            }
+            (Order::Console, guest @ (Guest::Running(_) | Guest::Paused(_))) => {
+                let outcome = self.replace_console(&guest, descriptors);
+                self.guest = guest;
+                self.report(&match outcome {
+                    Ok(()) => Report::ConsoleReplaced,
+                    Err(error) => Report::Declined { why: error.to_string() },
+                })
+            }
+            (Order::Cancel, Guest::Busy) => {
+                self.guest = Guest::Busy;
+                self.meter.cancel();
+                Ok(())
+            }
+            (Order::Progress, Guest::Busy) => {
+                self.guest = Guest::Busy;
+                self.report(&Report::Progress(self.meter.progress()))
+            }
+            // The job has ended meanwhile, and its report is on its way.
+            (Order::Cancel | Order::Progress, guest) => {
+                self.guest = guest;
+                Ok(())
             }
             (Order::PressPowerButton, guest @ (Guest::Running(_) | Guest::Paused(_))) => {
                 let outcome = guest.press_power_button();
@@ -267,8 +364,8 @@ impl MachineProcess {
         let peer = peer.ok_or_else(|| "no socket, or no id".to_owned());
         match peer.and_then(|peer| Ok((peer, self.worker("hand-over")?))) {
             Ok(((socket, session), worker)) => {
-                let channel = Channel::from(socket);
-                self.give(worker, Job::HandOver { running, channel, session, form, limits });
+                let (channel, meter) = (Channel::from(socket), self.new_meter());
+                self.give(worker, Job::HandOver { running, channel, session, form, limits, meter });
                 Ok(())
             }
             Err(why) => {
@@ -287,8 +384,8 @@ impl MachineProcess {
     ) -> Result<(), RoleError> {
         let key = self.resident.as_ref().map(|resident| resident.digest_key.clone());
         let ready = key.ok_or_else(|| "there is no guest".to_owned()).and_then(|key| {
-            let taking =
-                start::taking(order, descriptors, key).map_err(|error| error.to_string())?;
+            let taking = start::taking(order, descriptors, key, self.new_meter());
+            let taking = taking.map_err(|error| error.to_string())?;
             Ok((taking, self.worker("snapshot")?))
         });
         match ready {
@@ -301,6 +398,12 @@ impl MachineProcess {
                 self.report(&Report::SnapshotFailed { why })
             }
         }
+    }
+
+    /// For the next job: what was said about the last one does not concern it.
+    fn new_meter(&mut self) -> Arc<Meter> {
+        self.meter = Arc::default();
+        Arc::clone(&self.meter)
     }
 
     /// A thread for a job; it waits until memory is whole.
@@ -401,7 +504,9 @@ impl MachineProcess {
 
     fn end(&mut self, how: &str, end: GuestEnd) -> Result<(), RoleError> {
         self.is_done = true;
-        self.report(&Report::Exited { how: how.to_owned(), end })
+        let report = Report::Exited { how: how.to_owned(), end };
+        self.control.write_end(&report);
+        self.report(&report)
     }
 
     /// The guest's last words, as far as somebody reads them.
@@ -413,12 +518,10 @@ impl MachineProcess {
         }
     }
 
-    fn report(&self, report: &Report) -> Result<(), RoleError> {
-        match self.control.send(report, &[]) {
-            // Nobody is left to hear it; the loop sees the closed socket next.
-            Err(ChannelError::Closed) => Ok(()),
-            outcome => Ok(outcome?),
-        }
+    fn report(&mut self, report: &Report) -> Result<(), RoleError> {
+        self.control.report(report);
+        self.unwatch_gone_keeper();
+        Ok(())
     }
 
     /// Watches a guest's console and its vCPUs.
@@ -435,36 +538,6 @@ impl MachineProcess {
         let (id, ready) = watch(&mut self.events, guest.stopped.as_raw_fd());
         self.guest_watchers.push(id);
         self.guest_stopped = ready;
-    }
-}
-
-impl From<Subject> for Guest {
-    fn from(subject: Subject) -> Self {
-        match subject {
-            Subject::Running(running) => Self::Running(running),
-            Subject::Paused(paused) => Self::Paused(paused),
-        }
-    }
-}
-
-impl Guest {
-    /// Where there is a machine that this process may touch.
-    fn press_power_button(&self) -> Result<(), VmError> {
-        match self {
-            Self::Running(running) => running.press_power_button(),
-            Self::Paused(paused) => paused.press_power_button(),
-            Self::Absent | Self::Busy | Self::Departed(_) => Ok(()),
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Absent => "absent",
-            Self::Running(_) => "running",
-            Self::Paused(_) => "paused",
-            Self::Busy => "being handed over or saved",
-            Self::Departed(_) => "departed",
-        }
     }
 }
 

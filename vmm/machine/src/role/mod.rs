@@ -4,6 +4,8 @@
 //! runs on a thread of its own, which owns the machine while it does; the loop goes on with the console meanwhile.
 
 mod console_pump;
+mod control;
+mod guest;
 mod job;
 mod machine_loop;
 mod order;
@@ -11,5 +13,6 @@ mod start;
 
 pub use machine_loop::{RoleError, run};
 pub use order::{
-    BootOrder, HandOverOrder, Order, ReceiveOrder, Report, RestoreOrder, SnapshotOrder,
+    BootOrder, Greeting, GuestStatus, HandOverOrder, Order, ReceiveOrder, Report, RestoreOrder,
+    SnapshotOrder,
 };

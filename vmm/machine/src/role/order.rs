@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dirty::DirtyLogKind;
 use crate::handover::{Form, HandOverReport, Limits};
+use crate::meter::Progress;
 use crate::snapshot::{RestoreReport, SnapshotReport};
 use crate::vcpu::GuestEnd;
 use crate::vm::MachineConfig;
@@ -78,7 +79,35 @@ pub struct HandOverOrder {
     pub limits: Limits,
 }
 
-/// From whoever started the process.
+/// What a process says to a keeper that has connected. Descriptor: a pidfd of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// The version of its executable.
+    pub version: String,
+    /// The nonce under which the permit record knows it.
+    pub runner: [u8; 16],
+    /// What its guest is doing.
+    pub guest: GuestStatus,
+    /// What the guest's machine is made of, if the guest is here.
+    pub config: Option<MachineConfig>,
+}
+
+/// What the guest of a machine process is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestStatus {
+    /// It is not here, or not yet.
+    Absent,
+    /// It runs.
+    Running,
+    /// Its vCPUs stand still.
+    Paused,
+    /// It is being handed over or saved.
+    Busy,
+    /// It has gone elsewhere, or may have: what is left never runs here again.
+    Departed,
+}
+
+/// From whoever started the process, or keeps it now.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
     /// Boot a guest, and run it.
@@ -99,6 +128,18 @@ pub enum Order {
     Restore(RestoreOrder),
     /// Take a snapshot, whether the guest runs or is paused.
     Snapshot(SnapshotOrder),
+    /// From now on, once there is a guest, outlive this connection: whoever connects next gives the orders. Descriptors:
+    /// a listening socket, and the file to which the guest's end is written.
+    Keep {
+        /// The nonce under which the permit record knows this process, or will.
+        runner: [u8; 16],
+    },
+    /// Use another console, and show it what the guest printed so far. Descriptor: the console.
+    Console,
+    /// Give up the snapshot or hand-over that is under way, as long as the guest stays as it is. Its report says how it went.
+    Cancel,
+    /// Say how far the snapshot or hand-over is.
+    Progress,
     /// Damage guest memory, so that a test sees the oracle find it.
     #[cfg(feature = "fault-injection")]
     Plant(crate::fault::Plant),
@@ -116,6 +157,10 @@ impl Order {
             Self::Snapshot(_) => "snapshot",
             Self::Stop => "stop",
             Self::PressPowerButton => "power button",
+            Self::Keep { .. } => "keep",
+            Self::Console => "console",
+            Self::Cancel => "cancel",
+            Self::Progress => "progress",
             #[cfg(feature = "fault-injection")]
             Self::Plant(_) => "plant",
         }
@@ -170,4 +215,12 @@ pub enum Report {
         /// Why.
         why: String,
     },
+    /// The first report on a connection to a kept process.
+    Greeting(Greeting),
+    /// The process outlives its connection from now on.
+    Kept,
+    /// The guest has another console.
+    ConsoleReplaced,
+    /// How far a snapshot or hand-over is.
+    Progress(Progress),
 }

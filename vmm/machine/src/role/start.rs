@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use dwcp::acp::{Nonce, VmId};
 use dwcp::archive::{ArchiveId, ArchiveKey};
@@ -13,6 +14,7 @@ use crate::boot::{BootError, BootSource};
 use crate::devices::ConsoleLink;
 use crate::handover::{HandOverError, Resident};
 use crate::kvm::Host;
+use crate::meter::Meter;
 use crate::permit::{PermitFile, PermitFileError};
 use crate::snapshot::{self, Chain, Loader, RestoreReport, Restored, SnapshotError, Taking};
 use crate::vm::{Paused, VmError};
@@ -39,6 +41,8 @@ pub(super) enum OrderError {
     Descriptors(usize),
     #[error("the order names a machine or a process by an id of zeros")]
     NoId,
+    #[error("there is no guest that this process may touch")]
+    NoGuest,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -115,6 +119,7 @@ pub(super) fn taking(
     order: &SnapshotOrder,
     descriptors: Vec<OwnedFd>,
     digest_key: DigestKey,
+    meter: Arc<Meter>,
 ) -> Result<Taking, OrderError> {
     let mut descriptors = descriptors.into_iter();
     let file = descriptors.next().ok_or(OrderError::Descriptors(0))?.into();
@@ -125,7 +130,7 @@ pub(super) fn taking(
         }
         None => None,
     };
-    Ok(Taking { file, id, key: order.key.map(ArchiveKey::new), parent, digest_key })
+    Ok(Taking { file, id, key: order.key.map(ArchiveKey::new), parent, digest_key, meter })
 }
 
 fn open_chain(

@@ -81,6 +81,9 @@ pub enum SnapshotError {
         /// What is wrong with it.
         source: ArchiveError<io::Error>,
     },
+    /// Somebody has cancelled it
+    #[error("the snapshot was cancelled; the machine goes on, and nothing is left of it")]
+    Cancelled,
     /// The snapshot cannot be written
     #[error("the snapshot cannot be written: {0}; the machine goes on, and nothing is left of it")]
     Write(#[source] io::Error),

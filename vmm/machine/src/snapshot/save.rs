@@ -18,6 +18,7 @@ use crate::clock::{boot_id, monotonic_ns, realtime_ns};
 use crate::dirty::DirtyLog;
 use crate::fault::{Step, reached};
 use crate::memory::{Extents, GuestRam};
+use crate::meter::{Cancelled, Meter};
 use crate::state::MachineState;
 use crate::vm::{Paused, Running, VmError};
 
@@ -52,6 +53,7 @@ pub(crate) struct Taking {
     /// What it builds on, and the name of that in the file's folder.
     pub(crate) parent: Option<(Chain, String)>,
     pub(crate) digest_key: DigestKey,
+    pub(crate) meter: Arc<Meter>,
 }
 
 impl Taking {
@@ -117,7 +119,7 @@ impl Taking {
         cpuid: crate::cpu::SavedCpuid,
         ram: &Arc<GuestRam>,
     ) -> Result<Saver, SnapshotError> {
-        let Self { file, id, key, parent, digest_key } = self;
+        let Self { file, id, key, parent, digest_key, meter } = self;
         let limit = Gfn(config.memory.frame_limit());
         if let Some((chain, _)) = &parent {
             let (theirs, name) = (chain.description(), chain.name().to_owned());
@@ -158,6 +160,7 @@ impl Taking {
             ledger,
             extents: Extents::default(),
             buffer: Vec::new(),
+            meter,
             report: SnapshotReport { bytes: 0, pages: 0, rounds: 0, paused_ns: 0, total_ns: 0 },
         })
     }
@@ -192,6 +195,7 @@ struct Saver {
     extents: Extents,
     /// The content of a batch.
     buffer: Vec<u8>,
+    meter: Arc<Meter>,
     report: SnapshotReport,
 }
 
@@ -207,6 +211,7 @@ impl Saver {
                 break;
             }
             self.report.rounds += 1;
+            self.meter.begin_round(self.report.rounds);
             self.put_owed(Put::Through)?;
         }
         Ok(())
@@ -237,8 +242,12 @@ impl Saver {
             self.put(&batch)?;
             // In the file or in the buffer that goes there: either the whole becomes a snapshot, or nothing.
             self.ledger.settle(batch.numbers())?;
-            if put == Put::Through && self.out.len() >= WRITE_BYTES {
-                self.write()?;
+            let go_on = self.meter.advance(batch.pages() as u64, self.ledger.owed());
+            if put == Put::Through {
+                go_on.map_err(|Cancelled| SnapshotError::Cancelled)?;
+                if self.out.len() >= WRITE_BYTES {
+                    self.write()?;
+                }
             }
         }
         Ok(())
@@ -340,6 +349,7 @@ mod tests {
             key: None,
             parent: None,
             digest_key: DigestKey::new([4; 32]),
+            meter: Arc::default(),
         };
         let (subject, report) = taking.run(Subject::Paused(paused));
         assert!(matches!(subject, Subject::Paused(_)));

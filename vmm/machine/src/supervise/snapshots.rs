@@ -6,7 +6,8 @@ use std::path::Path;
 
 use dwcp::archive::ArchiveKey;
 
-use super::{Birth, Executable, MachineProcess, PATIENCE, SuperviseError, Supervised, unexpected};
+use super::home::Birth;
+use super::{Executable, PATIENCE, SuperviseError, Supervised, Watch, unexpected};
 use crate::ipc::MAX_DESCRIPTORS;
 use crate::random::random;
 use crate::role::{Order, Report, RestoreOrder, SnapshotOrder};
@@ -26,6 +27,8 @@ pub struct SnapshotOptions<'a> {
     /// An earlier snapshot of the machine: only what differs from it is written. It must lie in the same folder, and be
     /// encrypted under the same key.
     pub parent: Option<&'a Path>,
+    /// Who is told how far it is.
+    pub watch: Option<Watch<'a>>,
 }
 
 /// How a snapshot is restored.
@@ -48,7 +51,7 @@ impl Supervised {
         path: &Path,
         options: SnapshotOptions<'_>,
     ) -> Result<SnapshotReport, SuperviseError> {
-        let SnapshotOptions { key, parent } = options;
+        let SnapshotOptions { key, parent, watch } = options;
         let file = SnapshotFile::create(path)?;
         let (parents, parent_name) = match parent {
             Some(parent) => {
@@ -72,11 +75,7 @@ impl Supervised {
         let mut descriptors: Vec<&dyn AsFd> = vec![&file];
         descriptors.extend(parents.iter().map(|parent| &parent.file as &dyn AsFd));
         self.process.order(&order, &descriptors)?;
-        // However long that takes: a process that dies is noticed at once.
-        self.process.control.set_time_limit(None)?;
-        let report = self.process.report();
-        self.process.control.set_time_limit(Some(PATIENCE))?;
-        match report? {
+        match self.job_report(watch)? {
             Report::Snapshotted(report) => {
                 file.publish()?;
                 Ok(report)
@@ -101,11 +100,20 @@ impl Supervised {
         path: &Path,
         options: RestoreOptions<'_>,
     ) -> Result<(Self, UnixStream, RestoreReport), SuperviseError> {
+        Self::restore_as(executable, Birth::nameless(directory)?, path, options)
+    }
+
+    pub(super) fn restore_as(
+        executable: Executable<'_>,
+        birth: Birth,
+        path: &Path,
+        options: RestoreOptions<'_>,
+    ) -> Result<(Self, UnixStream, RestoreReport), SuperviseError> {
         let RestoreOptions { key, is_lazy } = options;
         let chain = find_chain(path, key)?;
-        let Birth { vm, runner, held, watch } = Birth::new(directory)?;
         let (console, theirs) = UnixStream::pair()?;
-        let process = MachineProcess::start(executable)?;
+        let process = birth.start_process(executable)?;
+        let Birth { vm, runner, held, watch, home } = birth;
         let order = Order::Restore(RestoreOrder {
             vm,
             runner,
@@ -123,7 +131,7 @@ impl Supervised {
         let report = process.report();
         process.control.set_time_limit(Some(PATIENCE))?;
         match report? {
-            Report::Restored(report) => Ok((Self { process, watch }, console, report)),
+            Report::Restored(report) => Ok((Self { process, watch, home }, console, report)),
             Report::Failed { why } => Err(SuperviseError::Refused(why)),
             other => Err(unexpected(&other)),
         }

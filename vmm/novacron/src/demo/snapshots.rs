@@ -42,7 +42,10 @@ impl<'a> Snapshots<'a> {
         for nth in 1..=self.times {
             let (full, more) = (self.path("full", nth), self.path("more", nth));
             for (path, base) in [(&full, None), (&more, Some(&full))] {
-                let options = SnapshotOptions { key: None, parent: base.map(PathBuf::as_path) };
+                let options = SnapshotOptions {
+                    parent: base.map(PathBuf::as_path),
+                    ..SnapshotOptions::default()
+                };
                 let report = machine.snapshot(path, options)?;
                 self.view.snapshot(&report, base.is_some(), nth, self.times);
                 // As by `kill -9`.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use firmware::oracle::report::{Report, Rounds, Verdict, WrongPage};
 use machine::{
-    CpuCount, CpuModel, DirtyLogKind, Executable, Form, HandOverReport, Host, Images, Limits,
+    CpuCount, CpuModel, DirtyLogKind, Executable, Form, HandOverReport, Home, Host, Images, Limits,
     MachineConfig, MemoryLayout, RestoreOptions, SuperviseError, Supervised,
 };
 
@@ -107,6 +107,23 @@ impl Default for Shape {
     }
 }
 
+impl Shape {
+    /// What a machine of this shape is made of, and boots.
+    fn parts(self, folder: &Path) -> (MachineConfig, Images) {
+        let config = MachineConfig {
+            cpus: CpuCount::try_from(self.cpus).unwrap(),
+            cpu: self.cpu,
+            memory: MemoryLayout::new(self.memory, HOLE_START).unwrap(),
+        };
+        let mut kernel = tempfile::tempfile_in(folder).unwrap();
+        kernel.write_all(firmware::ORACLE).unwrap();
+        kernel.rewind().unwrap();
+        let command_line =
+            format!("cpus={} tsc_khz={{tsc_khz}} report=50 {}", self.cpus, self.words);
+        (config, Images { kernel, initrd: None, command_line })
+    }
+}
+
 /// A line that the oracle wrote.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Said {
@@ -139,20 +156,35 @@ impl Oracle {
     }
 
     fn start(shape: Shape, faults: &Faulty) -> Self {
-        let config = MachineConfig {
-            cpus: CpuCount::try_from(shape.cpus).unwrap(),
-            cpu: shape.cpu,
-            memory: MemoryLayout::new(shape.memory, HOLE_START).unwrap(),
-        };
-        let mut kernel = tempfile::tempfile_in(&faults.folder).unwrap();
-        kernel.write_all(firmware::ORACLE).unwrap();
-        kernel.rewind().unwrap();
-        let command_line =
-            format!("cpus={} tsc_khz={{tsc_khz}} report=50 {}", shape.cpus, shape.words);
-        let images = Images { kernel, initrd: None, command_line };
+        let (config, images) = shape.parts(&faults.folder);
         let booted =
             faults.with(|executable| Supervised::boot(executable, &faults.folder, config, &images));
         let (machine, console) = booted.unwrap();
+        Self::around(machine, console)
+    }
+
+    /// Boots a machine that outlives this process, and waits until the guest has filled its memory.
+    pub(crate) fn boot_at(home: &Home, shape: Shape, faults: &Faulty) -> Self {
+        let mut oracle = Self::try_boot_at(home, shape, faults).unwrap();
+        oracle.wait(|said| matches!(said, Said::Ready).then_some(()));
+        oracle
+    }
+
+    /// The same, if it can be started.
+    pub(crate) fn try_boot_at(
+        home: &Home,
+        shape: Shape,
+        faults: &Faulty,
+    ) -> Result<Self, SuperviseError> {
+        let (config, images) = shape.parts(&faults.folder);
+        let shared = shared();
+        let booted = faults.with(|executable| home.boot(executable, config, &images));
+        let (machine, console) = booted?;
+        Ok(Self { _shared: Some(shared), ..Self::around(machine, console) })
+    }
+
+    /// A machine that runs already.
+    pub(crate) fn around(machine: Supervised, console: UnixStream) -> Self {
         let said = listen(BufReader::new(console.try_clone().unwrap()));
         Self { machine, _shared: None, said, console }
     }

@@ -12,6 +12,7 @@ mod errors;
 mod guests;
 mod handover;
 mod harness;
+mod kept;
 mod killed;
 mod planted;
 mod power_button;

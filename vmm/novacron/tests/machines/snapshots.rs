@@ -161,7 +161,7 @@ fn an_encrypted_snapshot_needs_its_key() {
     let (one, two) = (folder.path().join("one"), folder.path().join("two"));
     let (key, other) = (ArchiveKey::new([1; 32]), ArchiveKey::new([2; 32]));
     let original = oracle();
-    let options = SnapshotOptions { key: Some(&key), parent: None };
+    let options = SnapshotOptions { key: Some(&key), ..SnapshotOptions::default() };
     original.machine.snapshot(&one, options).unwrap();
     original.machine.snapshot(&two, SnapshotOptions { parent: Some(&one), ..options }).unwrap();
     drop(original);

@@ -1,0 +1,80 @@
+//! The guest of a machine process: whether it is here, and what it does.
+
+use super::order::GuestStatus;
+use crate::snapshot::Subject;
+use crate::vm::{MachineConfig, Paused, Running, VmError, VmParts};
+
+/// The machine, in the one of its states that it is in.
+///
+/// ```text
+///   Absent ── boot, receive, restore ──► Running ◄─ pause, resume ─► Paused
+///                                         │    ▲                      │  ▲
+///                     hand over, snapshot ▼    │ failed, done         ▼  │ snapshot
+///                                         Busy ── handed over ──► (end)
+///                                           └── departed ──► Departed ── stop ──► (end)
+/// ```
+#[derive(Debug)]
+pub(super) enum Guest {
+    Absent,
+    Running(Running),
+    Paused(Paused),
+    /// A job's thread owns it.
+    Busy,
+    /// The permit has gone to a successor that was not heard of again: the memory is kept, and never
+    /// runs here again.
+    Departed(#[allow(dead_code, reason = "kept, until somebody says what to do with it")] Paused),
+}
+
+impl From<Subject> for Guest {
+    fn from(subject: Subject) -> Self {
+        match subject {
+            Subject::Running(running) => Self::Running(running),
+            Subject::Paused(paused) => Self::Paused(paused),
+        }
+    }
+}
+
+impl Guest {
+    /// Where there is a machine that this process may touch.
+    pub(super) fn press_power_button(&self) -> Result<(), VmError> {
+        match self {
+            Self::Running(running) => running.press_power_button(),
+            Self::Paused(paused) => paused.press_power_button(),
+            Self::Absent | Self::Busy | Self::Departed(_) => Ok(()),
+        }
+    }
+
+    /// Everything but the vCPUs of a machine that this process may touch.
+    pub(super) fn parts(&self) -> Option<&VmParts> {
+        match self {
+            Self::Running(running) => Some(running.parts()),
+            Self::Paused(paused) => Some(paused.parts()),
+            Self::Absent | Self::Busy | Self::Departed(_) => None,
+        }
+    }
+
+    pub(super) fn status(&self) -> GuestStatus {
+        match self {
+            Self::Absent => GuestStatus::Absent,
+            Self::Running(_) => GuestStatus::Running,
+            Self::Paused(_) => GuestStatus::Paused,
+            Self::Busy => GuestStatus::Busy,
+            Self::Departed(_) => GuestStatus::Departed,
+        }
+    }
+
+    /// What the machine is made of, where it is at hand.
+    pub(super) fn config(&self) -> Option<MachineConfig> {
+        self.parts().map(|parts| parts.config)
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Running(_) => "running",
+            Self::Paused(_) => "paused",
+            Self::Busy => "being handed over or saved",
+            Self::Departed(_) => "departed",
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A machine process, seen from whoever started it or keeps it now.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::{Executable, PATIENCE, SuperviseError};
+use crate::ipc::{Channel, ChannelError};
+use crate::role::{Greeting, Order, Report};
+
+/// How long a process that has closed its control connection may take to end.
+const LAST_MOMENTS: Duration = Duration::from_secs(2);
+
+/// A process in the role `novacron machine`. Dropping a tied one ends the process and its guest; a kept one goes on.
+#[derive(Debug)]
+pub struct MachineProcess {
+    /// None if another process started it.
+    child: Option<Child>,
+    pidfd: OwnedFd,
+    pub(super) control: Channel,
+    is_kept: bool,
+}
+
+impl MachineProcess {
+    /// Starts a process that waits for its orders.
+    ///
+    /// # Errors
+    /// When the system refuses a socket or a process.
+    pub fn start(executable: Executable<'_>) -> io::Result<Self> {
+        let (control, theirs) = Channel::pair()?;
+        control.set_time_limit(Some(PATIENCE))?;
+        let child = Command::new(executable.path)
+            .arg("machine")
+            .envs(executable.environment.iter().copied())
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            // Ctrl-C on the terminal is for the foreground process alone: it ends its machines.
+            .process_group(0)
+            .spawn()?;
+        // Nobody has waited for it, so that its number is still its own.
+        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        Ok(Self { child: Some(child), pidfd, control, is_kept: false })
+    }
+
+    /// Connects to a kept process. None if nobody listens there any more.
+    ///
+    /// # Errors
+    /// When the process says nothing, or not what a machine process says.
+    pub(super) fn connect(socket: &Path) -> Result<Option<(Self, Greeting)>, SuperviseError> {
+        let stream = match UnixStream::connect(socket) {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let control = Channel::from(OwnedFd::from(stream));
+        control.set_time_limit(Some(PATIENCE))?;
+        match control.receive::<Report>() {
+            Ok((Report::Greeting(greeting), mut descriptors)) => {
+                let pidfd = descriptors.pop();
+                let pidfd = pidfd.ok_or(ChannelError::Descriptors { found: 0, needed: 1 });
+                let pidfd = pidfd.map_err(|source| SuperviseError::Silent { source })?;
+                Ok(Some((Self { child: None, pidfd, control, is_kept: true }, greeting)))
+            }
+            // It ends just now.
+            Err(ChannelError::Closed) => Ok(None),
+            Ok((other, _)) => Err(super::unexpected(&other)),
+            Err(source) => Err(SuperviseError::Silent { source }),
+        }
+    }
+
+    /// Its process id, for people: nothing is done to a process by its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        if let Some(child) = &self.child {
+            return child.id();
+        }
+        // What the kernel says of the descriptor.
+        let path = format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd());
+        let info = std::fs::read_to_string(path).unwrap_or_default();
+        let line = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+        line.and_then(|pid| pid.trim().parse().ok()).unwrap_or_default()
+    }
+
+    /// Makes it outlive this connection: whoever connects to `listener` gives the orders then.
+    pub(super) fn keep(
+        &mut self,
+        runner: [u8; 16],
+        listener: &dyn AsFd,
+        ends: &dyn AsFd,
+    ) -> Result<(), SuperviseError> {
+        self.order(&Order::Keep { runner }, &[listener, ends])?;
+        match self.report()? {
+            Report::Kept => {
+                self.is_kept = true;
+                Ok(())
+            }
+            Report::Declined { why } => Err(SuperviseError::Refused(why)),
+            other => Err(super::unexpected(&other)),
+        }
+    }
+
+    /// Sends an order, and copies of descriptors with it.
+    ///
+    /// # Errors
+    /// When the process has died, or its guest has ended.
+    pub fn order(&self, order: &Order, descriptors: &[&dyn AsFd]) -> Result<(), SuperviseError> {
+        let descriptors: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
+        self.control.send(order, &descriptors).map_err(|source| self.why_gone(source))
+    }
+
+    /// A process whose guest has ended says so before it goes, and nobody may have heard it yet.
+    fn why_gone(&self, source: ChannelError) -> SuperviseError {
+        if matches!(source, ChannelError::Closed) {
+            while let Ok((report, _)) = self.control.receive::<Report>() {
+                if let Report::Exited { how, end } = report {
+                    return SuperviseError::GuestEnded { how, end };
+                }
+            }
+        }
+        self.lost(source)
+    }
+
+    /// Waits for the next report.
+    ///
+    /// # Errors
+    /// When the process has died, or hangs.
+    pub fn report(&self) -> Result<Report, SuperviseError> {
+        match self.control.receive::<Report>() {
+            Ok((report, _)) => Ok(report),
+            Err(source) => Err(self.lost(source)),
+        }
+    }
+
+    /// Something with which another thread can end the guest.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn ender(&self) -> io::Result<Ender> {
+        let control = Channel::from(self.control.as_fd().try_clone_to_owned()?);
+        Ok(Ender { control, pidfd: self.pidfd.try_clone()? })
+    }
+
+    fn lost(&self, source: ChannelError) -> SuperviseError {
+        SuperviseError::Lost { id: self.id(), source }
+    }
+
+    /// Waits until the process has ended, kills it if that takes too long, and says how it ended, if it is a child.
+    pub fn bury(mut self) -> Option<ExitStatus> {
+        if !has_ended(self.pidfd.as_fd(), LAST_MOMENTS) {
+            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        }
+        // Dropping it would wait for nothing that is not done here.
+        self.is_kept = true;
+        self.child.take().and_then(|mut child| child.wait().ok())
+    }
+}
+
+impl Drop for MachineProcess {
+    fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
+        // A process whose control socket closes ends its guest and itself; but a process that hangs
+        // does not, and a guest must not outlive the one who can reach it.
+        if let Some(child) = &mut self.child {
+            if !matches!(child.try_wait(), Ok(Some(_))) {
+                let _ = child.kill();
+            }
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Whether a process ends within `limit`.
+fn has_ended(pidfd: BorrowedFd<'_>, limit: Duration) -> bool {
+    let end = std::time::Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(std::time::Instant::now());
+        let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+        match poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// What an exit status says, in words.
+#[must_use]
+pub fn describe_exit(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => {
+            let name = match Signal::from_named_raw(signal) {
+                Some(Signal::KILL) => " (SIGKILL)",
+                Some(Signal::SYS) => " (SIGSYS: a system call that its jail forbids)",
+                Some(Signal::ABORT) => " (SIGABRT: it found itself in error)",
+                Some(Signal::SEGV) => " (SIGSEGV)",
+                Some(Signal::BUS) => " (SIGBUS)",
+                Some(Signal::TERM) => " (SIGTERM)",
+                _ => "",
+            };
+            format!("its process was killed by signal {signal}{name}")
+        }
+        (None, Some(code)) => format!("its process ended with code {code}"),
+        (None, None) => "its process ended".to_owned(),
+    }
+}
+
+/// Ends a guest from another thread.
+#[derive(Debug)]
+pub struct Ender {
+    control: Channel,
+    pidfd: OwnedFd,
+}
+
+impl Ender {
+    /// Presses the guest's power button. The answer comes to whoever hears the process's reports:
+    /// [`super::Supervised::wait`] does.
+    pub fn press_power_button(&self) {
+        // A process that has gone has no guest either.
+        let _ = self.control.send(&Order::PressPowerButton, &[]);
+    }
+
+    /// Asks the process to stop its guest.
+    pub fn stop(&self) {
+        // A process that has gone needs no stop.
+        let _ = self.control.send(&Order::Stop, &[]);
+    }
+
+    /// Kills the process, whatever it is doing.
+    pub fn kill(&self) {
+        // It has ended already, if this fails.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+}
