@@ -3,3 +3,12 @@
 //! This crate never touches KVM or guest memory, and it is in no guest's way: the daemon can be killed at any moment,
 //! and machines run on. It opens every file that a caller names, inside of configured folders; a machine process is
 //! given descriptors.
+
+mod access;
+mod quantity;
+
+pub use access::{
+    Account, Accounts, Caller, FileError, Folders, Member, MemberKind, NewFile, OpenedFile,
+    PrivateFolderError, Role, Roles, make_private_folder,
+};
+pub use quantity::{Size, TimeSpan};

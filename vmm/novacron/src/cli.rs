@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use control::Size;
 use machine::{CpuModel, DirtyLogKind};
 
 use crate::log::LogOptions;
-use crate::quantity::Size;
 
 /// Runs virtual machines, and moves them while they run.
 #[derive(Debug, Parser)]

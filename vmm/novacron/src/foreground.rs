@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use control::Size;
 use dwcp::archive::ArchiveKey;
 use machine::{Ender, GuestEnd, SnapshotFile, SnapshotOptions, Supervised, find_chain};
 use rustix::net::SendFlags;
@@ -13,7 +14,6 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::Failure;
 use crate::cli::SuspendOptions;
-use crate::quantity::Size;
 use crate::signals::{Continue, on_request_to_end};
 
 /// Ctrl-], as with telnet and virsh.

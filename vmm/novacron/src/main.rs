@@ -5,7 +5,6 @@ mod cpu;
 mod demo;
 mod foreground;
 mod log;
-mod quantity;
 mod restore;
 mod run;
 mod signals;

@@ -8,13 +8,13 @@ mod view;
 
 use std::time::{Duration, Instant};
 
+use control::Size;
 use firmware::oracle::report::Rounds;
 use machine::{Form, Limits, Supervised};
 
 use crate::Failure;
 use crate::cli::{DemoOptions, Shape};
 use crate::log::LogOptions;
-use crate::quantity::Size;
 use guest_lines::{GuestLines, Line};
 use snapshots::Snapshots;
 use view::View;

@@ -3,11 +3,11 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use control::Size;
 use firmware::oracle::report::{Ready, Rounds, Verdict};
 use machine::{Blackout, Cause, Form, HandOverReport, RestoreReport, SnapshotReport};
 
 use crate::cli::Shape;
-use crate::quantity::Size;
 
 /// Columns of the bar that shows a blackout's causes.
 const BAR_COLUMNS: u64 = 40;
