@@ -5,6 +5,7 @@
 //! given descriptors.
 
 mod access;
+mod api;
 mod quantity;
 
 pub use access::{

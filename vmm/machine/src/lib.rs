@@ -56,12 +56,13 @@ pub use role::{
 #[doc(hidden)]
 pub use snapshot::fuzz as fuzz_snapshot;
 pub use snapshot::{
-    RestoreReport, SnapshotError, SnapshotFile, SnapshotPath, SnapshotReport, find_chain,
+    RestoreReport, SnapshotError, SnapshotFile, SnapshotPath, SnapshotReport, describe_snapshot,
+    find_chain,
 };
 pub use state::{MAX_STATE_BYTES, MachineState, StateError};
 pub use supervise::{
     Adopted, Ender, Executable, Home, Images, MachineProcess, RestoreOptions, SnapshotOptions,
-    SuperviseError, Supervised, Watch, describe_exit,
+    SuperviseError, Supervised, Watch, Woken, describe_exit,
 };
 pub use vcpu::{GuestEnd, GuestExit, VcpuError, VcpuStateError};
 pub use vm::{ConfigError, CpuCount, MachineConfig, Paused, Running, VmError};

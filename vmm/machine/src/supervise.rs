@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::home::Birth;
 use crate::dirty::DirtyLogKind;
@@ -115,6 +115,17 @@ pub struct Images {
     pub initrd: Option<File>,
     /// The command line; `{tsc_khz}` in it is replaced by the guest's TSC rate.
     pub command_line: String,
+}
+
+/// Why a wait has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// The guest has ended, as a guest may.
+    GuestEnded(GuestEnd),
+    /// The other descriptor is readable.
+    Other,
+    /// It is as late as it was to become.
+    Late,
 }
 
 /// One machine, whose processes are ours.
@@ -316,17 +327,26 @@ impl Supervised {
         }
     }
 
-    /// Waits until the guest ends, and says how it did; or until `other` is readable.
+    /// Waits until the guest ends, and says how it did; or until `other` is readable, or it is so late.
     ///
     /// # Errors
     /// When it ends otherwise than a guest may, or the process is lost.
-    pub fn wait_or(&self, other: BorrowedFd<'_>) -> Result<Option<GuestEnd>, SuperviseError> {
-        while self.process.control.wait_readable_or(other)? {
-            if let Some(end) = self.hear_end()? {
-                return Ok(Some(end));
+    pub fn wait_or(
+        &self,
+        other: BorrowedFd<'_>,
+        until: Option<Instant>,
+    ) -> Result<Woken, SuperviseError> {
+        loop {
+            match self.process.control.wait_readable_or(other, until)? {
+                Some(true) => {
+                    if let Some(end) = self.hear_end()? {
+                        return Ok(Woken::GuestEnded(end));
+                    }
+                }
+                Some(false) => return Ok(Woken::Other),
+                None => return Ok(Woken::Late),
             }
         }
-        Ok(None)
     }
 
     /// The next report: the guest's end, if it is that.

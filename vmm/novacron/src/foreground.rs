@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use control::Size;
 use dwcp::archive::ArchiveKey;
-use machine::{Ender, GuestEnd, SnapshotFile, SnapshotOptions, Supervised, find_chain};
+use machine::{Ender, GuestEnd, SnapshotFile, SnapshotOptions, Supervised, Woken, find_chain};
 use rustix::net::SendFlags;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
@@ -117,7 +117,7 @@ fn wait(
     mut asked: &UnixStream,
 ) -> Result<Option<GuestEnd>, Failure> {
     loop {
-        if let Some(end) = machine.wait_or(asked.as_fd())? {
+        if let Woken::GuestEnded(end) = machine.wait_or(asked.as_fd(), None)? {
             return Ok(Some(end));
         }
         asked.read_exact(&mut [0]).map_err(Failure::other("a socket"))?;

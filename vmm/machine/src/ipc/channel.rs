@@ -4,7 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -181,19 +181,27 @@ impl Channel {
         }
     }
 
-    /// Waits until a message, or the end of the connection, can be read, or `other` is readable. True if it is this.
+    /// Waits until a message, or the end of the connection, can be read, or `other` is readable, or so long. True if it
+    /// is this, false if it is the other, None if it is neither.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn wait_readable_or(&self, other: BorrowedFd<'_>) -> io::Result<bool> {
-        use rustix::event::{PollFd, PollFlags, poll};
+    pub fn wait_readable_or(
+        &self,
+        other: BorrowedFd<'_>,
+        until: Option<Instant>,
+    ) -> io::Result<Option<bool>> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
         loop {
             let mut descriptors = [
                 PollFd::new(&self.stream, PollFlags::IN),
                 PollFd::from_borrowed_fd(other, PollFlags::IN),
             ];
-            match poll(&mut descriptors, None) {
-                Ok(_) => return Ok(!descriptors[0].revents().is_empty()),
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let left = left.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
+            match poll(&mut descriptors, left.as_ref()) {
+                Ok(0) => return Ok(None),
+                Ok(_) => return Ok(Some(!descriptors[0].revents().is_empty())),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -49,6 +49,23 @@ impl SnapshotPath {
     }
 }
 
+/// What the machine of the snapshot at `path` is made of.
+///
+/// # Errors
+/// When it is no snapshot, or cannot be opened with the key, or one on which it builds is missing.
+pub fn describe_snapshot(
+    path: &Path,
+    key: Option<&ArchiveKey>,
+) -> Result<MachineConfig, SnapshotError> {
+    let chain = find_chain(path, key)?;
+    let newest = chain.last().expect("a chain has one at least");
+    let failed =
+        |source| SnapshotError::File { name: newest.name(), source, hint: "" };
+    let file = newest.file.try_clone().map_err(failed)?;
+    let archive = open_archive(file, &newest.name(), key)?;
+    Ok(describe(&archive, &newest.name())?.config)
+}
+
 /// The snapshot at `path` and those on which it builds, the oldest first. Those lie in the same folder, under the names
 /// that they had when they were built on.
 ///

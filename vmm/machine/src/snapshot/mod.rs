@@ -28,7 +28,7 @@ mod save;
 use std::io;
 
 pub(crate) use chain::{Chain, MOST_ARCHIVES};
-pub use chain::{SnapshotPath, find_chain};
+pub use chain::{SnapshotPath, describe_snapshot, find_chain};
 pub use file::SnapshotFile;
 pub(crate) use lazy::{Completion, Loader};
 pub(crate) use restore::{Restored, restore};

@@ -1,0 +1,28 @@
+//! What goes over the control socket: the one place where its types are.
+//!
+//! Fields are added, and never change their meaning or go. A field that a daemon does not know is refused, since it
+//! would be asked for something that it does not do; a field that a client does not know is passed over.
+
+mod error;
+mod event;
+mod health;
+mod info;
+mod machine;
+mod name;
+mod operation;
+mod snapshot;
+mod timestamp;
+
+pub use error::{ApiError, ErrorCode};
+pub use event::{Event, EventKind};
+pub use health::{Check, Health, HealthState};
+pub(crate) use info::no_machines;
+pub use info::{Info, MachineCounts};
+pub use machine::{
+    Boot, CreateMachine, Ended, HandOver, HandOverForm, HandOverOutcome, Machine, MachineSpec,
+    MachineState, RestartPolicy, Stop,
+};
+pub use name::{MachineName, NameError};
+pub use operation::{Operation, OperationProgress, OperationState};
+pub use snapshot::{RestoreSnapshot, SnapshotOutcome, TakeSnapshot};
+pub use timestamp::Timestamp;

@@ -1,0 +1,236 @@
+//! Operations under way, and the last ones that ended.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::api::{
+    ApiError, ErrorCode, EventKind, HandOverOutcome, MachineName, Operation, OperationProgress,
+    OperationState, SnapshotOutcome, Timestamp,
+};
+use crate::events::Events;
+use crate::random::{hex, random};
+
+/// What an operation came to, besides having been done.
+#[derive(Debug, Default)]
+pub(crate) enum Outcome {
+    #[default]
+    Plain,
+    Snapshot(SnapshotOutcome),
+    HandOver(HandOverOutcome),
+}
+
+/// All of them, the newest at the end.
+#[derive(Debug)]
+pub(crate) struct Operations {
+    kept: usize,
+    events: Arc<Events>,
+    all: Mutex<VecDeque<Arc<Pending>>>,
+}
+
+/// One of them, in the hands of whoever does it.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    shown: watch::Sender<Operation>,
+    is_cancelled: AtomicBool,
+    events: Arc<Events>,
+}
+
+impl Operations {
+    /// At most `kept` are remembered; of those under way none is forgotten.
+    pub(crate) fn new(kept: usize, events: Arc<Events>) -> Self {
+        Self { kept, events, all: Mutex::default() }
+    }
+
+    /// Begins one.
+    pub(crate) fn begin(
+        &self,
+        method: &str,
+        machine: Option<MachineName>,
+        can_be_cancelled: bool,
+    ) -> Result<Arc<Pending>, ApiError> {
+        let id = hex(&random::<8>().map_err(ApiError::internal)?);
+        let operation = Operation {
+            id,
+            method: method.to_owned(),
+            machine,
+            state: OperationState::Running,
+            began_at: Timestamp::now(),
+            ended_at: None,
+            progress: None,
+            can_be_cancelled,
+            error: None,
+            snapshot: None,
+            hand_over: None,
+        };
+        self.events.publish(EventKind::OperationBegan { operation: Box::new(operation.clone()) });
+        let pending = Arc::new(Pending {
+            shown: watch::Sender::new(operation),
+            is_cancelled: AtomicBool::new(false),
+            events: Arc::clone(&self.events),
+        });
+        let mut all = self.lock();
+        all.push_back(Arc::clone(&pending));
+        while all.len() > self.kept {
+            let Some(oldest) = all.iter().position(|pending| !pending.is_running()) else { break };
+            all.remove(oldest);
+        }
+        Ok(pending)
+    }
+
+    /// All that are remembered, the oldest first.
+    pub(crate) fn list(&self) -> Vec<Operation> {
+        self.lock().iter().map(|pending| pending.shown.borrow().clone()).collect()
+    }
+
+    /// How many are under way.
+    pub(crate) fn running(&self) -> usize {
+        self.lock().iter().filter(|pending| pending.is_running()).count()
+    }
+
+    pub(crate) fn find(&self, id: &str) -> Result<Arc<Pending>, ApiError> {
+        let found = self.lock().iter().find(|pending| pending.shown.borrow().id == id).cloned();
+        found.ok_or_else(|| {
+            ApiError::new(ErrorCode::NotFound, format!("there is no operation {id:?}")).with_hint(
+                "operations are forgotten when the daemon ends, and the oldest when there are many; \
+                 the audit log has them all",
+            )
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Pending>>> {
+        // A panic aborts the process, so that no lock is ever poisoned.
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pending {
+    pub(crate) fn show(&self) -> Operation {
+        self.shown.borrow().clone()
+    }
+
+    pub(crate) fn id(&self) -> String {
+        self.shown.borrow().id.clone()
+    }
+
+    fn is_running(&self) -> bool {
+        self.shown.borrow().state == OperationState::Running
+    }
+
+    /// Notes how far it is; says whether it is still wanted.
+    pub(crate) fn advance(&self, progress: OperationProgress) -> ControlFlow<()> {
+        self.shown.send_modify(|operation| operation.progress = Some(progress));
+        if self.is_cancelled.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// From now on it runs to its end.
+    pub(crate) fn is_committed(&self) {
+        self.shown.send_modify(|operation| operation.can_be_cancelled = false);
+    }
+
+    /// Whether somebody wants it to end.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Relaxed)
+    }
+
+    /// Asks it to end.
+    ///
+    /// # Errors
+    /// When it has ended, or cannot be cancelled.
+    pub(crate) fn cancel(&self) -> Result<(), ApiError> {
+        let Operation { state, can_be_cancelled, method, .. } = self.show();
+        let refused = |why: String| Err(ApiError::new(ErrorCode::Conflict, why));
+        if state != OperationState::Running {
+            return refused("the operation has ended".to_owned());
+        }
+        if !can_be_cancelled {
+            return refused(format!("{method} cannot be cancelled"));
+        }
+        self.is_cancelled.store(true, Relaxed);
+        Ok(())
+    }
+
+    /// Ends it.
+    pub(crate) fn end(&self, outcome: Result<Outcome, ApiError>) {
+        let operation = {
+            let id = self.id();
+            self.shown.send_modify(|operation| {
+                operation.ended_at = Some(Timestamp::now());
+                operation.can_be_cancelled = false;
+                operation.state = match &outcome {
+                    Ok(_) => OperationState::Done,
+                    Err(error) if error.code == ErrorCode::Cancelled => OperationState::Cancelled,
+                    Err(_) => OperationState::Failed,
+                };
+                match outcome {
+                    Ok(Outcome::Plain) => {}
+                    Ok(Outcome::Snapshot(snapshot)) => operation.snapshot = Some(snapshot),
+                    Ok(Outcome::HandOver(hand_over)) => operation.hand_over = Some(hand_over),
+                    Err(error) => operation.error = Some(ApiError { operation: Some(id), ..error }),
+                }
+            });
+            Box::new(self.show())
+        };
+        self.events.publish(EventKind::OperationEnded { operation });
+    }
+
+    /// Waits until it has ended, or so long.
+    pub(crate) async fn wait(&self, limit: Duration) -> Operation {
+        let mut shown = self.shown.subscribe();
+        let ended = shown.wait_for(|operation| operation.state != OperationState::Running);
+        let _ = tokio::time::timeout(limit, ended).await;
+        self.show()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operations(kept: usize) -> Operations {
+        Operations::new(kept, Arc::new(Events::new(100)))
+    }
+
+    #[test]
+    fn the_oldest_that_ended_are_forgotten_and_none_that_is_under_way() {
+        let operations = operations(2);
+        let all: Vec<_> =
+            (0..4).map(|_| operations.begin("machines.start", None, false).unwrap()).collect();
+        assert_eq!(operations.list().len(), 4);
+        all[1].end(Ok(Outcome::Plain));
+        all[2].end(Err(ApiError::internal("no")));
+        operations.begin("machines.start", None, false).unwrap();
+        let kept: Vec<_> = operations.list().iter().map(|kept| kept.id.clone()).collect();
+        assert_eq!(kept[..2], [all[0].id(), all[3].id()]);
+        let error = operations.find(&all[1].id()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::NotFound);
+        assert_eq!(operations.running(), 3);
+    }
+
+    #[test]
+    fn what_is_cancelled_is_told_at_its_next_step_and_ends_as_such() {
+        let operations = operations(2);
+        let one = operations.begin("machines.snapshot", None, true).unwrap();
+        assert!(one.advance(OperationProgress::default()).is_continue());
+        one.cancel().unwrap();
+        assert!(one.advance(OperationProgress::default()).is_break());
+        one.end(Err(ApiError::new(ErrorCode::Cancelled, "it was cancelled")));
+        let shown = one.show();
+        assert_eq!(shown.state, OperationState::Cancelled);
+        assert_eq!(shown.error.unwrap().operation, Some(shown.id));
+        assert_eq!(one.cancel().unwrap_err().code, ErrorCode::Conflict);
+    }
+
+    #[test]
+    fn what_cannot_be_cancelled_any_more_says_so() {
+        let operations = operations(2);
+        let one = operations.begin("machines.snapshot", None, true).unwrap();
+        one.is_committed();
+        assert!(one.cancel().unwrap_err().message.contains("cannot be cancelled"));
+        assert!(!one.is_cancelled());
+    }
+}

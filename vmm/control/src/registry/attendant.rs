@@ -1,0 +1,582 @@
+//! The thread that owns a machine's process.
+//!
+//! ```text
+//!  start, restore, adopt ──► attend ──► the guest has ended ──► again? ──► retire
+//!                              │  ▲                               └─ wait ──► start
+//!                              ▼  │
+//!                           obey a command
+//! ```
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use machine::{
+    Form, GuestEnd, GuestStatus, HandOverReport, Limits, RestoreOptions, SnapshotOptions, SnapshotReport, SuperviseError, Supervised, Watch, Woken, describe_exit,
+};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::command::Command;
+use super::entry::{Entry, started};
+use super::images;
+use super::registry::Shared;
+use super::restart::{Backoff, Way};
+use crate::api::{
+    ApiError, Boot, Ended, ErrorCode, HandOverOutcome, MachineState, OperationProgress,
+    SnapshotOutcome, TakeSnapshot, Timestamp,
+};
+use crate::metrics::{End as EndMetric, EndLabel};
+use crate::operations::{Outcome, Pending};
+use crate::spec;
+
+/// How a machine comes to have a process.
+#[derive(Debug)]
+pub(super) enum Beginning {
+    /// Somebody starts it.
+    Start(Arc<Pending>),
+    /// It was found alive.
+    Adopt,
+    /// Its restart policy starts it.
+    Restart,
+}
+
+/// Attends to one machine until it has no process any more.
+#[derive(Debug)]
+pub(super) struct Attendant {
+    pub(super) entry: Arc<Entry>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) commands: Receiver<Command>,
+    pub(super) arrived: EventFd,
+}
+
+/// What became of a machine.
+#[derive(Debug)]
+enum Fate {
+    /// Its guest ended, or its process.
+    Ended { way: Way, ended: Ended },
+    /// It lives on without this daemon.
+    Left,
+}
+
+/// A machine that somebody wants to be stopped.
+struct Stopping {
+    operation: Arc<Pending>,
+    until: Instant,
+}
+
+impl Attendant {
+    pub(super) fn run(self, mut beginning: Beginning) {
+        let mut backoff = Backoff::new(self.shared.limits.restart_backoff_max);
+        loop {
+            let began = Instant::now();
+            let fate = match self.bring_up(beginning) {
+                Ok(machine) => self.attend(machine),
+                Err(fate) => fate,
+            };
+            let Fate::Ended { way, ended } = fate else { return };
+            self.note(way, &ended);
+            let policy = self.entry.record().spec.restart;
+            let wait = backoff.after(policy, way, began.elapsed());
+            let Some(wait) = wait.filter(|_| self.entry.record().should_run) else {
+                return self.retire(ended);
+            };
+            self.entry.has_process(None);
+            self.entry.set_state(MachineState::Waiting, Some(ended.clone()));
+            match self.rest(wait) {
+                Rest::Over => {}
+                Rest::Stop => return self.retire(ended),
+                Rest::Leave => return,
+            }
+            self.entry.was_restarted();
+            self.shared.metrics.restarts.inc();
+            beginning = Beginning::Restart;
+        }
+    }
+
+    /// Gets the machine a process, or finds it.
+    fn bring_up(&self, beginning: Beginning) -> Result<Supervised, Fate> {
+        let outcome = match &beginning {
+            Beginning::Start(_) | Beginning::Restart => {
+                self.entry.set_state(MachineState::Starting, None);
+                self.start().map(|machine| (machine, MachineState::Running))
+            }
+            Beginning::Adopt => self.adopt(),
+        };
+        let outcome = outcome.and_then(|(machine, state)| {
+            let process = machine.process();
+            let ender = process.ender().map_err(ApiError::internal)?;
+            self.entry.has_process(Some((process.id(), ender)));
+            Ok((machine, state))
+        });
+        match outcome {
+            Ok((machine, state)) => {
+                self.entry.set_state(state, None);
+                self.finish(&beginning, Ok(Outcome::Plain));
+                Ok(machine)
+            }
+            Err(error) => {
+                let how = error.message.clone();
+                let ended = Ended { at: Timestamp::now(), how, failed: true };
+                self.finish(&beginning, Err(error));
+                Err(Fate::Ended { way: Way::Failed, ended })
+            }
+        }
+    }
+
+    fn finish(&self, beginning: &Beginning, outcome: Result<Outcome, ApiError>) {
+        if let Beginning::Start(operation) = beginning {
+            if outcome.is_err() {
+                // What cannot be started by hand is not tried again by itself.
+                self.should_run(false);
+            }
+            self.end(operation, outcome);
+        }
+    }
+
+    fn start(&self) -> Result<Supervised, ApiError> {
+        let record = self.entry.record();
+        let shape = spec::check(&record.spec)?;
+        let home = self.entry.home();
+        self.shared.with_executable(shape.dirty_log, |executable| {
+            let folders = &self.shared.folders;
+            let images = match &record.spec.boot {
+                Boot::Oracle { options } => {
+                    images::oracle(self.shared.oracle, record.spec.cpus, options)
+                        .map_err(ApiError::internal)?
+                }
+                Boot::Kernel { kernel, initrd, command_line } => {
+                    images::kernel(folders, kernel, initrd.as_deref(), command_line)?
+                }
+                Boot::Snapshot { file, key_file, lazy } => {
+                    let opened = folders.open(file)?;
+                    let key = images::key(folders, key_file.as_deref())?;
+                    let options = RestoreOptions { key: key.as_ref(), is_lazy: *lazy };
+                    let restored = home.restore(executable, &opened.path, options);
+                    let (machine, console, _) = restored.map_err(failed)?;
+                    self.started(console)?;
+                    return Ok(machine);
+                }
+            };
+            let (machine, console) =
+                home.boot(executable, shape.config, &images).map_err(failed)?;
+            self.started(console)?;
+            Ok(machine)
+        })
+    }
+
+    fn started(&self, console: std::os::unix::net::UnixStream) -> Result<(), ApiError> {
+        self.connect(console)?;
+        self.entry.change(started).map_err(ApiError::internal)
+    }
+
+    fn adopt(&self) -> Result<(Supervised, MachineState), ApiError> {
+        let adopted = self.entry.home().adopt().map_err(failed)?;
+        let Some(adopted) = adopted else {
+            return Err(ApiError::new(ErrorCode::MachineFailed, self.how_it_ended(None)));
+        };
+        self.connect(adopted.console)?;
+        let state = match adopted.guest {
+            GuestStatus::Paused => MachineState::Paused,
+            GuestStatus::Departed => MachineState::Departed,
+            GuestStatus::Absent | GuestStatus::Running | GuestStatus::Busy => MachineState::Running,
+        };
+        Ok((adopted.machine, state))
+    }
+
+    fn connect(&self, console: std::os::unix::net::UnixStream) -> Result<(), ApiError> {
+        let Shared { runtime, metrics, .. } = &*self.shared;
+        let connected = self.entry.console().connect(console, runtime, Arc::clone(metrics));
+        connected.map_err(ApiError::internal)
+    }
+
+    /// Obeys commands until the guest has ended.
+    fn attend(&self, mut machine: Supervised) -> Fate {
+        let mut stopping: Option<Stopping> = None;
+        let fate = loop {
+            let until = stopping.as_ref().map(|stopping| stopping.until);
+            match machine.wait_or(self.arrived.as_fd(), until) {
+                Ok(Woken::GuestEnded(end)) => break self.ended(machine, end),
+                Ok(Woken::Late) => break self.stop(machine),
+                Ok(Woken::Other) => {
+                    let _ = self.arrived.read();
+                }
+                Err(error) => break self.lost(machine, error),
+            }
+            match self.obey_all(machine, &mut stopping) {
+                Ok(kept) => machine = kept,
+                Err(fate) => break fate,
+            }
+        };
+        if let Some(Stopping { operation, .. }) = stopping {
+            self.end(&operation, Ok(Outcome::Plain));
+        }
+        fate
+    }
+
+    /// Obeys what has arrived.
+    fn obey_all(
+        &self,
+        mut machine: Supervised,
+        stopping: &mut Option<Stopping>,
+    ) -> Result<Supervised, Fate> {
+        while let Ok(command) = self.commands.try_recv() {
+            let outcome = match command {
+                Command::Leave => return Err(Fate::Left),
+                Command::Stop { operation, timeout } => {
+                    match self.begin_stop(&machine, operation, timeout) {
+                        Ok(begun) => {
+                            *stopping = Some(begun);
+                            Ok(())
+                        }
+                        Err(operation) => {
+                            let fate = self.stop(machine);
+                            self.end(&operation, Ok(Outcome::Plain));
+                            return Err(fate);
+                        }
+                    }
+                }
+                command => self.obey(&mut machine, command),
+            };
+            if let Err(error) = outcome {
+                return Err(self.lost(machine, error));
+            }
+        }
+        Ok(machine)
+    }
+
+    /// Obeys one command. An error is the machine's end.
+    fn obey(&self, machine: &mut Supervised, command: Command) -> Result<(), SuperviseError> {
+        match command {
+            Command::Pause(reply) => {
+                let outcome = machine.pause();
+                self.answer(reply, outcome, Some(MachineState::Paused))
+            }
+            Command::Resume(reply) => {
+                let outcome = machine.resume();
+                self.answer(reply, outcome, Some(MachineState::Running))
+            }
+            Command::PressPowerButton(reply) => {
+                let outcome = machine.press_power_button();
+                self.answer(reply, outcome, None)
+            }
+            Command::Snapshot { operation, request } => {
+                let (outcome, fatal) = self.snapshot(machine, &operation, &request);
+                self.end(&operation, outcome);
+                fatal.map_or(Ok(()), Err)
+            }
+            Command::HandOver { operation, form } => {
+                let (outcome, fatal) = self.hand_over(machine, &operation, form);
+                self.end(&operation, outcome);
+                fatal.map_or(Ok(()), Err)
+            }
+            Command::Stop { .. } | Command::Leave => Ok(()),
+        }
+    }
+
+    /// Answers a quick command.
+    fn answer(
+        &self,
+        reply: super::command::Reply,
+        outcome: Result<(), SuperviseError>,
+        state: Option<MachineState>,
+    ) -> Result<(), SuperviseError> {
+        let (answer, fatal) = match outcome {
+            Ok(()) => {
+                if let Some(state) = state {
+                    self.entry.set_state(state, None);
+                }
+                (Ok(()), None)
+            }
+            Err(error) => sort(error),
+        };
+        // Whoever asked may have gone.
+        let _ = reply.send(answer);
+        fatal.map_or(Ok(()), Err)
+    }
+
+    /// Presses the power button, if the guest can hear it; else the operation is given back.
+    fn begin_stop(
+        &self,
+        machine: &Supervised,
+        operation: Arc<Pending>,
+        timeout: Duration,
+    ) -> Result<Stopping, Arc<Pending>> {
+        self.should_run(false);
+        let can_hear = self.entry.state() == MachineState::Running
+            && !matches!(self.entry.record().spec.boot, Boot::Oracle { .. });
+        if timeout.is_zero() || !can_hear || machine.press_power_button().is_err() {
+            return Err(operation);
+        }
+        self.entry.set_state(MachineState::Stopping, None);
+        Ok(Stopping { operation, until: Instant::now() + timeout })
+    }
+
+    /// Ends the guest.
+    fn stop(&self, machine: Supervised) -> Fate {
+        self.should_run(false);
+        match machine.stop() {
+            Ok(()) => Fate::Ended {
+                way: Way::Stopped,
+                ended: Ended {
+                    at: Timestamp::now(),
+                    how: GuestEnd::Stopped.to_string(),
+                    failed: false,
+                },
+            },
+            // It ended by itself in the same moment, or hangs and was killed.
+            Err(error) => Fate::Ended {
+                way: Way::Stopped,
+                ended: Ended { at: Timestamp::now(), how: error.to_string(), failed: false },
+            },
+        }
+    }
+
+    fn snapshot(
+        &self,
+        machine: &Supervised,
+        operation: &Pending,
+        request: &TakeSnapshot,
+    ) -> (Result<Outcome, ApiError>, Option<SuperviseError>) {
+        let folders = &self.shared.folders;
+        let prepare = || {
+            let new = folders.resolve_new(&request.file)?;
+            let key = images::key(folders, request.key_file.as_deref())?;
+            let base = images::base(&new, folders, request.base.as_deref())?;
+            Ok((new, key, base))
+        };
+        let (new, key, base) = match prepare() {
+            Ok(prepared) => prepared,
+            Err(error) => return (Err(error), None),
+        };
+        let watch = |progress: machine::Progress| {
+            let machine::Progress { rounds, pages_done, pages_owed } = progress;
+            operation.advance(OperationProgress { rounds, pages_done, pages_owed })
+        };
+        let options = SnapshotOptions {
+            key: key.as_ref(),
+            parent: base.as_deref(),
+            watch: Some(Watch(&watch)),
+        };
+        match machine.snapshot(&new.path_by_descriptor(), options) {
+            Ok(SnapshotReport { bytes, pages, rounds, paused_ns, total_ns }) => {
+                self.shared.metrics.snapshot_bytes.inc_by(bytes);
+                if paused_ns > 0 {
+                    self.shared.metrics.blackout_seconds.observe(seconds(paused_ns));
+                }
+                let file = new.path().display().to_string();
+                let outcome = SnapshotOutcome { file, bytes, pages, rounds, paused_ns, total_ns };
+                (Ok(Outcome::Snapshot(outcome)), None)
+            }
+            Err(error) => {
+                let (answer, fatal) = sort(error);
+                let answer = answer.map(|()| Outcome::Plain).map_err(|error| ApiError {
+                    // The caller knows the folder by its name.
+                    message: error.message.replace(
+                        &new.path_by_descriptor().display().to_string(),
+                        &new.path().display().to_string(),
+                    ),
+                    code: cancelled_or(operation, error.code),
+                    ..error
+                });
+                (answer, fatal)
+            }
+        }
+    }
+
+    fn hand_over(
+        &self,
+        machine: &mut Supervised,
+        operation: &Pending,
+        form: Form,
+    ) -> (Result<Outcome, ApiError>, Option<SuperviseError>) {
+        let watch = |progress: machine::Progress| {
+            let machine::Progress { rounds, pages_done, pages_owed } = progress;
+            operation.advance(OperationProgress { rounds, pages_done, pages_owed })
+        };
+        let dirty_log = match spec::check(&self.entry.record().spec) {
+            Ok(shape) => shape.dirty_log,
+            Err(error) => return (Err(error), None),
+        };
+        let outcome = self.shared.with_executable(dirty_log, |executable| {
+            let watch = Some(Watch(&watch));
+            machine.hand_over_watched(executable, form, Limits::default(), watch)
+        });
+        let process = machine.process();
+        if let Ok(ender) = process.ender() {
+            self.entry.has_process(Some((process.id(), ender)));
+        }
+        match outcome {
+            Ok(report) => {
+                let outcome = hand_over_outcome(&report);
+                self.shared.metrics.blackout_seconds.observe(seconds(outcome.blackout_ns));
+                (Ok(Outcome::HandOver(outcome)), None)
+            }
+            Err(SuperviseError::PredecessorDied(_)) => (Ok(Outcome::Plain), None),
+            Err(error) => {
+                if matches!(error, SuperviseError::Departed(_)) {
+                    self.entry.set_state(MachineState::Departed, None);
+                }
+                let (answer, fatal) = sort(error);
+                let answer = answer.map(|()| Outcome::Plain);
+                let code = |error: ApiError| ApiError {
+                    code: cancelled_or(operation, error.code),
+                    ..error
+                };
+                (answer.map_err(code), fatal)
+            }
+        }
+    }
+
+    /// The guest ended as a guest may.
+    fn ended(&self, machine: Supervised, end: GuestEnd) -> Fate {
+        machine.into_process().bury();
+        let way = match end {
+            GuestEnd::PoweredOff => Way::PoweredOff,
+            GuestEnd::Reset => Way::Reset,
+            GuestEnd::Stopped => Way::Stopped,
+            GuestEnd::Failed => Way::Failed,
+        };
+        let ended = Ended { at: Timestamp::now(), how: end.to_string(), failed: false };
+        Fate::Ended { way, ended }
+    }
+
+    /// The guest ended otherwise, or its process is lost.
+    fn lost(&self, machine: Supervised, error: SuperviseError) -> Fate {
+        let status = machine.into_process().bury();
+        let (how, end) = match error {
+            SuperviseError::GuestEnded { how, end } => (how, end),
+            _ => (self.how_it_ended(status), GuestEnd::Failed),
+        };
+        let way = match end {
+            GuestEnd::PoweredOff => Way::PoweredOff,
+            GuestEnd::Reset => Way::Reset,
+            GuestEnd::Stopped => Way::Stopped,
+            GuestEnd::Failed => Way::Failed,
+        };
+        let failed = !end.is_orderly();
+        Fate::Ended { way, ended: Ended { at: Timestamp::now(), how, failed } }
+    }
+
+    /// Why a process that said nothing has gone, as far as anybody knows.
+    fn how_it_ended(&self, status: Option<std::process::ExitStatus>) -> String {
+        match (self.entry.home().guest_end(), status) {
+            (Ok(Some((how, _))), _) => how,
+            (_, Some(status)) => describe_exit(status),
+            (_, None) => "its process has gone without a word: it was killed, or it crashed".to_owned(),
+        }
+    }
+
+    fn note(&self, way: Way, ended: &Ended) {
+        tracing::info!(machine = %self.entry.name(), ?way, how = ended.how, "the guest has ended");
+        let end = if ended.failed { EndMetric::Failed } else { EndMetric::Orderly };
+        self.shared.metrics.guest_ends.get_or_create(&EndLabel { end }).inc();
+        let noted = self.entry.change(|record| record.ended = Some(ended.clone()));
+        if let Err(error) = noted {
+            tracing::error!(%error, "how a guest ended is not written");
+        }
+    }
+
+    /// Notes whether the machine is to run, for a daemon that comes later.
+    fn should_run(&self, should_run: bool) {
+        if let Err(error) = self.entry.change(|record| record.should_run = should_run) {
+            tracing::error!(%error, "whether a machine is to run is not written");
+        }
+    }
+
+    fn end(&self, operation: &Pending, outcome: Result<Outcome, ApiError>) {
+        self.entry.is_free();
+        self.shared.end(operation, outcome);
+    }
+
+    /// Waits before the next start; commands are answered meanwhile.
+    fn rest(&self, wait: Duration) -> Rest {
+        let end = Instant::now() + wait;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.commands.recv_timeout(left) {
+                Err(RecvTimeoutError::Timeout) => return Rest::Over,
+                Err(RecvTimeoutError::Disconnected) | Ok(Command::Leave) => return Rest::Leave,
+                Ok(Command::Stop { operation, .. }) => {
+                    self.should_run(false);
+                    self.end(&operation, Ok(Outcome::Plain));
+                    return Rest::Stop;
+                }
+                Ok(command) => {
+                    self.entry.is_free();
+                    command.refuse(ApiError::new(
+                        ErrorCode::Conflict,
+                        format!("machine {} waits to be started again", self.entry.name()),
+                    ));
+                }
+            }
+        }
+    }
+
+    fn retire(self, ended: Ended) {
+        self.should_run(false);
+        self.entry.retire(Some(ended));
+        // Nothing can be posted any more; what was posted before is answered.
+        for command in self.commands.try_iter() {
+            command.refuse(ApiError::new(
+                ErrorCode::Conflict,
+                format!("the guest of machine {} has ended", self.entry.name()),
+            ));
+        }
+    }
+}
+
+/// How a wait has ended.
+enum Rest {
+    Over,
+    Stop,
+    Leave,
+}
+
+/// What an error means for whoever asked, and whether it is the machine's end.
+fn sort(error: SuperviseError) -> (Result<(), ApiError>, Option<SuperviseError>) {
+    use SuperviseError as E;
+    let answer = Err(failed_ref(&error));
+    let is_fatal = matches!(error, E::Lost { .. } | E::GuestEnded { .. } | E::Unexpected(_));
+    (answer, is_fatal.then_some(error))
+}
+
+fn failed(error: SuperviseError) -> ApiError {
+    failed_ref(&error)
+}
+
+fn failed_ref(error: &SuperviseError) -> ApiError {
+    use SuperviseError as E;
+    let code = match error {
+        E::Snapshot(_) => ErrorCode::File,
+        E::Refused(_) => ErrorCode::Conflict,
+        E::Start(_) => ErrorCode::Internal,
+        _ => ErrorCode::MachineFailed,
+    };
+    ApiError::new(code, error.to_string())
+}
+
+fn cancelled_or(operation: &Pending, code: ErrorCode) -> ErrorCode {
+    if operation.is_cancelled() && code == ErrorCode::MachineFailed {
+        ErrorCode::Cancelled
+    } else {
+        code
+    }
+}
+
+fn hand_over_outcome(report: &HandOverReport) -> HandOverOutcome {
+    let causes = report.blackout.parts();
+    HandOverOutcome {
+        blackout_ns: report.blackout.total_ns(),
+        causes: causes.map(|(cause, ns)| (cause.name().to_owned(), ns)).collect(),
+        total_ns: report.total_ns,
+        rounds: report.rounds,
+        pages_sent: report.pages_sent,
+        pages_sent_paused: report.pages_sent_paused,
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a blackout of 2^53 ns would last 104 days")]
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}

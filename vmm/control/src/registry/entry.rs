@@ -1,0 +1,294 @@
+//! One machine, as the daemon knows it.
+
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use machine::{Ender, Home};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::command::Command;
+use super::record::Record;
+use super::store::{Store, StoreError};
+use crate::api::{
+    ApiError, Ended, ErrorCode, EventKind, Machine, MachineName, MachineState, Timestamp,
+};
+use crate::console::Console;
+use crate::events::Events;
+
+/// A machine that has a record.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    name: MachineName,
+    store: Arc<Store>,
+    events: Arc<Events>,
+    /// Locked before `live`, where both are.
+    record: Mutex<Record>,
+    live: Mutex<Live>,
+    console: Arc<Console>,
+}
+
+/// What is not written: it can be found out again.
+#[derive(Debug)]
+struct Live {
+    state: MachineState,
+    process_id: Option<u32>,
+    restarts: u32,
+    /// The one operation that has the machine.
+    operation: Option<String>,
+    mail: Option<Mail>,
+    ender: Option<Ender>,
+    is_deleted: bool,
+}
+
+/// How an attendant is reached.
+#[derive(Debug)]
+pub(super) struct Mail {
+    pub(super) commands: Sender<Command>,
+    /// Readable when there is a command.
+    pub(super) arrived: EventFd,
+}
+
+impl Entry {
+    pub(super) fn new(
+        name: MachineName,
+        record: Record,
+        store: Arc<Store>,
+        events: Arc<Events>,
+    ) -> Arc<Self> {
+        let live = Live {
+            state: MachineState::Stopped,
+            process_id: None,
+            restarts: 0,
+            operation: None,
+            mail: None,
+            ender: None,
+            is_deleted: false,
+        };
+        let (record, live) = (Mutex::new(record), Mutex::new(live));
+        Arc::new(Self { name, store, events, record, live, console: Console::new() })
+    }
+
+    pub(crate) fn name(&self) -> &MachineName {
+        &self.name
+    }
+
+    pub(crate) fn console(&self) -> &Arc<Console> {
+        &self.console
+    }
+
+    pub(crate) fn state(&self) -> MachineState {
+        self.live().state
+    }
+
+    /// The machine as it is shown.
+    pub(crate) fn show(&self) -> Machine {
+        let record = self.lock_record().clone();
+        let live = self.live();
+        let is_up = live.process_id.is_some();
+        Machine {
+            name: self.name.clone(),
+            id: record.id_text(),
+            state: live.state,
+            created_at: record.created_at,
+            started_at: record.started_at.filter(|_| is_up),
+            process_id: live.process_id,
+            ended: record.ended,
+            restarts: live.restarts,
+            operation: live.operation.clone(),
+            spec: record.spec,
+        }
+    }
+
+    /// A copy of what is written of it.
+    pub(super) fn record(&self) -> Record {
+        self.lock_record().clone()
+    }
+
+    pub(super) fn home(&self) -> Home {
+        self.store.home(&self.name, &self.lock_record())
+    }
+
+    /// Changes what is written of it, on storage first.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), StoreError> {
+        let mut record = self.lock_record();
+        let mut changed = record.clone();
+        change(&mut changed);
+        if changed != *record {
+            self.store.save(&self.name, &changed)?;
+            *record = changed;
+        }
+        Ok(())
+    }
+
+    /// Claims a machine that has no process, for one that is about to be made.
+    ///
+    /// # Errors
+    /// When it has one, or something else is being done with it.
+    pub(super) fn claim(&self, mail: Mail, operation: Option<String>) -> Result<(), ApiError> {
+        let mut live = self.live();
+        self.check_idle(&live)?;
+        if live.state != MachineState::Stopped {
+            return Err(self.conflict(live.state, "started"));
+        }
+        live.mail = Some(mail);
+        live.operation = operation;
+        live.restarts = 0;
+        Ok(())
+    }
+
+    /// Claims it for an adoption: nothing else has begun yet.
+    pub(super) fn claim_alive(&self, mail: Mail) {
+        self.live().mail = Some(mail);
+        self.set_state(MachineState::Adopting, None);
+    }
+
+    /// Gives the machine to an operation, and tells the attendant.
+    ///
+    /// # Errors
+    /// When another has it, or there is no process.
+    pub(crate) fn begin(&self, verb: &str, id: String, command: Command) -> Result<(), ApiError> {
+        let mut live = self.live();
+        self.check_idle(&live)?;
+        self.post(&live, verb, command)?;
+        live.operation = Some(id);
+        Ok(())
+    }
+
+    /// Tells the attendant something that is done at once.
+    ///
+    /// # Errors
+    /// When an operation has the machine, or there is no process.
+    pub(crate) fn tell(&self, verb: &str, command: Command) -> Result<(), ApiError> {
+        let live = self.live();
+        self.check_idle(&live)?;
+        self.post(&live, verb, command)
+    }
+
+    /// Tells the attendant to let go, whatever else it has to do.
+    pub(super) fn leave(&self) {
+        let live = self.live();
+        // One that has gone needs not be told.
+        let _ = self.post(&live, "left", Command::Leave);
+    }
+
+    /// Kills the machine's process, whatever it is doing.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn kill(&self) -> Result<(), ApiError> {
+        let live = self.live();
+        match &live.ender {
+            Some(ender) => {
+                ender.kill();
+                Ok(())
+            }
+            None => Err(self.conflict(live.state, "killed")),
+        }
+    }
+
+    /// The operation that had the machine has ended.
+    pub(super) fn is_free(&self) {
+        self.live().operation = None;
+    }
+
+    /// Notes the machine's process, or that there is none.
+    pub(super) fn has_process(&self, process: Option<(u32, Ender)>) {
+        let mut live = self.live();
+        (live.process_id, live.ender) = match process {
+            Some((id, ender)) => (Some(id), Some(ender)),
+            None => (None, None),
+        };
+    }
+
+    /// Counts a start by the restart policy.
+    pub(super) fn was_restarted(&self) {
+        self.live().restarts += 1;
+    }
+
+    /// Notes what the machine does now, and says so.
+    pub(super) fn set_state(&self, state: MachineState, ended: Option<Ended>) {
+        {
+            let mut live = self.live();
+            if live.state == state && ended.is_none() {
+                return;
+            }
+            live.state = state;
+        }
+        let machine = self.name.clone();
+        self.events.publish(EventKind::MachineState { machine, state, ended });
+    }
+
+    /// The attendant goes: whoever speaks to the machine from now on finds it stopped.
+    pub(super) fn retire(&self, ended: Option<Ended>) {
+        {
+            let mut live = self.live();
+            live.mail = None;
+            live.ender = None;
+            live.process_id = None;
+            live.operation = None;
+        }
+        self.console.disconnect();
+        self.set_state(MachineState::Stopped, ended);
+    }
+
+    /// Deletes the record of a machine that is stopped.
+    ///
+    /// # Errors
+    /// When it is not, or the record cannot be deleted.
+    pub(super) fn delete(&self) -> Result<(), ApiError> {
+        let record = self.lock_record();
+        let mut live = self.live();
+        self.check_idle(&live)?;
+        if live.state != MachineState::Stopped || live.mail.is_some() {
+            return Err(self.conflict(live.state, "deleted").with_hint("stop it, or kill it, first"));
+        }
+        self.store.delete(&self.name, &record).map_err(ApiError::internal)?;
+        live.is_deleted = true;
+        Ok(())
+    }
+
+    fn check_idle(&self, live: &Live) -> Result<(), ApiError> {
+        if live.is_deleted {
+            return Err(not_found(self.name.as_str()));
+        }
+        match &live.operation {
+            None => Ok(()),
+            Some(id) => Err(ApiError::new(
+                ErrorCode::Conflict,
+                format!("operation {id} is under way on machine {}", self.name),
+            )
+            .with_hint(format!("wait for it, or cancel it: novacron operation {id} --cancel"))),
+        }
+    }
+
+    fn post(&self, live: &Live, verb: &str, command: Command) -> Result<(), ApiError> {
+        let Some(mail) = &live.mail else { return Err(self.conflict(live.state, verb)) };
+        // An attendant that has gone has taken its mail box with it, under the same lock.
+        mail.commands.send(command).map_err(|_| self.conflict(live.state, verb))?;
+        mail.arrived.write(1).map_err(ApiError::internal)
+    }
+
+    fn conflict(&self, state: MachineState, verb: &str) -> ApiError {
+        let message = format!("machine {} is {}; it cannot be {verb} now", self.name, state.name());
+        ApiError::new(ErrorCode::Conflict, message)
+    }
+
+    fn lock_record(&self) -> MutexGuard<'_, Record> {
+        // A panic aborts the process, so that no lock is ever poisoned.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn not_found(name: &str) -> ApiError {
+    ApiError::new(ErrorCode::NotFound, format!("there is no machine {name}"))
+        .with_hint("`novacron list` shows those that there are")
+}
+
+/// Notes when a guest was started.
+pub(super) fn started(record: &mut Record) {
+    record.started_at = Some(Timestamp::now());
+}

@@ -1,0 +1,23 @@
+//! The machines that there are: their records, and the threads that attend to those which live.
+//!
+//! ```text
+//!  Registry ── Entry (one a machine) ── record: what is written of it
+//!                 │                     live:   what is shown of it now
+//!                 │ mail                console
+//!                 ▼
+//!             Attendant (a thread, while there is a process) ── machine::Supervised
+//! ```
+
+mod attendant;
+mod command;
+mod entry;
+mod images;
+mod record;
+mod registry;
+mod restart;
+mod store;
+
+pub(crate) use command::Command;
+pub(crate) use entry::Entry;
+pub(crate) use registry::{Registry, Shared};
+pub use store::StoreError;

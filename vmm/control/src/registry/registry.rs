@@ -1,0 +1,419 @@
+//! All machines.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use machine::{DirtyLogKind, Executable, Form};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::attendant::{Attendant, Beginning};
+use super::command::{Command, Reply};
+use super::entry::{Entry, Mail, not_found};
+use super::store::{Found, Store, StoreError};
+use crate::access::Folders;
+use crate::api::{
+    ApiError, Boot, ErrorCode, EventKind, HandOverForm, Machine, MachineName, MachineSpec,
+    MachineState, RestoreSnapshot, Stop, TakeSnapshot,
+};
+use crate::events::Events;
+use crate::metrics::{Metrics, StateLabel};
+use crate::operations::{Operations, Outcome, Pending};
+use crate::spec;
+
+/// Bounds that the configuration sets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) machines: usize,
+    pub(crate) console_clients: usize,
+    pub(crate) restart_backoff_max: Duration,
+    pub(crate) stop_timeout: Duration,
+}
+
+/// Is told how an operation ended: the audit log has both ends of each.
+pub(crate) type OnEnd = Box<dyn Fn(&crate::api::Operation) + Send + Sync>;
+
+/// What every attendant needs.
+pub(crate) struct Shared {
+    pub(crate) executable: PathBuf,
+    /// What a machine process has in its environment besides ours.
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) oracle: &'static [u8],
+    pub(crate) folders: Folders,
+    pub(crate) limits: Limits,
+    pub(crate) events: Arc<Events>,
+    pub(crate) operations: Operations,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) runtime: Handle,
+    pub(crate) on_end: OnEnd,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("executable", &self.executable).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Runs `with` on the executable that has every role.
+    pub(super) fn with_executable<T>(
+        &self,
+        dirty_log: DirtyLogKind,
+        with: impl FnOnce(Executable<'_>) -> T,
+    ) -> T {
+        let environment: Vec<_> =
+            self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        with(Executable { path: &self.executable, environment: &environment, dirty_log })
+    }
+
+    /// Ends an operation, for everybody who wants to know.
+    pub(crate) fn end(&self, operation: &Pending, outcome: Result<Outcome, ApiError>) {
+        operation.end(outcome);
+        (self.on_end)(&operation.show());
+    }
+}
+
+/// All machines that have a record.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    store: Arc<Store>,
+    shared: Arc<Shared>,
+    machines: RwLock<BTreeMap<MachineName, Arc<Entry>>>,
+    /// Records that cannot be used, and why.
+    unreadable: Vec<(String, String)>,
+}
+
+impl Registry {
+    /// Reads the records, and finds the machines that live.
+    ///
+    /// # Errors
+    /// When the records cannot be listed.
+    pub(crate) fn open(store: Store, shared: Arc<Shared>) -> Result<Self, StoreError> {
+        let store = Arc::new(store);
+        let (mut machines, mut unreadable) = (BTreeMap::new(), Vec::new());
+        for found in store.load()? {
+            match found {
+                Found::Record(name, record) => {
+                    let (store, events) = (Arc::clone(&store), Arc::clone(&shared.events));
+                    machines.insert(name.clone(), Entry::new(name, record, store, events));
+                }
+                Found::Unreadable { name, why } => {
+                    tracing::error!(name, why, "a record cannot be used; it is left alone");
+                    unreadable.push((name, why));
+                }
+            }
+        }
+        Ok(Self { store, shared, machines: RwLock::new(machines), unreadable })
+    }
+
+    /// Becomes the keeper of every machine that lives, and does with the others what their records ask. Returns how many
+    /// live.
+    pub(crate) fn adopt_all(&self) -> u64 {
+        let mut adopted = 0;
+        for entry in self.entries() {
+            match entry.home().is_alive() {
+                Ok(true) => match self.attend(&entry, None, Beginning::Adopt) {
+                    Ok(()) => adopted += 1,
+                    Err(error) => tracing::error!(%error, name = %entry.name(), "not adopted"),
+                },
+                Ok(false) if entry.record().should_run => self.settle(&entry),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(%error, name = %entry.name(), "whether it lives is not known");
+                }
+            }
+        }
+        adopted
+    }
+
+    /// A machine that should run, and does not: its guest ended while no daemon was there, or the host went down.
+    fn settle(&self, entry: &Arc<Entry>) {
+        // Adopting what is not there finds that out, says how it ended, and does what its policy asks.
+        if let Err(error) = self.attend(entry, None, Beginning::Adopt) {
+            tracing::error!(%error, name = %entry.name(), "not started again");
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn unreadable(&self) -> &[(String, String)] {
+        &self.unreadable
+    }
+
+    pub(crate) fn list(&self) -> Vec<Machine> {
+        self.entries().iter().map(|entry| entry.show()).collect()
+    }
+
+    pub(crate) fn find(&self, name: &MachineName) -> Result<Arc<Entry>, ApiError> {
+        self.read().get(name).cloned().ok_or_else(|| not_found(name.as_str()))
+    }
+
+    /// How many machines do what.
+    pub(crate) fn counts(&self) -> Vec<(MachineState, u64)> {
+        let mut counts: Vec<_> = MachineState::ALL.iter().map(|state| (*state, 0)).collect();
+        for entry in self.entries() {
+            let state = entry.state();
+            if let Some((_, count)) = counts.iter_mut().find(|(found, _)| *found == state) {
+                *count += 1;
+            }
+        }
+        counts
+    }
+
+    /// Sets the metrics that are counted when somebody looks.
+    pub(crate) fn count_for_metrics(&self) {
+        let metrics = &self.shared.metrics;
+        for (state, count) in self.counts() {
+            let label = StateLabel { state: state.name() };
+            metrics.machines.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let running = self.shared.operations.running();
+        metrics.operations_running.set(i64::try_from(running).unwrap_or(i64::MAX));
+    }
+
+    /// Makes a machine.
+    pub(crate) fn create(
+        &self,
+        name: &MachineName,
+        spec: MachineSpec,
+    ) -> Result<Machine, ApiError> {
+        spec::check(&spec)?;
+        let mut machines = self.write();
+        if machines.len() >= self.shared.limits.machines {
+            let most = self.shared.limits.machines;
+            return Err(ApiError::new(ErrorCode::Limit, format!("there are {most} machines already"))
+                .with_hint("delete some, or raise limits.machines in the configuration"));
+        }
+        let record = self.store.create(name, spec).map_err(|error| match error {
+            StoreError::Exists(_) => ApiError::new(ErrorCode::AlreadyExists, error.to_string())
+                .with_hint("take another name, or delete that machine first"),
+            error => ApiError::internal(error),
+        })?;
+        let (store, events) = (Arc::clone(&self.store), Arc::clone(&self.shared.events));
+        let entry = Entry::new(name.clone(), record, store, events);
+        machines.insert(name.clone(), Arc::clone(&entry));
+        drop(machines);
+        self.shared.events.publish(EventKind::MachineCreated { machine: name.clone() });
+        Ok(entry.show())
+    }
+
+    /// Deletes a machine that is stopped.
+    pub(crate) fn delete(&self, name: &MachineName) -> Result<(), ApiError> {
+        let entry = self.find(name)?;
+        entry.delete()?;
+        self.write().remove(name);
+        self.shared.events.publish(EventKind::MachineDeleted { machine: name.clone() });
+        Ok(())
+    }
+
+    /// Starts a machine that is stopped.
+    pub(crate) fn start(&self, name: &MachineName) -> Result<Arc<Pending>, ApiError> {
+        let entry = self.find(name)?;
+        let operation = self.begin("machines.start", name, false)?;
+        self.start_as(&entry, operation)
+    }
+
+    /// Makes a machine of a snapshot, and starts it.
+    pub(crate) fn restore(&self, request: RestoreSnapshot) -> Result<Arc<Pending>, ApiError> {
+        let RestoreSnapshot { file, name, key_file, lazy, restart } = request;
+        // Before there is a record: a file that is not there is the commonest mistake.
+        let opened = self.shared.folders.open(&file)?;
+        let key = super::images::key(&self.shared.folders, key_file.as_deref())?;
+        let config = machine::describe_snapshot(&opened.path, key.as_ref())
+            .map_err(|error| ApiError::new(ErrorCode::File, error.to_string()))?;
+        let spec = MachineSpec {
+            cpus: config.cpus.get().into(),
+            cpu: config.cpu.to_string(),
+            memory_bytes: config.memory.size(),
+            hole_start_bytes: config.memory.hole_start(),
+            boot: Boot::Snapshot { file, key_file, lazy },
+            restart,
+            ..MachineSpec::default()
+        };
+        self.create(&name, spec)?;
+        let entry = self.find(&name)?;
+        let operation = self.begin("snapshots.restore", &name, false)?;
+        self.start_as(&entry, operation)
+    }
+
+    fn start_as(
+        &self,
+        entry: &Arc<Entry>,
+        operation: Arc<Pending>,
+    ) -> Result<Arc<Pending>, ApiError> {
+        let beginning = Beginning::Start(Arc::clone(&operation));
+        let begun = self.attend(entry, Some(operation.id()), beginning);
+        self.unless(begun, operation)
+    }
+
+    pub(crate) fn stop(&self, name: &MachineName, stop: Stop) -> Result<Arc<Pending>, ApiError> {
+        let timeout = stop.timeout_ms.map_or(self.shared.limits.stop_timeout, Duration::from_millis);
+        self.operate(name, "machines.stop", "stopped", false, |operation| Command::Stop {
+            operation,
+            timeout,
+        })
+    }
+
+    pub(crate) fn snapshot(
+        &self,
+        name: &MachineName,
+        request: TakeSnapshot,
+    ) -> Result<Arc<Pending>, ApiError> {
+        self.operate(name, "machines.snapshot", "saved", true, |operation| Command::Snapshot {
+            operation,
+            request,
+        })
+    }
+
+    pub(crate) fn hand_over(
+        &self,
+        name: &MachineName,
+        form: HandOverForm,
+    ) -> Result<Arc<Pending>, ApiError> {
+        let form = match form {
+            HandOverForm::Shared => Form::Shared,
+            HandOverForm::Copying => Form::Copying,
+        };
+        self.operate(name, "machines.handover", "handed over", true, |operation| {
+            Command::HandOver { operation, form }
+        })
+    }
+
+    fn operate(
+        &self,
+        name: &MachineName,
+        method: &str,
+        verb: &str,
+        can_be_cancelled: bool,
+        command: impl FnOnce(Arc<Pending>) -> Command,
+    ) -> Result<Arc<Pending>, ApiError> {
+        let entry = self.find(name)?;
+        let operation = self.begin(method, name, can_be_cancelled)?;
+        let begun = entry.begin(verb, operation.id(), command(Arc::clone(&operation)));
+        self.unless(begun, operation)
+    }
+
+    fn begin(
+        &self,
+        method: &str,
+        name: &MachineName,
+        can_be_cancelled: bool,
+    ) -> Result<Arc<Pending>, ApiError> {
+        self.shared.operations.begin(method, Some(name.clone()), can_be_cancelled)
+    }
+
+    /// An operation that did not come to anything has failed, too: it was announced.
+    fn unless(
+        &self,
+        begun: Result<(), ApiError>,
+        operation: Arc<Pending>,
+    ) -> Result<Arc<Pending>, ApiError> {
+        match begun {
+            Ok(()) => Ok(operation),
+            Err(error) => {
+                operation.end(Err(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) async fn pause(&self, name: &MachineName) -> Result<Machine, ApiError> {
+        self.tell(name, "paused", Command::Pause).await
+    }
+
+    pub(crate) async fn resume(&self, name: &MachineName) -> Result<Machine, ApiError> {
+        self.tell(name, "resumed", Command::Resume).await
+    }
+
+    pub(crate) async fn press_power_button(&self, name: &MachineName) -> Result<Machine, ApiError> {
+        self.tell(name, "asked to switch itself off", Command::PressPowerButton).await
+    }
+
+    async fn tell(
+        &self,
+        name: &MachineName,
+        verb: &str,
+        command: impl FnOnce(Reply) -> Command,
+    ) -> Result<Machine, ApiError> {
+        let entry = self.find(name)?;
+        let (reply, answer) = oneshot::channel();
+        entry.tell(verb, command(reply))?;
+        match answer.await {
+            Ok(answer) => answer.map(|()| entry.show()),
+            Err(_) => Err(ApiError::new(
+                ErrorCode::MachineFailed,
+                format!("the guest of machine {name} has ended"),
+            )),
+        }
+    }
+
+    /// Gives a machine its attendant.
+    fn attend(
+        &self,
+        entry: &Arc<Entry>,
+        operation: Option<String>,
+        beginning: Beginning,
+    ) -> Result<(), ApiError> {
+        let (send, commands) = channel();
+        let arrived = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
+        let arrived = arrived.map_err(ApiError::internal)?;
+        let mail =
+            Mail { commands: send, arrived: arrived.try_clone().map_err(ApiError::internal)? };
+        match &beginning {
+            Beginning::Adopt => entry.claim_alive(mail),
+            Beginning::Start(_) | Beginning::Restart => {
+                entry.claim(mail, operation)?;
+                // On storage before there is a process: a daemon that comes later knows that it was wanted.
+                if let Err(error) = entry.change(|record| record.should_run = true) {
+                    entry.retire(None);
+                    return Err(ApiError::internal(error));
+                }
+            }
+        }
+        let attendant = Attendant {
+            entry: Arc::clone(entry),
+            shared: Arc::clone(&self.shared),
+            commands,
+            arrived,
+        };
+        let thread = std::thread::Builder::new()
+            .name("attendant".into())
+            // Nothing in it recurses or holds buffers; there may be a thousand.
+            .stack_size(256 << 10)
+            .spawn(move || attendant.run(beginning));
+        thread.map(drop).map_err(|error| {
+            entry.retire(None);
+            ApiError::internal(format!("no thread for the machine: {error}"))
+        })
+    }
+
+    /// Lets go of every machine: they live on.
+    pub(crate) fn leave_all(&self) {
+        for entry in self.entries() {
+            entry.leave();
+        }
+    }
+
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        self.read().values().cloned().collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<MachineName, Arc<Entry>>> {
+        // A panic aborts the process, so that no lock is ever poisoned.
+        self.machines.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<MachineName, Arc<Entry>>> {
+        self.machines.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

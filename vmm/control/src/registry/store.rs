@@ -1,0 +1,265 @@
+//! Records on disk: whole or not there, whatever is killed.
+//!
+//! ```text
+//!  STATE/lock                  held by the daemon
+//!  STATE/machines/NAME/        machine.json   replaced by rename
+//!                              permit         two slots, see the crate machine
+//!                              ends           written by the machine's process
+//!  STATE/machines/.new-ID/     being made: renamed to NAME when it is whole
+//!  STATE/machines/.old-ID/     being deleted
+//! ```
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use machine::Home;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::record::Record;
+use crate::access::make_private_folder;
+use crate::api::{MachineName, MachineSpec};
+use crate::random::{hex, random};
+
+/// A record has a few hundred bytes, and a command line that somebody wrote.
+const RECORD_MAX_BYTES: u64 = 1 << 20;
+
+/// Records cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another daemon
+    #[error(
+        "another daemon uses the state folder {0}; stop it, or give this one a folder of its own with --state"
+    )]
+    InUse(PathBuf),
+    /// The folder cannot be made or used
+    #[error(transparent)]
+    Folder(#[from] crate::access::PrivateFolderError),
+    /// A file or folder of it
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A machine of that name
+    #[error("there is a machine {0} already")]
+    Exists(MachineName),
+    /// Its permit record
+    #[error("the permit record of a new machine: {0}")]
+    Permit(Box<machine::SuperviseError>),
+}
+
+impl StoreError {
+    fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| Self::File { path: path.to_owned(), source }
+    }
+}
+
+/// The folder of all records.
+#[derive(Debug)]
+pub(crate) struct Store {
+    machines: PathBuf,
+    sockets: PathBuf,
+    /// For as long as it is open, no other daemon has the folder.
+    _lock: File,
+}
+
+/// What lies in a folder with a machine's name.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Record(MachineName, Record),
+    /// It has the name, and is no record that this executable can use. It is left alone.
+    Unreadable { name: String, why: String },
+}
+
+impl Store {
+    /// Opens the state folder, makes what is missing of it, and clears what was being made or deleted when a daemon
+    /// died.
+    ///
+    /// # Errors
+    /// When another daemon has it, or it cannot be used.
+    pub(crate) fn open(state: &Path, runtime: &Path, own_uid: u32) -> Result<Self, StoreError> {
+        let (machines, sockets) = (state.join("machines"), runtime.join("machines"));
+        for folder in [state.parent().unwrap_or(state), runtime] {
+            std::fs::create_dir_all(folder).map_err(StoreError::at(folder))?;
+        }
+        make_private_folder(state, own_uid)?;
+        let path = state.join("lock");
+        let mut options = File::options();
+        let lock = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let lock = lock.map_err(StoreError::at(&path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(state.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(StoreError::at(&path)(error)),
+        }
+        for folder in [&machines, &sockets] {
+            make_private_folder(folder, own_uid)?;
+        }
+        let store = Self { machines, sockets, _lock: lock };
+        store.sweep()?;
+        Ok(store)
+    }
+
+    /// All records.
+    ///
+    /// # Errors
+    /// When the folder cannot be read; a record that cannot be is no error of all.
+    pub(crate) fn load(&self) -> Result<Vec<Found>, StoreError> {
+        let mut found = Vec::new();
+        for entry in self.entries()? {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                continue;
+            }
+            let record = read(&entry.path().join("machine.json"));
+            found.push(match (name.parse(), record) {
+                (Ok(name), Ok(record)) => Found::Record(name, record),
+                (Err(why), _) => Found::Unreadable { name, why: format!("{why}") },
+                (_, Err(why)) => Found::Unreadable { name, why },
+            });
+        }
+        Ok(found)
+    }
+
+    /// Makes a new machine's record.
+    ///
+    /// # Errors
+    /// When there is a folder of that name, or it cannot be written: then nothing is left of it.
+    pub(crate) fn create(
+        &self,
+        name: &MachineName,
+        spec: MachineSpec,
+    ) -> Result<Record, StoreError> {
+        let id = random().map_err(StoreError::at(Path::new("the random source")))?;
+        let record = Record::new(id, spec);
+        let new = self.machines.join(format!(".new-{}", record.id_text()));
+        let outcome = self.write_new(&new, name, &record);
+        if outcome.is_err() {
+            // What cannot be removed now is when the next daemon starts.
+            let _ = std::fs::remove_dir_all(&new);
+        }
+        outcome.map(|()| record)
+    }
+
+    fn write_new(&self, new: &Path, name: &MachineName, record: &Record) -> Result<(), StoreError> {
+        std::fs::create_dir(new).map_err(StoreError::at(new))?;
+        self.home_at(new, record)
+            .create_permit()
+            .map_err(|error| StoreError::Permit(Box::new(error)))?;
+        write(new, record).map_err(StoreError::at(new))?;
+        let path = self.folder(name);
+        match renameat_with(CWD, new, CWD, &path, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::EXIST) => return Err(StoreError::Exists(name.clone())),
+            Err(error) => return Err(StoreError::at(&path)(error.into())),
+        }
+        sync(&self.machines).map_err(StoreError::at(&self.machines))
+    }
+
+    /// Replaces a machine's record.
+    ///
+    /// # Errors
+    /// When it cannot be written: then the old one, or the new one, is there, and whole.
+    pub(crate) fn save(&self, name: &MachineName, record: &Record) -> Result<(), StoreError> {
+        let folder = self.folder(name);
+        write(&folder, record).map_err(StoreError::at(&folder))
+    }
+
+    /// Deletes a machine's record. Whether the machine may be deleted, is the caller's decision.
+    ///
+    /// # Errors
+    /// When it cannot be renamed: then it is as it was.
+    pub(crate) fn delete(&self, name: &MachineName, record: &Record) -> Result<(), StoreError> {
+        let (path, old) = (self.folder(name), format!(".old-{}", record.id_text()));
+        let old = self.machines.join(old);
+        std::fs::rename(&path, &old).map_err(StoreError::at(&path))?;
+        sync(&self.machines).map_err(StoreError::at(&self.machines))?;
+        // It is deleted from here on; what is left of it now goes when the next daemon starts.
+        if let Err(error) = std::fs::remove_dir_all(&old) {
+            tracing::warn!(%error, path = %old.display(), "something is left of a deleted machine");
+        }
+        Ok(())
+    }
+
+    /// Where a machine is found.
+    pub(crate) fn home(&self, name: &MachineName, record: &Record) -> Home {
+        self.home_at(&self.folder(name), record)
+    }
+
+    fn home_at(&self, folder: &Path, record: &Record) -> Home {
+        Home::new(record.id, folder, &self.sockets).expect("a record has no id of zeros")
+    }
+
+    /// Bytes that can still be written.
+    ///
+    /// # Errors
+    /// When the file system cannot tell.
+    pub(crate) fn free_bytes(&self) -> io::Result<u64> {
+        let space = rustix::fs::statvfs(&self.machines)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    fn folder(&self, name: &MachineName) -> PathBuf {
+        self.machines.join(name.as_str())
+    }
+
+    fn sweep(&self) -> Result<(), StoreError> {
+        for entry in self.entries()? {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(".new-") || name.starts_with(".old-") {
+                let path = entry.path();
+                tracing::info!(path = %path.display(), "what a daemon before left is removed");
+                std::fs::remove_dir_all(&path).map_err(StoreError::at(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entries(&self) -> Result<Vec<std::fs::DirEntry>, StoreError> {
+        let entries = std::fs::read_dir(&self.machines).and_then(Iterator::collect);
+        entries.map_err(StoreError::at(&self.machines))
+    }
+}
+
+/// Writes a folder's record in the place of the one that is there.
+fn write(folder: &Path, record: &Record) -> io::Result<()> {
+    // Drawn: two writers of one name would spoil each other's file, and a dead one's is overwritten by nobody.
+    let new = folder.join(format!(".machine.json-{}", hex(&random::<4>()?)));
+    let written = (|| {
+        let mut options = File::options();
+        let mut file = options.create_new(true).write(true).mode(0o600).open(&new)?;
+        file.write_all(&record.encode()?)?;
+        file.sync_all()?;
+        std::fs::rename(&new, folder.join("machine.json"))
+    })();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    written?;
+    sync(folder)
+}
+
+fn read(path: &Path) -> Result<Record, String> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| format!("machine.json: {error}"))?;
+    file.take(RECORD_MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("machine.json: {error}"))?;
+    if bytes.len() as u64 > RECORD_MAX_BYTES {
+        return Err(format!("machine.json has more than {RECORD_MAX_BYTES} bytes"));
+    }
+    Record::decode(&bytes).map_err(|error| format!("machine.json: {error}"))
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -1,0 +1,22 @@
+//! The control socket.
+//!
+//! ```text
+//!  accept ─► who is it? ─► hyper ─► router ─► guard ─► handler ─► registry
+//!  limit of connections     limits   paths     role, audit, metrics
+//!  a patient stream         of headers
+//! ```
+
+mod accept;
+mod answer;
+mod body;
+mod console;
+mod events;
+mod guard;
+mod handlers;
+mod openapi;
+mod patient;
+mod router;
+
+pub(crate) use accept::{Listener, serve};
+pub use openapi::openapi_json;
+pub(crate) use router::{State, router};
