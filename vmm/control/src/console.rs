@@ -21,10 +21,18 @@ const INPUT_PIECES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Console {
     history: Mutex<History>,
-    /// Bytes that there have been.
-    length: watch::Sender<u64>,
+    grown: watch::Sender<Grown>,
     input: Mutex<Option<mpsc::Sender<Vec<u8>>>>,
     readers: AtomicUsize,
+}
+
+/// What readers wait for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Grown {
+    /// Bytes that there have been.
+    length: u64,
+    /// Whether more may come: there is a process that prints.
+    is_open: bool,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +61,7 @@ impl Console {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             history: Mutex::default(),
-            length: watch::Sender::new(0),
+            grown: watch::Sender::default(),
             input: Mutex::new(None),
             readers: AtomicUsize::new(0),
         })
@@ -73,6 +81,7 @@ impl Console {
         drop(entered);
         let (send, mut typed) = mpsc::channel::<Vec<u8>>(INPUT_PIECES);
         *self.lock_input() = Some(send);
+        self.grown.send_modify(|grown| grown.is_open = true);
         let console = Arc::clone(self);
         runtime.spawn(async move {
             let mut bytes = vec![0; 4096];
@@ -80,6 +89,7 @@ impl Console {
                 metrics.console_output.inc_by(count as u64);
                 console.append(&bytes[..count]);
             }
+            console.grown.send_modify(|grown| grown.is_open = false);
         });
         runtime.spawn(async move {
             while let Some(bytes) = typed.recv().await {
@@ -124,7 +134,8 @@ impl Console {
         let excess = history.ring.len().saturating_sub(HISTORY_BYTES);
         history.ring.drain(..excess);
         history.forgotten += excess as u64;
-        self.length.send_replace(history.forgotten + history.ring.len() as u64);
+        let length = history.forgotten + history.ring.len() as u64;
+        self.grown.send_modify(|grown| grown.length = length);
     }
 
     fn lock(&self) -> MutexGuard<'_, History> {
@@ -138,11 +149,15 @@ impl Console {
 }
 
 impl Reader {
-    /// What comes next, some bytes at least; waits for it.
-    pub(crate) async fn next(&mut self) -> Output {
+    /// What comes next, some bytes at least; waits for it. None when the guest has ended, and everything is read.
+    pub(crate) async fn next(&mut self) -> Option<Output> {
         let from = self.at;
+        let mut grown = self.console.grown.subscribe();
+        let news = grown.wait_for(|grown| grown.length > from || !grown.is_open);
         // The sender lives as long as the console.
-        let _ = self.console.length.subscribe().wait_for(|length| *length > from).await;
+        if news.await.is_ok_and(|grown| grown.length <= from) {
+            return None;
+        }
         let history = self.console.lock();
         let lost = history.forgotten.saturating_sub(from);
         let skip = (from + lost - history.forgotten).min(history.ring.len() as u64);
@@ -151,11 +166,11 @@ impl Reader {
         self.at = from + lost + bytes.len() as u64;
         // Who comes late has lost nothing that was promised.
         let lost = if from == 0 { 0 } else { lost };
-        Output { lost, bytes }
+        Some(Output { lost, bytes })
     }
 
-    pub(crate) fn console(&self) -> &Console {
-        &self.console
+    pub(crate) fn console(&self) -> Arc<Console> {
+        Arc::clone(&self.console)
     }
 }
 
@@ -178,11 +193,11 @@ mod tests {
         let console = Console::new();
         console.append(b"past, ");
         let mut one = console.reader(2).unwrap();
-        assert_eq!(one.next().await, output(b"past, "));
+        assert_eq!(one.next().await.unwrap(), output(b"past, "));
         console.append(b"present");
         let mut two = console.reader(2).unwrap();
-        assert_eq!(one.next().await, output(b"present"));
-        assert_eq!(two.next().await, output(b"past, present"));
+        assert_eq!(one.next().await.unwrap(), output(b"present"));
+        assert_eq!(two.next().await.unwrap(), output(b"past, present"));
         assert!(console.reader(2).is_none(), "two are enough");
         drop(one);
         assert!(console.reader(2).is_some());
@@ -196,7 +211,7 @@ mod tests {
         reader.next().await;
         console.append(&vec![b'x'; HISTORY_BYTES]);
         console.append(b"yz");
-        let Output { lost, bytes } = reader.next().await;
+        let Output { lost, bytes } = reader.next().await.unwrap();
         assert_eq!((lost, bytes.len()), (2, HISTORY_BYTES));
         assert!(bytes.ends_with(b"xyz"));
     }
@@ -214,7 +229,10 @@ mod tests {
         guest.read_exact(&mut heard).await.unwrap();
         assert_eq!(&heard, b"ls\n");
         guest.write_all(b"files").await.unwrap();
-        assert_eq!(console.reader(1).unwrap().next().await, output(b"files"));
+        let mut reader = console.reader(1).unwrap();
+        assert_eq!(reader.next().await.unwrap(), output(b"files"));
+        drop(guest);
+        assert_eq!(reader.next().await, None, "the guest has ended");
         console.disconnect();
         assert!(!console.type_in(b"nobody".to_vec()).await);
         assert_eq!(console.history(), b"files");

@@ -134,7 +134,14 @@ mod tests {
         }
         assert_eq!(next(&events, &mut place).await, Err(TooLate));
         let life = events.life.clone();
-        for id in ["", "x", "0-0", &format!("{life}-"), &format!("{life}-99"), &format!("{life}-18446744073709551615")] {
+        for id in [
+            "",
+            "x",
+            "0-0",
+            &format!("{life}-"),
+            &format!("{life}-99"),
+            &format!("{life}-18446744073709551615"),
+        ] {
             assert_eq!(events.after(id), Err(TooLate), "{id:?}");
         }
         assert!(events.after(&format!("{life}-0")).is_ok(), "1 and 2 are kept");

@@ -5,11 +5,37 @@
 //! given descriptors.
 
 mod access;
-mod api;
+pub mod api;
+mod audit;
+mod audit_trail;
+mod client;
+mod config;
+mod console;
+mod daemon;
+mod events;
+mod health;
+mod host;
+mod method;
+mod metrics;
+mod operations;
 mod quantity;
+mod random;
+mod registry;
+mod server;
+mod spec;
 
 pub use access::{
     Account, Accounts, Caller, FileError, Folders, Member, MemberKind, NewFile, OpenedFile,
     PrivateFolderError, Role, Roles, make_private_folder,
 };
+pub use client::{CallError, Client, ConsoleStream, EventStream};
+pub use config::{
+    AuditConfig, Config, ConfigError, Effective, LimitsConfig, LogConfig, LogFilter,
+    MachinesConfig, Note, Place, Problem, RolesConfig, SocketConfig, SocketMode, Sources,
+    StorageConfig, Surroundings, default_file, reference,
+};
+pub use daemon::{Daemon, DaemonEnder, DaemonError, DaemonOptions};
+pub use method::{HttpVerb, METHODS, Method};
 pub use quantity::{Size, TimeSpan};
+pub use registry::StoreError;
+pub use server::openapi_json;

@@ -50,7 +50,7 @@ const fn does(name: &'static str, path: &'static str) -> Method {
 }
 
 /// All of them, as they are documented.
-pub const METHODS: [Method; 23] = [
+pub const METHODS: [Method; 25] = [
     looks("info", "/v1/info"),
     looks("health", "/v1/health"),
     looks("metrics", "/v1/metrics"),
@@ -70,11 +70,17 @@ pub const METHODS: [Method; 23] = [
     does("machines.handover", "/v1/machines/{name}/handover"),
     looks("machines.log", "/v1/machines/{name}/log"),
     // Whoever has the console has the machine: it changes something as soon as a key is pressed.
-    Method { role: Role::Operator, changes: true, ..looks("machines.console", "/v1/machines/{name}/console") },
+    Method {
+        role: Role::Operator,
+        changes: true,
+        ..looks("machines.console", "/v1/machines/{name}/console")
+    },
     does("snapshots.restore", "/v1/snapshots/restore"),
+    does("files.pass", "/v1/files"),
     looks("operations.list", "/v1/operations"),
     looks("operations.show", "/v1/operations/{id}"),
     does("operations.cancel", "/v1/operations/{id}/cancel"),
+    Method { role: Role::Admin, ..does("shutdown", "/v1/shutdown") },
 ];
 
 impl Method {

@@ -117,7 +117,11 @@ impl Metrics {
             "From a call's last byte to its answer's first",
             self.call_seconds.clone(),
         );
-        all.register("api_connections", "Connections to the control socket", self.connections.clone());
+        all.register(
+            "api_connections",
+            "Connections to the control socket",
+            self.connections.clone(),
+        );
         all.register(
             "api_connections_refused",
             "Connections beyond the limit, or of callers without a role",

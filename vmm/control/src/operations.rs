@@ -10,10 +10,9 @@ use tokio::sync::watch;
 
 use crate::api::{
     ApiError, ErrorCode, EventKind, HandOverOutcome, MachineName, Operation, OperationProgress,
-    OperationState, SnapshotOutcome, Timestamp,
+    OperationState, RestoreOutcome, SnapshotOutcome, Timestamp,
 };
 use crate::events::Events;
-use crate::random::{hex, random};
 
 /// What an operation came to, besides having been done.
 #[derive(Debug, Default)]
@@ -21,6 +20,7 @@ pub(crate) enum Outcome {
     #[default]
     Plain,
     Snapshot(SnapshotOutcome),
+    Restore(RestoreOutcome),
     HandOver(HandOverOutcome),
 }
 
@@ -49,11 +49,11 @@ impl Operations {
     /// Begins one.
     pub(crate) fn begin(
         &self,
+        id: String,
         method: &str,
         machine: Option<MachineName>,
         can_be_cancelled: bool,
-    ) -> Result<Arc<Pending>, ApiError> {
-        let id = hex(&random::<8>().map_err(ApiError::internal)?);
+    ) -> Arc<Pending> {
         let operation = Operation {
             id,
             method: method.to_owned(),
@@ -65,6 +65,7 @@ impl Operations {
             can_be_cancelled,
             error: None,
             snapshot: None,
+            restore: None,
             hand_over: None,
         };
         self.events.publish(EventKind::OperationBegan { operation: Box::new(operation.clone()) });
@@ -79,7 +80,7 @@ impl Operations {
             let Some(oldest) = all.iter().position(|pending| !pending.is_running()) else { break };
             all.remove(oldest);
         }
-        Ok(pending)
+        pending
     }
 
     /// All that are remembered, the oldest first.
@@ -124,7 +125,11 @@ impl Pending {
     /// Notes how far it is; says whether it is still wanted.
     pub(crate) fn advance(&self, progress: OperationProgress) -> ControlFlow<()> {
         self.shown.send_modify(|operation| operation.progress = Some(progress));
-        if self.is_cancelled.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if self.is_cancelled.load(Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 
     /// From now on it runs to its end.
@@ -169,6 +174,7 @@ impl Pending {
                 match outcome {
                     Ok(Outcome::Plain) => {}
                     Ok(Outcome::Snapshot(snapshot)) => operation.snapshot = Some(snapshot),
+                    Ok(Outcome::Restore(restore)) => operation.restore = Some(restore),
                     Ok(Outcome::HandOver(hand_over)) => operation.hand_over = Some(hand_over),
                     Err(error) => operation.error = Some(ApiError { operation: Some(id), ..error }),
                 }
@@ -198,12 +204,13 @@ mod tests {
     #[test]
     fn the_oldest_that_ended_are_forgotten_and_none_that_is_under_way() {
         let operations = operations(2);
-        let all: Vec<_> =
-            (0..4).map(|_| operations.begin("machines.start", None, false).unwrap()).collect();
+        let all: Vec<_> = (0..4)
+            .map(|n| operations.begin(n.to_string(), "machines.start", None, false))
+            .collect();
         assert_eq!(operations.list().len(), 4);
         all[1].end(Ok(Outcome::Plain));
         all[2].end(Err(ApiError::internal("no")));
-        operations.begin("machines.start", None, false).unwrap();
+        operations.begin("4".into(), "machines.start", None, false);
         let kept: Vec<_> = operations.list().iter().map(|kept| kept.id.clone()).collect();
         assert_eq!(kept[..2], [all[0].id(), all[3].id()]);
         let error = operations.find(&all[1].id()).unwrap_err();
@@ -214,7 +221,7 @@ mod tests {
     #[test]
     fn what_is_cancelled_is_told_at_its_next_step_and_ends_as_such() {
         let operations = operations(2);
-        let one = operations.begin("machines.snapshot", None, true).unwrap();
+        let one = operations.begin("1".into(), "machines.snapshot", None, true);
         assert!(one.advance(OperationProgress::default()).is_continue());
         one.cancel().unwrap();
         assert!(one.advance(OperationProgress::default()).is_break());
@@ -228,7 +235,7 @@ mod tests {
     #[test]
     fn what_cannot_be_cancelled_any_more_says_so() {
         let operations = operations(2);
-        let one = operations.begin("machines.snapshot", None, true).unwrap();
+        let one = operations.begin("1".into(), "machines.snapshot", None, true);
         one.is_committed();
         assert!(one.cancel().unwrap_err().message.contains("cannot be cancelled"));
         assert!(!one.is_cancelled());

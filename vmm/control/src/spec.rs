@@ -36,6 +36,19 @@ pub(crate) fn check(spec: &MachineSpec) -> Result<Shape, ApiError> {
     Ok(Shape { config: MachineConfig { cpus, cpu, memory }, dirty_log })
 }
 
+/// The names of files that a machine boots from.
+pub(crate) fn files(boot: &Boot) -> Vec<String> {
+    match boot {
+        Boot::Oracle { .. } => Vec::new(),
+        Boot::Kernel { kernel, initrd, .. } => {
+            std::iter::once(kernel).chain(initrd).cloned().collect()
+        }
+        Boot::Snapshot { file, key_file, .. } => {
+            std::iter::once(file).chain(key_file).cloned().collect()
+        }
+    }
+}
+
 fn texts(boot: &Boot) -> Vec<(&'static str, &str)> {
     match boot {
         Boot::Oracle { options } => vec![("options", options)],

@@ -7,7 +7,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use control::Size;
 use machine::{CpuModel, DirtyLogKind};
 
-use crate::log::LogOptions;
+use crate::config::ConfigOptions;
+use crate::daemon::DaemonVerb;
+use crate::globals::Globals;
+use crate::machines::{
+    HandOverOptions, ListOptions, NameOption, ShowOptions, SnapshotOptions, StopOptions,
+};
+use crate::observe::{EventsOptions, OperationOptions, OutputOption, ShutdownOptions};
+use crate::run::{RestoreOptions, RunOptions};
 
 /// Runs virtual machines, and moves them while they run.
 #[derive(Debug, Parser)]
@@ -18,85 +25,69 @@ use crate::log::LogOptions;
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
-    pub(crate) log: LogOptions,
+    pub(crate) globals: Globals,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Run a machine in the foreground, its console on this terminal
+    /// Make a machine and start it, its console on this terminal
     Run(RunOptions),
-    /// Go on with a machine that was saved
+    /// Make a machine of a snapshot, and go on with it
     Restore(RestoreOptions),
+    /// Show all machines
+    List(ListOptions),
+    /// Show one machine
+    Show(ShowOptions),
+    /// Attach to a machine's console; Ctrl-] leaves it
+    Console(NameOption),
+    /// Show what a guest printed lately
+    Logs(NameOption),
+    /// Start a machine that is stopped
+    Start(NameOption),
+    /// Ask a guest to switch itself off, and end it if it does not
+    Stop(StopOptions),
+    /// End a machine's process at once
+    Kill(NameOption),
+    /// Stop a machine's vCPUs
+    Pause(NameOption),
+    /// Let a machine's vCPUs run again
+    Resume(NameOption),
+    /// Delete a machine that is stopped
+    Delete(NameOption),
+    /// Save a machine to a new file; it goes on as it was
+    Snapshot(SnapshotOptions),
+    /// Give a running machine to a new process
+    Handover(HandOverOptions),
+    /// Show what happens, as it happens
+    Events(EventsOptions),
+    /// Show an operation, or cancel it
+    Operation(OperationOptions),
+    /// Say whether the daemon can do its work, and what is in its way
+    Health(OutputOption),
+    /// Show the daemon and its host
+    Info(OutputOption),
     /// Run a guest that checks its own memory; hand it to new processes, save and restore it while it writes
     Demo(DemoOptions),
     /// Show what this host's CPU offers to guests, or what it has in common with another host
     Cpu(CpuOptions),
+    /// Check, show and document the configuration of the daemon
+    Config(ConfigOptions),
+    /// Keep machines, and answer on the control socket
+    Daemon(DaemonVerb),
+    /// End the daemon; its machines go on
+    Shutdown(ShutdownOptions),
+    /// Print the description of the control socket's API (OpenAPI)
+    Api,
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// The process of one machine; started by other verbs, not by people
     #[command(hide = true)]
     Machine,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    novacron run oracle --memory 512M --cpus 2\n  \
-    novacron run linux --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --memory 1G\n  \
-    novacron run oracle --cpu x86-64-v2\n  \
-    novacron run oracle --suspend-to oracle.nova\n\n\
-    On a terminal, Ctrl-] ends the machine. SIGTERM or SIGINT presses the guest's power button, and a\n\
-    second one ends the machine. With --suspend-to, both save the machine instead.")]
-pub(crate) struct RunOptions {
-    /// The machine's name
-    pub(crate) name: String,
-    /// The kernel: a vmlinux (ELF) or bzImage; without it the oracle guest runs
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kernel: Option<PathBuf>,
-    /// The initial RAM disk
-    #[arg(long, value_name = "FILE", requires = "kernel")]
-    pub(crate) initrd: Option<PathBuf>,
-    /// The guest's command line
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub(crate) cmdline: String,
-    #[command(flatten)]
-    pub(crate) suspend: SuspendOptions,
-    /// Encrypt what is saved under the 32 bytes in this file
-    #[arg(long, value_name = "FILE", requires = "suspend_to")]
-    pub(crate) key: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) shape: Shape,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    novacron restore oracle.nova\n  \
-    novacron restore oracle.nova --lazy --suspend-to next.nova --base oracle.nova\n\n\
-    The file is not changed: each restore of it is another machine, which starts where it was saved.")]
-pub(crate) struct RestoreOptions {
-    /// The file that it was saved to
-    pub(crate) file: PathBuf,
-    /// Run at once, and fetch memory as it is touched
-    #[arg(long)]
-    pub(crate) lazy: bool,
-    /// The 32 bytes under which it is encrypted, and what is saved of it will be
-    #[arg(long, value_name = "FILE")]
-    pub(crate) key: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) suspend: SuspendOptions,
-    /// How KVM logs written pages: bitmap, ring, or ring:N for rings of N pages
-    #[arg(long, value_name = "KIND", default_value_t)]
-    pub(crate) dirty_log: DirtyLogKind,
-}
-
-/// What becomes of a machine in the foreground that is asked to end.
-#[derive(Debug, Args)]
-pub(crate) struct SuspendOptions {
-    /// When asked to end, save the machine to this new file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) suspend_to: Option<PathBuf>,
-    /// Save only what differs from this earlier file of the machine, in the same folder
-    #[arg(long, value_name = "FILE", requires = "suspend_to")]
-    pub(crate) base: Option<PathBuf>,
 }
 
 /// Of an option that is given twice the last counts: `cargo demo` puts its own before the caller's.

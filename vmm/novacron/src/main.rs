@@ -1,24 +1,34 @@
 //! NovaCron's one executable: the command line, and the roles that its processes play.
 
+mod attach;
 mod cli;
+mod config;
+mod connect;
 mod cpu;
+mod daemon;
 mod demo;
-mod foreground;
+mod globals;
 mod log;
-mod restore;
+mod machines;
+mod observe;
+mod progress;
 mod run;
 mod signals;
+mod table;
+mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use cli::{Cli, Verb};
-use machine::SuperviseError;
+use globals::Globals;
 
 /// The stable exit codes; `novacron help` lists them.
 mod exit_code {
     /// What was asked for failed.
     pub(crate) const FAILED: u8 = 1;
+    /// Options, environment or configuration say what cannot be. It is clap's own code, too.
+    pub(crate) const MISUSED: u8 = 2;
     /// This host cannot run machines: no KVM, no right, too old.
     pub(crate) const HOST: u8 = 3;
     /// The guest ended otherwise than a guest may.
@@ -26,21 +36,54 @@ mod exit_code {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    cli.log.start();
-    let outcome = match cli.verb {
-        Verb::Run(options) => run::run(&options, &cli.log),
-        Verb::Restore(options) => restore::restore(&options, &cli.log),
-        Verb::Demo(options) => demo::demo(&options, &cli.log),
-        Verb::Cpu(options) => cpu::cpu(&options),
-        Verb::Machine => machine_role(),
-    };
-    match outcome {
+    let Cli { globals, verb } = Cli::parse();
+    // A daemon logs as its configuration says.
+    if !matches!(verb, Verb::Daemon(_)) {
+        globals.log.start();
+    }
+    match obey(verb, &globals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("novacron: {failure}");
             ExitCode::from(failure.exit_code())
         }
+    }
+}
+
+fn obey(verb: Verb, globals: &Globals) -> Result<(), Failure> {
+    match verb {
+        Verb::Run(options) => run::run(&options, globals),
+        Verb::Restore(options) => run::restore(&options, globals),
+        Verb::List(options) => machines::list(&options, globals),
+        Verb::Show(options) => machines::show(&options, globals),
+        Verb::Console(options) => machines::console(&options, globals),
+        Verb::Logs(options) => machines::logs(&options, globals),
+        Verb::Start(options) => machines::start(&options, globals),
+        Verb::Stop(options) => machines::stop(&options, globals),
+        Verb::Kill(options) => machines::quick(&options, "kill", globals),
+        Verb::Pause(options) => machines::quick(&options, "pause", globals),
+        Verb::Resume(options) => machines::quick(&options, "resume", globals),
+        Verb::Delete(options) => machines::delete(&options, globals),
+        Verb::Snapshot(options) => machines::snapshot(&options, globals),
+        Verb::Handover(options) => machines::hand_over(&options, globals),
+        Verb::Events(options) => observe::events(&options, globals),
+        Verb::Operation(options) => observe::operation(&options, globals),
+        Verb::Health(options) => observe::health(&options, globals),
+        Verb::Info(options) => observe::info(&options, globals),
+        Verb::Demo(options) => demo::demo(&options, &globals.log),
+        Verb::Cpu(options) => cpu::cpu(&options),
+        Verb::Config(options) => config::config(&options),
+        Verb::Daemon(options) => daemon::daemon(options, globals),
+        Verb::Shutdown(options) => observe::shutdown(&options, globals),
+        Verb::Api => {
+            print!("{}", control::openapi_json());
+            Ok(())
+        }
+        Verb::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "novacron", &mut std::io::stdout());
+            Ok(())
+        }
+        Verb::Machine => machine_role(),
     }
 }
 
@@ -50,9 +93,15 @@ enum Failure {
     /// This host cannot run machines
     #[error(transparent)]
     Host(#[from] machine::HostError),
-    /// The guest, or its process
+    /// The daemon, or its answer
     #[error(transparent)]
-    Machine(#[from] SuperviseError),
+    Call(#[from] control::CallError),
+    /// The daemon cannot start
+    #[error(transparent)]
+    Daemon(#[from] control::DaemonError),
+    /// The daemon's configuration
+    #[error(transparent)]
+    Config(#[from] control::ConfigError),
     /// What the guest itself says is wrong
     #[error("{0}")]
     Guest(String),
@@ -65,11 +114,9 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Host(_) => exit_code::HOST,
-            Self::Guest(_)
-            | Self::Machine(SuperviseError::GuestEnded { .. } | SuperviseError::Lost { .. }) => {
-                exit_code::GUEST
-            }
-            Self::Machine(_) | Self::Other(_) => exit_code::FAILED,
+            Self::Config(_) => exit_code::MISUSED,
+            Self::Guest(_) => exit_code::GUEST,
+            Self::Call(_) | Self::Daemon(_) | Self::Other(_) => exit_code::FAILED,
         }
     }
 

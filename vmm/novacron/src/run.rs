@@ -1,54 +1,174 @@
-//! `novacron run`: one machine in the foreground, its console on this terminal.
+//! `novacron run` and `novacron restore`: a new machine, its console on this terminal.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use machine::{
-    CpuCount, DirtyLogKind, Executable, Host, Images, MachineConfig, MemoryLayout, Supervised,
+use clap::Args;
+use control::Client;
+use control::api::{
+    Boot, CreateMachine, Machine, MachineName, MachineSpec, Operation, RestartPolicy,
+    RestoreSnapshot,
 };
+use machine::{CpuCount, Host, MachineConfig, MemoryLayout};
 
 use crate::Failure;
-use crate::cli::{RunOptions, Shape};
-use crate::foreground::{self, Suspend};
-use crate::log::LogOptions;
+use crate::attach::{Left, OnSignal, attach, conclude};
+use crate::cli::Shape;
+use crate::connect::{connect_or_start, name_file, name_in_folder};
+use crate::globals::Globals;
+use crate::progress::Progress;
 
-pub(crate) fn run(options: &RunOptions, log: &LogOptions) -> Result<(), Failure> {
-    let config = config(options.shape)?;
-    let suspend = Suspend::new(&options.suspend, options.key.as_deref())?;
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    novacron run oracle --memory 512M --cpus 2\n  \
+    novacron run linux --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --memory 1G\n  \
+    novacron run web --kernel bzImage --detach --restart on-failure\n\n\
+    A daemon is started if there is none. On a terminal, Ctrl-] leaves the console, and the machine runs on;\n\
+    SIGTERM or SIGINT presses the guest's power button, and a second one ends the machine.")]
+pub(crate) struct RunOptions {
+    /// The machine's name
+    pub(crate) name: MachineName,
+    /// The kernel: a vmlinux (ELF) or bzImage; without it the oracle guest runs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// The initial RAM disk
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// The guest's command line
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) cmdline: String,
+    #[command(flatten)]
+    pub(crate) how: How,
+    #[command(flatten)]
+    pub(crate) shape: Shape,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    novacron restore oracle.nova --name copy\n  \
+    novacron restore oracle.nova --name copy --lazy --detach\n\n\
+    The file is not changed: each restore of it is another machine, which starts where it was saved.")]
+pub(crate) struct RestoreOptions {
+    /// The file that it was saved to
+    pub(crate) file: PathBuf,
+    /// The new machine's name
+    #[arg(long)]
+    pub(crate) name: MachineName,
+    /// Run at once, and fetch memory as it is touched
+    #[arg(long)]
+    pub(crate) lazy: bool,
+    /// The file of the 32 bytes under which it is encrypted
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+/// What becomes of the machine, and of this process.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct How {
+    /// Start it, and leave it alone
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// Delete the machine when its guest has ended
+    #[arg(long, conflicts_with = "detach")]
+    pub(crate) rm: bool,
+    /// What is done when its guest ends: never, on-failure or always start it again
+    #[arg(long, value_name = "POLICY", default_value = "never", value_parser = restart_policy)]
+    pub(crate) restart: RestartPolicy,
+}
+
+fn restart_policy(text: &str) -> Result<RestartPolicy, String> {
+    match text {
+        "never" => Ok(RestartPolicy::Never),
+        "on-failure" => Ok(RestartPolicy::OnFailure),
+        "always" => Ok(RestartPolicy::Always),
+        _ => Err("write never, on-failure or always".to_owned()),
+    }
+}
+
+pub(crate) fn run(options: &RunOptions, globals: &Globals) -> Result<(), Failure> {
+    let Shape { cpus, cpu, memory, hole_start, dirty_log } = options.shape;
+    // Before anything is made: the commonest mistakes are said in this command's own words.
+    config(options.shape)?;
     check_host(options.shape)?;
-    let images = match &options.kernel {
-        Some(kernel) => images(kernel, options.initrd.as_deref(), &options.cmdline)?,
-        None => oracle_images(options.shape.cpus, &options.cmdline)?,
+    for (option, path) in [("--kernel", &options.kernel), ("--initrd", &options.initrd)] {
+        path.as_deref().map_or(Ok(()), |path| check_image(option, path))?;
+    }
+    let client = connect_or_start(globals)?;
+    let boot = match &options.kernel {
+        Some(kernel) => Boot::Kernel {
+            kernel: name_file(&client, "--kernel", kernel)?,
+            initrd: options
+                .initrd
+                .as_deref()
+                .map(|initrd| name_file(&client, "--initrd", initrd))
+                .transpose()?,
+            command_line: options.cmdline.clone(),
+        },
+        None => Boot::Oracle { options: options.cmdline.clone() },
     };
-    tracing::info!(name = options.name, "boot");
-    let (machine, console) = boot(config, options.shape.dirty_log, &images, log)?;
-    // The oracle has no driver for a power button.
-    foreground::attend(machine, console, options.kernel.is_some(), suspend.as_ref())
+    let spec = MachineSpec {
+        cpus,
+        cpu: cpu.to_string(),
+        memory_bytes: memory.0,
+        hole_start_bytes: hole_start.0,
+        dirty_log: dirty_log.to_string(),
+        boot,
+        restart: options.how.restart,
+    };
+    let create = CreateMachine { name: options.name.clone(), spec };
+    client.post::<Machine>("/v1/machines", &create)?;
+    let start: Result<Operation, _> =
+        client.post(&format!("/v1/machines/{}/start", options.name), &());
+    let started = start.map_err(Failure::from).and_then(|operation| wait(&client, operation));
+    see(&client, globals, &options.name, options.how, started)
 }
 
-/// Boots a machine whose process is this very executable in another role.
-pub(crate) fn boot(
-    config: MachineConfig,
-    dirty_log: DirtyLogKind,
-    images: &Images,
-    log: &LogOptions,
-) -> Result<(Supervised, UnixStream), Failure> {
-    with_executable(dirty_log, log, |executable| {
-        Ok(Supervised::boot(executable, &std::env::temp_dir(), config, images)?)
-    })
+pub(crate) fn restore(options: &RestoreOptions, globals: &Globals) -> Result<(), Failure> {
+    check_image("the snapshot", &options.file)?;
+    Host::open()?;
+    let client = connect_or_start(globals)?;
+    let request = RestoreSnapshot {
+        file: name_in_folder(&client, "the snapshot", &options.file)?,
+        name: options.name.clone(),
+        key_file: options.key.as_deref().map(|key| name_file(&client, "--key", key)).transpose()?,
+        lazy: options.lazy,
+        restart: options.how.restart,
+    };
+    let operation: Operation = client.post("/v1/snapshots/restore", &request)?;
+    let started = wait(&client, operation);
+    see(&client, globals, &options.name, options.how, started)
 }
 
-/// Runs `with` on this very executable: it has every role.
-pub(crate) fn with_executable<T>(
-    dirty_log: DirtyLogKind,
-    log: &LogOptions,
-    with: impl FnOnce(Executable<'_>) -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    let path = std::env::current_exe().map_err(Failure::other("the path of this executable"))?;
-    let environment = log.environment();
-    with(Executable { path: &path, environment: &environment, dirty_log })
+fn wait(client: &Client, operation: Operation) -> Result<(), Failure> {
+    let mut progress = Progress::new("starting");
+    client.wait(operation, &mut |operation| progress.show(operation))?;
+    Ok(())
+}
+
+/// Follows a machine that was started, as far as that was asked for.
+fn see(
+    client: &Client,
+    globals: &Globals,
+    name: &MachineName,
+    how: How,
+    started: Result<(), Failure>,
+) -> Result<(), Failure> {
+    let path = format!("/v1/machines/{name}");
+    if let Err(failure) = started {
+        // It never ran: nothing of it is worth keeping, and its name is free for the next try.
+        let _ = client.delete(&path);
+        return Err(failure);
+    }
+    if how.detach {
+        println!("{name}");
+        return Ok(());
+    }
+    let left = attach(client, globals, name, OnSignal::Stop)?;
+    if how.rm && matches!(left, Left::Ended(_)) {
+        client.delete(&path)?;
+    }
+    conclude(left, name)
 }
 
 /// Before a process is started: the error is this host's, and says what to do.
@@ -65,39 +185,13 @@ pub(crate) fn config(shape: Shape) -> Result<MachineConfig, Failure> {
     Ok(MachineConfig { cpus, cpu: shape.cpu, memory })
 }
 
-/// What a user's guest boots from.
-pub(crate) fn images(
-    kernel: &Path,
-    initrd: Option<&Path>,
-    cmdline: &str,
-) -> Result<Images, Failure> {
-    Ok(Images {
-        kernel: open("--kernel", kernel)?,
-        initrd: initrd.map(|path| open("--initrd", path)).transpose()?,
-        command_line: cmdline.to_owned(),
-    })
-}
-
-/// The oracle guest, with what only the machine knows on its command line.
-pub(crate) fn oracle_images(cpus: u32, options: &str) -> Result<Images, Failure> {
-    let file = rustix::fs::memfd_create("oracle", rustix::fs::MemfdFlags::CLOEXEC)
-        .map_err(|error| Failure::Other(format!("a file for the oracle guest: {error}")))?;
-    let mut kernel = File::from(file);
-    let rewind = |kernel: &mut File| {
-        kernel.write_all(firmware::ORACLE)?;
-        io::Seek::rewind(kernel)
+fn check_image(option: &str, path: &Path) -> Result<(), Failure> {
+    let wrong = |why: String| {
+        Failure::Other(format!("{option} {}: {why}; is the path right?", path.display()))
     };
-    rewind(&mut kernel).map_err(Failure::other("a file for the oracle guest"))?;
-    let command_line = format!("cpus={cpus} tsc_khz={{tsc_khz}} {options}");
-    Ok(Images { kernel, initrd: None, command_line: command_line.trim_end().to_owned() })
-}
-
-fn open(option: &str, path: &Path) -> Result<File, Failure> {
-    let open = || {
-        let file = File::open(path)?;
-        if file.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
-    };
-    open().map_err(|error: io::Error| {
-        Failure::Other(format!("{option} {}: {error}; is the path right?", path.display()))
-    })
+    let metadata = path.metadata().map_err(|error| wrong(error.to_string()))?;
+    if metadata.is_dir() {
+        return Err(wrong(std::io::Error::from(std::io::ErrorKind::IsADirectory).to_string()));
+    }
+    Ok(())
 }

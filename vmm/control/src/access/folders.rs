@@ -162,7 +162,7 @@ impl Folders {
         })
     }
 
-    fn refused(&self, name: &str, what: String) -> FileError {
+    pub(super) fn refused(&self, name: &str, what: String) -> FileError {
         const SHOWN: usize = 200;
         let name = match name.char_indices().nth(SHOWN) {
             Some((end, _)) => format!("{}…", &name[..end]),

@@ -7,7 +7,7 @@ use std::str::FromStr;
 const NAME_MOST: usize = 256;
 
 /// A user, or everybody in a group: `user:alice`, `user:1000`, `group:kvm` or `group:27`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {
     /// Which of the two.
     pub kind: MemberKind,
@@ -16,7 +16,7 @@ pub struct Member {
 }
 
 /// Users and groups have names and numbers of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MemberKind {
     /// One user.
     User,
@@ -25,7 +25,7 @@ pub enum MemberKind {
 }
 
 /// A user or group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Account {
     /// As the kernel knows it.
     Number(u32),

@@ -142,6 +142,15 @@ pub struct Stop {
     pub timeout_ms: Option<u64>,
 }
 
+/// End the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Shutdown {
+    /// Stop every machine first, as `stop` does; else they go on without a daemon.
+    #[serde(default)]
+    pub stop_machines: bool,
+}
+
 /// Hand a machine to a new process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

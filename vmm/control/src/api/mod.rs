@@ -20,9 +20,9 @@ pub(crate) use info::no_machines;
 pub use info::{Info, MachineCounts};
 pub use machine::{
     Boot, CreateMachine, Ended, HandOver, HandOverForm, HandOverOutcome, Machine, MachineSpec,
-    MachineState, RestartPolicy, Stop,
+    MachineState, RestartPolicy, Shutdown, Stop,
 };
 pub use name::{MachineName, NameError};
 pub use operation::{Operation, OperationProgress, OperationState};
-pub use snapshot::{RestoreSnapshot, SnapshotOutcome, TakeSnapshot};
+pub use snapshot::{RestoreOutcome, RestoreSnapshot, SnapshotOutcome, TakeSnapshot};
 pub use timestamp::Timestamp;

@@ -77,7 +77,9 @@ mod tests {
             assert_eq!(name.parse::<MachineName>().unwrap().as_str(), name);
         }
         let too_long = "a".repeat(LONGEST + 1);
-        for name in ["", ".", "..", ".a", "-a", "_a", "A", "a/b", "a b", "a\0", "ä", "a\n", &too_long] {
+        for name in
+            ["", ".", "..", ".a", "-a", "_a", "A", "a/b", "a b", "a\0", "ä", "a\n", &too_long]
+        {
             let error = name.parse::<MachineName>().unwrap_err().to_string();
             assert!(error.contains("is no name of a machine") && error.len() < 300, "{error}");
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ApiError, HandOverOutcome, MachineName, SnapshotOutcome, Timestamp};
+use super::{ApiError, HandOverOutcome, MachineName, RestoreOutcome, SnapshotOutcome, Timestamp};
 
 /// Something that takes time, and how far it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -33,6 +33,9 @@ pub struct Operation {
     /// What a snapshot came to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotOutcome>,
+    /// What a restore came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreOutcome>,
     /// What a hand-over came to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hand_over: Option<HandOverOutcome>,

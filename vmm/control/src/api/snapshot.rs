@@ -38,6 +38,19 @@ pub struct RestoreSnapshot {
     pub restart: RestartPolicy,
 }
 
+/// What a restore came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RestoreOutcome {
+    /// Bytes of the snapshot's files.
+    pub bytes: u64,
+    /// Pages that are not zero.
+    pub pages: u64,
+    /// Nanoseconds until the guest's first instruction.
+    pub total_ns: u64,
+    /// Whether pages are still to be fetched.
+    pub lazy: bool,
+}
+
 /// What taking a snapshot came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SnapshotOutcome {

@@ -13,10 +13,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use machine::{
-    Form, GuestEnd, GuestStatus, HandOverReport, Limits, RestoreOptions, SnapshotOptions, SnapshotReport, SuperviseError, Supervised, Watch, Woken, describe_exit,
+    Form, GuestEnd, GuestStatus, HandOverReport, Limits, RestoreOptions, RestoreReport,
+    SnapshotOptions, SnapshotReport, SuperviseError, Supervised, Watch, Woken, describe_exit,
 };
-use vmm_sys_util::eventfd::EventFd;
 
+use super::bell::Bell;
 use super::command::Command;
 use super::entry::{Entry, started};
 use super::images;
@@ -24,7 +25,7 @@ use super::registry::Shared;
 use super::restart::{Backoff, Way};
 use crate::api::{
     ApiError, Boot, Ended, ErrorCode, HandOverOutcome, MachineState, OperationProgress,
-    SnapshotOutcome, TakeSnapshot, Timestamp,
+    RestoreOutcome, SnapshotOutcome, TakeSnapshot, Timestamp,
 };
 use crate::metrics::{End as EndMetric, EndLabel};
 use crate::operations::{Outcome, Pending};
@@ -47,7 +48,7 @@ pub(super) struct Attendant {
     pub(super) entry: Arc<Entry>,
     pub(super) shared: Arc<Shared>,
     pub(super) commands: Receiver<Command>,
-    pub(super) arrived: EventFd,
+    pub(super) arrived: Bell,
 }
 
 /// What became of a machine.
@@ -99,20 +100,22 @@ impl Attendant {
         let outcome = match &beginning {
             Beginning::Start(_) | Beginning::Restart => {
                 self.entry.set_state(MachineState::Starting, None);
-                self.start().map(|machine| (machine, MachineState::Running))
+                self.start().map(|(machine, outcome)| (machine, MachineState::Running, outcome))
             }
-            Beginning::Adopt => self.adopt(),
+            Beginning::Adopt => {
+                self.adopt().map(|(machine, state)| (machine, state, Outcome::Plain))
+            }
         };
-        let outcome = outcome.and_then(|(machine, state)| {
+        let outcome = outcome.and_then(|(machine, state, outcome)| {
             let process = machine.process();
             let ender = process.ender().map_err(ApiError::internal)?;
             self.entry.has_process(Some((process.id(), ender)));
-            Ok((machine, state))
+            Ok((machine, state, outcome))
         });
         match outcome {
-            Ok((machine, state)) => {
+            Ok((machine, state, outcome)) => {
                 self.entry.set_state(state, None);
-                self.finish(&beginning, Ok(Outcome::Plain));
+                self.finish(&beginning, Ok(outcome));
                 Ok(machine)
             }
             Err(error) => {
@@ -134,34 +137,36 @@ impl Attendant {
         }
     }
 
-    fn start(&self) -> Result<Supervised, ApiError> {
+    fn start(&self) -> Result<(Supervised, Outcome), ApiError> {
         let record = self.entry.record();
         let shape = spec::check(&record.spec)?;
         let home = self.entry.home();
         self.shared.with_executable(shape.dirty_log, |executable| {
-            let folders = &self.shared.folders;
+            let files = &self.shared.files;
             let images = match &record.spec.boot {
                 Boot::Oracle { options } => {
                     images::oracle(self.shared.oracle, record.spec.cpus, options)
                         .map_err(ApiError::internal)?
                 }
                 Boot::Kernel { kernel, initrd, command_line } => {
-                    images::kernel(folders, kernel, initrd.as_deref(), command_line)?
+                    images::kernel(files, kernel, initrd.as_deref(), command_line)?
                 }
                 Boot::Snapshot { file, key_file, lazy } => {
-                    let opened = folders.open(file)?;
-                    let key = images::key(folders, key_file.as_deref())?;
+                    let opened = files.open(file)?;
+                    let key = images::key(files, key_file.as_deref())?;
                     let options = RestoreOptions { key: key.as_ref(), is_lazy: *lazy };
                     let restored = home.restore(executable, &opened.path, options);
-                    let (machine, console, _) = restored.map_err(failed)?;
+                    let (machine, console, report) = restored.map_err(failed)?;
                     self.started(console)?;
-                    return Ok(machine);
+                    let RestoreReport { bytes, pages, total_ns, is_lazy: lazy } = report;
+                    let outcome = RestoreOutcome { bytes, pages, total_ns, lazy };
+                    return Ok((machine, Outcome::Restore(outcome)));
                 }
             };
             let (machine, console) =
                 home.boot(executable, shape.config, &images).map_err(failed)?;
             self.started(console)?;
-            Ok(machine)
+            Ok((machine, Outcome::Plain))
         })
     }
 
@@ -199,7 +204,7 @@ impl Attendant {
                 Ok(Woken::GuestEnded(end)) => break self.ended(machine, end),
                 Ok(Woken::Late) => break self.stop(machine),
                 Ok(Woken::Other) => {
-                    let _ = self.arrived.read();
+                    self.arrived.silence();
                 }
                 Err(error) => break self.lost(machine, error),
             }
@@ -338,11 +343,11 @@ impl Attendant {
         operation: &Pending,
         request: &TakeSnapshot,
     ) -> (Result<Outcome, ApiError>, Option<SuperviseError>) {
-        let folders = &self.shared.folders;
+        let files = &self.shared.files;
         let prepare = || {
-            let new = folders.resolve_new(&request.file)?;
-            let key = images::key(folders, request.key_file.as_deref())?;
-            let base = images::base(&new, folders, request.base.as_deref())?;
+            let new = files.resolve_new(&request.file)?;
+            let key = images::key(files, request.key_file.as_deref())?;
+            let base = images::base(&new, files, request.base.as_deref())?;
             Ok((new, key, base))
         };
         let (new, key, base) = match prepare() {
@@ -463,7 +468,9 @@ impl Attendant {
         match (self.entry.home().guest_end(), status) {
             (Ok(Some((how, _))), _) => how,
             (_, Some(status)) => describe_exit(status),
-            (_, None) => "its process has gone without a word: it was killed, or it crashed".to_owned(),
+            (_, None) => {
+                "its process has gone without a word: it was killed, or it crashed".to_owned()
+            }
         }
     }
 

@@ -4,8 +4,8 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use machine::{Ender, Home};
-use vmm_sys_util::eventfd::EventFd;
 
+use super::bell::Bell;
 use super::command::Command;
 use super::record::Record;
 use super::store::{Store, StoreError};
@@ -45,7 +45,7 @@ struct Live {
 pub(super) struct Mail {
     pub(super) commands: Sender<Command>,
     /// Readable when there is a command.
-    pub(super) arrived: EventFd,
+    pub(super) arrived: Bell,
 }
 
 impl Entry {
@@ -240,7 +240,9 @@ impl Entry {
         let mut live = self.live();
         self.check_idle(&live)?;
         if live.state != MachineState::Stopped || live.mail.is_some() {
-            return Err(self.conflict(live.state, "deleted").with_hint("stop it, or kill it, first"));
+            return Err(self
+                .conflict(live.state, "deleted")
+                .with_hint("stop it, or kill it, first"));
         }
         self.store.delete(&self.name, &record).map_err(ApiError::internal)?;
         live.is_deleted = true;
@@ -265,7 +267,8 @@ impl Entry {
         let Some(mail) = &live.mail else { return Err(self.conflict(live.state, verb)) };
         // An attendant that has gone has taken its mail box with it, under the same lock.
         mail.commands.send(command).map_err(|_| self.conflict(live.state, verb))?;
-        mail.arrived.write(1).map_err(ApiError::internal)
+        mail.arrived.ring();
+        Ok(())
     }
 
     fn conflict(&self, state: MachineState, verb: &str) -> ApiError {

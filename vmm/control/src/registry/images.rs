@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use dwcp::archive::ArchiveKey;
 use machine::Images;
 
-use crate::access::{FileError, Folders, NewFile};
+use crate::access::{FileError, Files, NewFile};
 use crate::api::{ApiError, ErrorCode};
 
 impl From<FileError> for ApiError {
@@ -28,23 +28,23 @@ pub(super) fn oracle(oracle: &[u8], cpus: u32, options: &str) -> io::Result<Imag
 
 /// A kernel that somebody named.
 pub(super) fn kernel(
-    folders: &Folders,
+    files: &Files,
     kernel: &str,
     initrd: Option<&str>,
     command_line: &str,
 ) -> Result<Images, FileError> {
     Ok(Images {
-        kernel: folders.open(kernel)?.file,
-        initrd: initrd.map(|initrd| folders.open(initrd)).transpose()?.map(|opened| opened.file),
+        kernel: files.open(kernel)?.file,
+        initrd: initrd.map(|initrd| files.open(initrd)).transpose()?.map(|opened| opened.file),
         command_line: command_line.to_owned(),
     })
 }
 
 /// The key in a file that somebody named.
-pub(super) fn key(folders: &Folders, file: Option<&str>) -> Result<Option<ArchiveKey>, ApiError> {
+pub(super) fn key(files: &Files, file: Option<&str>) -> Result<Option<ArchiveKey>, ApiError> {
     use std::io::Read;
     let Some(name) = file else { return Ok(None) };
-    let opened = folders.open(name)?;
+    let opened = files.open(name)?;
     let mut bytes = Vec::new();
     opened.file.take(33).read_to_end(&mut bytes).map_err(ApiError::internal)?;
     let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| {
@@ -55,11 +55,16 @@ pub(super) fn key(folders: &Folders, file: Option<&str>) -> Result<Option<Archiv
 }
 
 /// A new file, and the one in its folder on which it builds.
-pub(super) fn base(new: &NewFile, folders: &Folders, base: Option<&str>) -> Result<Option<PathBuf>, ApiError> {
+pub(super) fn base(
+    new: &NewFile,
+    files: &Files,
+    base: Option<&str>,
+) -> Result<Option<PathBuf>, ApiError> {
     let Some(name) = base else { return Ok(None) };
-    let opened = folders.open(name)?;
-    let in_folder = |path: &Path| path.parent().map(Path::to_owned);
-    if in_folder(&opened.path) != in_folder(new.path()) {
+    let opened = files.open(name)?;
+    // Compared as the kernel knows them: a folder has more than one name.
+    let folder_of = |path: &Path| path.parent().and_then(|folder| folder.canonicalize().ok());
+    if folder_of(&opened.path) != folder_of(&new.path_by_descriptor()) {
         return Err(ApiError::new(
             ErrorCode::File,
             format!("{name:?} is in another folder than the new snapshot"),

@@ -9,6 +9,7 @@
 //! ```
 
 mod attendant;
+mod bell;
 mod command;
 mod entry;
 mod images;
@@ -17,7 +18,6 @@ mod registry;
 mod restart;
 mod store;
 
-pub(crate) use command::Command;
-pub(crate) use entry::Entry;
-pub(crate) use registry::{Registry, Shared};
+pub(crate) use registry::{Limits, Registry, Shared};
+pub(crate) use store::Store;
 pub use store::StoreError;

@@ -92,13 +92,18 @@ mod tests {
 
     #[test]
     fn a_record_that_is_not_understood_is_refused_with_the_reason() {
-        let text = String::from_utf8(Record::new([7; 16], MachineSpec::default()).encode().unwrap());
+        let text =
+            String::from_utf8(Record::new([7; 16], MachineSpec::default()).encode().unwrap());
         let text = text.unwrap();
         for (from, to, why) in [
             ("\"version\": 1", "\"version\": 2", "version 2"),
             ("\"should_run\"", "\"shall_run\"", "unknown field `shall_run`"),
             ("0707", "07", "is no machine's id"),
-            ("07070707070707070707070707070707", "00000000000000000000000000000000", "is no machine's id"),
+            (
+                "07070707070707070707070707070707",
+                "00000000000000000000000000000000",
+                "is no machine's id",
+            ),
             ("{", "", "at line 1"),
         ] {
             let changed = text.replacen(from, to, 1);

@@ -9,17 +9,18 @@ use std::time::Duration;
 use machine::{DirtyLogKind, Executable, Form};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use vmm_sys_util::eventfd::EventFd;
 
 use super::attendant::{Attendant, Beginning};
+use super::bell::Bell;
 use super::command::{Command, Reply};
 use super::entry::{Entry, Mail, not_found};
 use super::store::{Found, Store, StoreError};
-use crate::access::Folders;
+use crate::access::Files;
 use crate::api::{
     ApiError, Boot, ErrorCode, EventKind, HandOverForm, Machine, MachineName, MachineSpec,
     MachineState, RestoreSnapshot, Stop, TakeSnapshot,
 };
+use crate::audit_trail::CallId;
 use crate::events::Events;
 use crate::metrics::{Metrics, StateLabel};
 use crate::operations::{Operations, Outcome, Pending};
@@ -43,7 +44,7 @@ pub(crate) struct Shared {
     /// What a machine process has in its environment besides ours.
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) oracle: &'static [u8],
-    pub(crate) folders: Folders,
+    pub(crate) files: Files,
     pub(crate) limits: Limits,
     pub(crate) events: Arc<Events>,
     pub(crate) operations: Operations,
@@ -191,8 +192,11 @@ impl Registry {
         let mut machines = self.write();
         if machines.len() >= self.shared.limits.machines {
             let most = self.shared.limits.machines;
-            return Err(ApiError::new(ErrorCode::Limit, format!("there are {most} machines already"))
-                .with_hint("delete some, or raise limits.machines in the configuration"));
+            return Err(ApiError::new(
+                ErrorCode::Limit,
+                format!("there are {most} machines already"),
+            )
+            .with_hint("delete some, or raise limits.machines in the configuration"));
         }
         let record = self.store.create(name, spec).map_err(|error| match error {
             StoreError::Exists(_) => ApiError::new(ErrorCode::AlreadyExists, error.to_string())
@@ -217,18 +221,22 @@ impl Registry {
     }
 
     /// Starts a machine that is stopped.
-    pub(crate) fn start(&self, name: &MachineName) -> Result<Arc<Pending>, ApiError> {
+    pub(crate) fn start(&self, name: &MachineName, id: CallId) -> Result<Arc<Pending>, ApiError> {
         let entry = self.find(name)?;
-        let operation = self.begin("machines.start", name, false)?;
+        let operation = self.begin(id, "machines.start", name, false);
         self.start_as(&entry, operation)
     }
 
     /// Makes a machine of a snapshot, and starts it.
-    pub(crate) fn restore(&self, request: RestoreSnapshot) -> Result<Arc<Pending>, ApiError> {
+    pub(crate) fn restore(
+        &self,
+        request: RestoreSnapshot,
+        id: CallId,
+    ) -> Result<Arc<Pending>, ApiError> {
         let RestoreSnapshot { file, name, key_file, lazy, restart } = request;
         // Before there is a record: a file that is not there is the commonest mistake.
-        let opened = self.shared.folders.open(&file)?;
-        let key = super::images::key(&self.shared.folders, key_file.as_deref())?;
+        let opened = self.shared.files.open(&file)?;
+        let key = super::images::key(&self.shared.files, key_file.as_deref())?;
         let config = machine::describe_snapshot(&opened.path, key.as_ref())
             .map_err(|error| ApiError::new(ErrorCode::File, error.to_string()))?;
         let spec = MachineSpec {
@@ -242,7 +250,7 @@ impl Registry {
         };
         self.create(&name, spec)?;
         let entry = self.find(&name)?;
-        let operation = self.begin("snapshots.restore", &name, false)?;
+        let operation = self.begin(id, "snapshots.restore", &name, false);
         self.start_as(&entry, operation)
     }
 
@@ -256,9 +264,15 @@ impl Registry {
         self.unless(begun, operation)
     }
 
-    pub(crate) fn stop(&self, name: &MachineName, stop: Stop) -> Result<Arc<Pending>, ApiError> {
-        let timeout = stop.timeout_ms.map_or(self.shared.limits.stop_timeout, Duration::from_millis);
-        self.operate(name, "machines.stop", "stopped", false, |operation| Command::Stop {
+    pub(crate) fn stop(
+        &self,
+        name: &MachineName,
+        stop: Stop,
+        id: CallId,
+    ) -> Result<Arc<Pending>, ApiError> {
+        let timeout =
+            stop.timeout_ms.map_or(self.shared.limits.stop_timeout, Duration::from_millis);
+        self.operate(name, id, "machines.stop", "stopped", false, |operation| Command::Stop {
             operation,
             timeout,
         })
@@ -268,8 +282,9 @@ impl Registry {
         &self,
         name: &MachineName,
         request: TakeSnapshot,
+        id: CallId,
     ) -> Result<Arc<Pending>, ApiError> {
-        self.operate(name, "machines.snapshot", "saved", true, |operation| Command::Snapshot {
+        self.operate(name, id, "machines.snapshot", "saved", true, |operation| Command::Snapshot {
             operation,
             request,
         })
@@ -279,12 +294,13 @@ impl Registry {
         &self,
         name: &MachineName,
         form: HandOverForm,
+        id: CallId,
     ) -> Result<Arc<Pending>, ApiError> {
         let form = match form {
             HandOverForm::Shared => Form::Shared,
             HandOverForm::Copying => Form::Copying,
         };
-        self.operate(name, "machines.handover", "handed over", true, |operation| {
+        self.operate(name, id, "machines.handover", "handed over", true, |operation| {
             Command::HandOver { operation, form }
         })
     }
@@ -292,24 +308,26 @@ impl Registry {
     fn operate(
         &self,
         name: &MachineName,
+        id: CallId,
         method: &str,
         verb: &str,
         can_be_cancelled: bool,
         command: impl FnOnce(Arc<Pending>) -> Command,
     ) -> Result<Arc<Pending>, ApiError> {
         let entry = self.find(name)?;
-        let operation = self.begin(method, name, can_be_cancelled)?;
+        let operation = self.begin(id, method, name, can_be_cancelled);
         let begun = entry.begin(verb, operation.id(), command(Arc::clone(&operation)));
         self.unless(begun, operation)
     }
 
     fn begin(
         &self,
+        id: CallId,
         method: &str,
         name: &MachineName,
         can_be_cancelled: bool,
-    ) -> Result<Arc<Pending>, ApiError> {
-        self.shared.operations.begin(method, Some(name.clone()), can_be_cancelled)
+    ) -> Arc<Pending> {
+        self.shared.operations.begin(id.0, method, Some(name.clone()), can_be_cancelled)
     }
 
     /// An operation that did not come to anything has failed, too: it was announced.
@@ -365,8 +383,7 @@ impl Registry {
         beginning: Beginning,
     ) -> Result<(), ApiError> {
         let (send, commands) = channel();
-        let arrived = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
-        let arrived = arrived.map_err(ApiError::internal)?;
+        let arrived = Bell::new().map_err(ApiError::internal)?;
         let mail =
             Mail { commands: send, arrived: arrived.try_clone().map_err(ApiError::internal)? };
         match &beginning {
@@ -402,6 +419,30 @@ impl Registry {
         for entry in self.entries() {
             entry.leave();
         }
+    }
+
+    /// Stops every machine that has a process, all at once, and waits until they have ended.
+    pub(crate) async fn stop_all(&self) {
+        let mut stops = Vec::new();
+        for entry in self.entries() {
+            if entry.state() == MachineState::Stopped {
+                continue;
+            }
+            let Ok(id) = CallId::new() else { continue };
+            match self.stop(entry.name(), Stop::default(), id) {
+                Ok(operation) => stops.push(operation),
+                Err(error) => tracing::warn!(%error, "a machine is not stopped"),
+            }
+        }
+        for operation in stops {
+            // Its own limit ends it.
+            operation.wait(self.shared.limits.stop_timeout + Duration::from_secs(10)).await;
+        }
+    }
+
+    /// The names of files that specs have.
+    pub(crate) fn files_named(&self) -> Vec<String> {
+        self.entries().iter().flat_map(|entry| spec::files(&entry.record().spec.boot)).collect()
     }
 
     fn entries(&self) -> Vec<Arc<Entry>> {

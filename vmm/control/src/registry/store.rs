@@ -72,7 +72,10 @@ pub(crate) struct Store {
 pub(crate) enum Found {
     Record(MachineName, Record),
     /// It has the name, and is no record that this executable can use. It is left alone.
-    Unreadable { name: String, why: String },
+    Unreadable {
+        name: String,
+        why: String,
+    },
 }
 
 impl Store {

@@ -34,7 +34,9 @@ fn records_are_made_changed_and_deleted_and_the_next_daemon_finds_them() {
     drop(store);
     let store = open(folder.path()).unwrap();
     let found = store.load().unwrap();
-    assert!(matches!(&found[..], [Found::Record(found, record)] if *record == one && *found == name("one")));
+    assert!(
+        matches!(&found[..], [Found::Record(found, record)] if *record == one && *found == name("one"))
+    );
     assert!(!store.home(&name("one"), &one).is_alive().unwrap());
 }
 

@@ -13,9 +13,9 @@ pub(super) type Answer = Result<Response, ApiError>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FailedAs(pub(super) ErrorCode);
 
-/// The operation that an answer is about, for the audit log.
-#[derive(Clone, Debug)]
-pub(super) struct Began(pub(super) String);
+/// An answer that says that an operation has begun.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Began;
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
@@ -40,6 +40,6 @@ pub(super) fn accepted(operation: &crate::api::Operation) -> Answer {
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
-    response.extensions_mut().insert(Began(operation.id.clone()));
+    response.extensions_mut().insert(Began);
     Ok(response)
 }

@@ -27,7 +27,8 @@ impl<T: DeserializeOwned> FromRequest<State> for Sent<T> {
             return Err(ApiError::new(ErrorCode::BadRequest, "the body is no JSON")
                 .with_hint("send it with `content-type: application/json`"));
         }
-        let bytes = read(request.into_body(), state.request_bytes(), state.request_timeout()).await?;
+        let bytes =
+            read(request.into_body(), state.request_bytes(), state.request_timeout()).await?;
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         serde_json::from_slice(text).map(Self).map_err(|error| {
             ApiError::new(ErrorCode::BadRequest, format!("the body cannot be used: {error}"))

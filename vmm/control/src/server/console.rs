@@ -19,9 +19,8 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
     if asks {
         return Ok(());
     }
-    Err(ApiError::new(ErrorCode::BadRequest, "a console needs a connection of its own").with_hint(
-        format!("send `Connection: Upgrade` and `Upgrade: {PROTOCOL}`; or read …/log"),
-    ))
+    Err(ApiError::new(ErrorCode::BadRequest, "a console needs a connection of its own")
+        .with_hint(format!("send `Connection: Upgrade` and `Upgrade: {PROTOCOL}`; or read …/log")))
 }
 
 /// Answers that the connection becomes a console, and makes it one.
@@ -37,28 +36,34 @@ pub(super) fn upgrade(upgrade: OnUpgrade, reader: Reader) -> Answer {
     Ok(response)
 }
 
+/// Ends when either direction does. Output does not wait for a guest that does not read what is typed.
 async fn bridge(stream: TokioIo<hyper::upgrade::Upgraded>, mut reader: Reader) {
     let (mut from_client, mut to_client) = tokio::io::split(stream);
-    let mut typed = vec![0; 4096];
-    loop {
-        tokio::select! {
-            output = reader.next() => {
-                let Output { lost, bytes } = output;
-                if lost > 0 {
-                    let note = format!("\r\n[{lost} bytes were printed too fast for this connection]\r\n");
-                    if to_client.write_all(note.as_bytes()).await.is_err() {
-                        return;
-                    }
-                }
-                if to_client.write_all(&bytes).await.is_err() {
-                    return;
-                }
+    let console = reader.console();
+    let output = async move {
+        while let Some(Output { lost, bytes }) = reader.next().await {
+            if lost > 0 {
+                let note =
+                    format!("\r\n[{lost} bytes were printed too fast for this connection]\r\n");
+                to_client.write_all(note.as_bytes()).await?;
             }
-            count = from_client.read(&mut typed) => {
-                let Ok(count @ 1..) = count else { return };
-                // A guest that is not there hears nothing; its last words can be read on.
-                reader.console().type_in(typed[..count].to_vec()).await;
-            }
+            to_client.write_all(&bytes).await?;
         }
+        to_client.shutdown().await
+    };
+    let input = async move {
+        let mut typed = vec![0; 4096];
+        while let count @ 1.. = from_client.read(&mut typed).await? {
+            // A guest that is not there hears nothing; its last words can be read on.
+            console.type_in(typed[..count].to_vec()).await;
+        }
+        std::io::Result::Ok(())
+    };
+    let ended: std::io::Result<()> = tokio::select! {
+        ended = output => ended,
+        ended = input => ended,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a console was detached");
     }
 }

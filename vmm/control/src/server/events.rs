@@ -17,7 +17,11 @@ const FRAMES: usize = 4;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Follows events: from behind the one with the id `after`, or from now on.
-pub(super) fn stream(events: &Arc<Events>, after: Option<&str>, metrics: &Arc<Metrics>) -> Response {
+pub(super) fn stream(
+    events: &Arc<Events>,
+    after: Option<&str>,
+    metrics: &Arc<Metrics>,
+) -> Response {
     let (place, gap) = match after.map(|id| events.after(id)) {
         None => (events.now(), None),
         Some(Ok(place)) => (place, None),
@@ -25,7 +29,8 @@ pub(super) fn stream(events: &Arc<Events>, after: Option<&str>, metrics: &Arc<Me
     };
     let (sender, body) = Channel::<Bytes>::new(FRAMES);
     tokio::spawn(follow(Arc::clone(events), place, gap, sender, Arc::clone(metrics)));
-    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    let headers =
+        [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     (headers, Body::new(body)).into_response()
 }
 

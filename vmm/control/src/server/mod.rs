@@ -14,9 +14,12 @@ mod events;
 mod guard;
 mod handlers;
 mod openapi;
+mod pass;
 mod patient;
 mod router;
 
-pub(crate) use accept::{Listener, serve};
+pub(crate) use accept::{Listener, Terms, serve};
+pub(crate) use console::PROTOCOL as CONSOLE_PROTOCOL;
 pub use openapi::openapi_json;
+pub(crate) use pass::{Given, PROTOCOL as FILES_PROTOCOL};
 pub(crate) use router::{State, router};

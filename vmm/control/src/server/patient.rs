@@ -24,7 +24,16 @@ impl Patient {
         Self { stream, patience, ends: None }
     }
 
-    fn bound<T>(&mut self, polled: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+    /// The stream itself.
+    pub(super) fn into_inner(self) -> UnixStream {
+        self.stream
+    }
+
+    fn bound<T>(
+        &mut self,
+        polled: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.ends = None;
             return polled;
@@ -88,7 +97,8 @@ mod tests {
         let reader = tokio::spawn(async move {
             let mut count = 0;
             let mut bytes = vec![0; 64 << 10];
-            while let Ok(more @ 1..) = tokio::io::AsyncReadExt::read(&mut theirs, &mut bytes).await {
+            while let Ok(more @ 1..) = tokio::io::AsyncReadExt::read(&mut theirs, &mut bytes).await
+            {
                 count += more;
                 sleep(Duration::from_millis(2)).await;
             }

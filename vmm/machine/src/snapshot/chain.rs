@@ -12,6 +12,7 @@ use dwcp::page::{Gfn, PageRun};
 use super::SnapshotError;
 use super::description::{Description, SavedMoment};
 use crate::memory::check_available;
+use crate::vm::MachineConfig;
 
 /// Most snapshots that may build on each other, all in all: each is an open file, and reading gets no faster.
 pub(crate) const MOST_ARCHIVES: usize = 8;
@@ -59,8 +60,7 @@ pub fn describe_snapshot(
 ) -> Result<MachineConfig, SnapshotError> {
     let chain = find_chain(path, key)?;
     let newest = chain.last().expect("a chain has one at least");
-    let failed =
-        |source| SnapshotError::File { name: newest.name(), source, hint: "" };
+    let failed = |source| SnapshotError::File { name: newest.name(), source, hint: "" };
     let file = newest.file.try_clone().map_err(failed)?;
     let archive = open_archive(file, &newest.name(), key)?;
     Ok(describe(&archive, &newest.name())?.config)

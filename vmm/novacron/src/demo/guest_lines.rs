@@ -1,10 +1,11 @@
 //! What the oracle guest says on its console, line by line.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Cursor, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use control::ConsoleStream;
 use firmware::oracle::report::{Ready, Report, Rounds, Verdict};
 
 use crate::Failure;
@@ -65,14 +66,15 @@ pub(super) struct GuestLines {
 }
 
 impl GuestLines {
-    pub(super) fn new(console: UnixStream) -> Result<Self, Failure> {
+    pub(super) fn new(console: ConsoleStream) -> Result<Self, Failure> {
+        let ConsoleStream { stream: console, first } = console;
         let reader = console.try_clone().map_err(Failure::other("the console"))?;
         let (send, lines) = channel();
         std::thread::spawn(move || {
-            let mut reader = BufReader::new(reader);
+            let mut reader = BufReader::new(Cursor::new(first).chain(reader));
             loop {
                 let mut line = String::new();
-                let mut limited = std::io::Read::take(&mut reader, MAX_LINE);
+                let mut limited = Read::take(&mut reader, MAX_LINE);
                 match limited.read_line(&mut line) {
                     Ok(1..) if send.send(Line(line)).is_ok() => {}
                     _ => return,

@@ -3,20 +3,21 @@
 
 mod guest_lines;
 mod own_guest;
+mod private;
 mod snapshots;
 mod view;
 
 use std::time::{Duration, Instant};
 
 use control::Size;
+use control::api::{Boot, HandOverForm};
 use firmware::oracle::report::Rounds;
-use machine::{Form, Limits, Supervised};
 
 use crate::Failure;
 use crate::cli::{DemoOptions, Shape};
 use crate::log::LogOptions;
 use guest_lines::{GuestLines, Line};
-use snapshots::Snapshots;
+use private::{Live, PrivateDaemon};
 use view::View;
 
 /// How long the guest may take to fill its memory, and to check it at the end. Under emulation it
@@ -35,63 +36,75 @@ pub(crate) fn demo(options: &DemoOptions, log: &LogOptions) -> Result<(), Failur
         hole_start: options.hole_start,
         dirty_log: options.dirty_log,
     };
-    if let Some(guest) = &options.own_guest {
-        return own_guest::demo(options, guest, shape, log);
-    }
     let config = crate::run::config(shape)?;
     crate::run::check_host(shape)?;
     let view = View::new(options.plain);
-    view.title(shape, config.memory.regions().count());
+    let mut daemon = PrivateDaemon::start(log)?;
+    match &options.own_guest {
+        Some(guest) => own_guest::demo(&mut daemon, options, guest, shape, &view)?,
+        None => {
+            view.title(shape, config.memory.regions().count());
+            oracle(&mut daemon, options, shape, &view)?;
+        }
+    }
+    drop(daemon);
+    println!("demo: ok");
+    Ok(())
+}
 
+fn oracle(
+    daemon: &mut PrivateDaemon,
+    options: &DemoOptions,
+    shape: Shape,
+    view: &View,
+) -> Result<(), Failure> {
     let working_set = Size(options.working_set.0.min(options.memory.0 / 4));
     let words =
         format!("pattern=random rate={} working_set={} report=100", options.rate, working_set.0);
-    let images = crate::run::oracle_images(options.cpus, &words)?;
     let started = Instant::now();
-    let (mut machine, console) = crate::run::boot(config, shape.dirty_log, &images, log)?;
+    let (machine, console) = daemon.boot(shape, Boot::Oracle { options: words })?;
     let mut guest = GuestLines::new(console)?;
     let ready = guest.wait_for(GUEST_PATIENCE, Line::ready)?;
     view.ready(&ready, started.elapsed());
     view.rate(&watch(&mut guest, WARM_UP)?);
 
-    hand_over(&mut machine, options, &view, log, || gap_seen_by_guest(&mut guest).map(Some))?;
+    hand_over(daemon, &machine, options, view, || gap_seen_by_guest(&mut guest).map(Some))?;
 
-    let machine = Snapshots::new(options, &view, log)?.round_trips(machine, |_, console| {
+    let after = |_: &PrivateDaemon, _: &Live, console| {
         guest = GuestLines::new(console)?;
         watch(&mut guest, WARM_UP).map(drop)
-    })?;
+    };
+    let machine = snapshots::round_trips(daemon, view, options.snapshots, machine, after)?;
 
     guest.say(b"v")?;
     let verdict = guest.wait_for(GUEST_PATIENCE, Line::verdict)?;
-    machine.stop()?;
+    daemon.kill(&machine)?;
     view.verdict(&verdict);
     if !verdict.ok {
         return Err(Failure::Guest("the guest found pages that are not as it left them".into()));
     }
-    println!("demo: ok");
     Ok(())
 }
 
-/// Hands a machine over to new processes of this executable, so often in each form. `after` each, it says what the
-/// guest saw of it, if that can be known.
+/// Hands a machine over to new processes, so often in each form. `after` each, it says what the guest saw of it, if
+/// that can be known.
 fn hand_over(
-    machine: &mut Supervised,
+    daemon: &PrivateDaemon,
+    machine: &Live,
     options: &DemoOptions,
     view: &View,
-    log: &LogOptions,
     mut after: impl FnMut() -> Result<Option<Duration>, Failure>,
 ) -> Result<(), Failure> {
     let times = options.times;
-    crate::run::with_executable(options.dirty_log, log, |executable| {
-        for form in [Form::Shared, Form::Copying] {
-            for nth in 1..=times {
-                let report = machine.hand_over(executable, form, Limits::default())?;
-                let gap = after()?;
-                view.hand_over(&report, nth, times, gap, machine.process().id());
-            }
+    for form in [HandOverForm::Shared, HandOverForm::Copying] {
+        for nth in 1..=times {
+            let outcome = daemon.hand_over(machine, form);
+            let outcome = outcome.map_err(|failure| daemon.why(machine, failure))?;
+            let gap = after()?;
+            view.hand_over(&outcome, form, nth, times, gap, daemon.process(machine)?);
         }
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 /// The guest's last report within a time.

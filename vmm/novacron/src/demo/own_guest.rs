@@ -2,16 +2,18 @@
 //! off.
 
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use machine::{GuestEnd, Supervised};
+use control::ConsoleStream;
+use control::api::Boot;
 
+use super::private::{Live, PrivateDaemon};
 use super::view::View;
 use crate::Failure;
 use crate::cli::{DemoOptions, OwnGuest, Shape};
-use crate::log::LogOptions;
+use crate::connect::name_file;
 
 /// How long the guest may take to say what is waited for, and to switch itself off.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -19,60 +21,53 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const PROMPT: Duration = Duration::from_millis(50);
 
 pub(super) fn demo(
+    daemon: &mut PrivateDaemon,
     options: &DemoOptions,
     guest: &OwnGuest,
     shape: Shape,
-    log: &LogOptions,
+    view: &View,
 ) -> Result<(), Failure> {
-    let images = crate::run::images(&guest.kernel, guest.initrd.as_deref(), &guest.cmdline)?;
-    let config = crate::run::config(shape)?;
-    crate::run::check_host(shape)?;
-    let view = View::new(options.plain);
-    let (mut machine, console) = crate::run::boot(config, shape.dirty_log, &images, log)?;
+    let name = |option, path: &Path| name_file(daemon.client(), option, path);
+    let boot = Boot::Kernel {
+        kernel: name("--kernel", &guest.kernel)?,
+        initrd: guest.initrd.as_deref().map(|initrd| name("--initrd", initrd)).transpose()?,
+        command_line: guest.cmdline.clone(),
+    };
+    let (machine, console) = daemon.boot(shape, boot)?;
     let said = Said::on(console, &guest.after)?;
-    if let Err(silence) = said.wait(&guest.after) {
-        // If it has ended, how it did says more.
-        return Err(match silence {
-            Silence::Ended(why) => machine.wait().err().map_or(why, Failure::from),
-            Silence::Late(why) => why,
-        });
-    }
-
-    super::hand_over(&mut machine, options, &view, log, || {
+    // If it has ended, how it did says more.
+    said.wait(&guest.after).map_err(|silence| match silence {
+        Silence::Ended(why) => daemon.why(&machine, why),
+        Silence::Late(why) => why,
+    })?;
+    super::hand_over(daemon, &machine, options, view, || {
         std::thread::sleep(guest.pause());
         Ok(None)
     })?;
-    let snapshots = super::snapshots::Snapshots::new(options, &view, log)?;
-    let machine = snapshots.round_trips(machine, |machine, console| {
+    let after = |daemon: &PrivateDaemon, machine: &Live, console| {
         drop(Said::on(console, "")?);
         std::thread::sleep(guest.pause());
         // Paused and let go on: its clocks must not mind.
-        machine.pause()?;
-        machine.resume()?;
-        Ok(())
-    })?;
-    switch_off(machine)?;
-    println!("demo: ok");
-    Ok(())
+        let again = daemon.quick(machine, "/pause").and_then(|()| daemon.quick(machine, "/resume"));
+        again.map_err(|failure| daemon.why(machine, failure))
+    };
+    let machine = super::snapshots::round_trips(daemon, view, options.snapshots, machine, after)?;
+    switch_off(daemon, &machine)
 }
 
-/// Presses the guest's power button. A guest that does not hear it is ended after a while.
-fn switch_off(machine: Supervised) -> Result<(), Failure> {
-    machine.press_power_button()?;
-    let ender = machine.process().ender().map_err(Failure::other("the control socket"))?;
-    let (ended, alarm) = mpsc::channel::<()>();
-    let alarm = std::thread::spawn(move || {
-        if alarm.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            ender.stop();
+/// Presses the guest's power button.
+fn switch_off(daemon: &PrivateDaemon, machine: &Live) -> Result<(), Failure> {
+    let pressed = daemon.quick(machine, "/power-button");
+    pressed.map_err(|failure| daemon.why(machine, failure))?;
+    match daemon.wait_for_end(machine, PATIENCE)? {
+        Some(ended) if ended.how == machine::GuestEnd::PoweredOff.to_string() => {
+            // Its last lines are passed on by a thread.
+            std::thread::sleep(2 * PROMPT);
+            Ok(())
         }
-    });
-    let end = machine.wait();
-    drop(ended);
-    let _ = alarm.join();
-    match end? {
-        GuestEnd::PoweredOff => Ok(()),
-        end => Err(Failure::Guest(format!(
-            "the guest was asked to switch itself off, and within {PATIENCE:?} it did not: {end}"
+        Some(ended) => Err(Failure::Guest(ended.how)),
+        None => Err(Failure::Guest(format!(
+            "the guest was asked to switch itself off, and within {PATIENCE:?} it did not"
         ))),
     }
 }
@@ -83,12 +78,13 @@ struct Said(Receiver<()>);
 
 impl Said {
     /// Passes everything on until the guest ends, and notes when it has said `awaited`.
-    fn on(mut console: UnixStream, awaited: &str) -> Result<Self, Failure> {
+    fn on(console: ConsoleStream, awaited: &str) -> Result<Self, Failure> {
+        let ConsoleStream { stream: mut console, first } = console;
         console.set_read_timeout(Some(PROMPT)).map_err(Failure::other("the console"))?;
         let (note, said) = mpsc::channel();
         let awaited = awaited.as_bytes().to_vec();
         std::thread::spawn(move || {
-            let (mut bytes, mut unsaid, mut tail) = ([0; 4096], Vec::new(), Vec::new());
+            let (mut bytes, mut unsaid, mut tail) = ([0; 4096], first, Vec::new());
             loop {
                 match console.read(&mut bytes) {
                     Ok(count @ 1..) => unsaid.extend_from_slice(&bytes[..count]),

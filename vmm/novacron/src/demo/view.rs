@@ -4,10 +4,11 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use control::Size;
+use control::api::{HandOverForm, HandOverOutcome, RestoreOutcome, SnapshotOutcome};
 use firmware::oracle::report::{Ready, Rounds, Verdict};
-use machine::{Blackout, Cause, Form, HandOverReport, RestoreReport, SnapshotReport};
 
 use crate::cli::Shape;
+use crate::machines::milliseconds;
 
 /// Columns of the bar that shows a blackout's causes.
 const BAR_COLUMNS: u64 = 40;
@@ -60,26 +61,25 @@ impl View {
 
     pub(super) fn hand_over(
         &self,
-        report: &HandOverReport,
+        report: &HandOverOutcome,
+        form: HandOverForm,
         nth: u32,
         times: u32,
         gap: Option<Duration>,
         process: u32,
     ) {
-        let form = match report.form {
-            Form::Shared => "shared ",
-            Form::Copying => "copying",
-        };
-        let blackout = format!("blackout {}", milliseconds(report.blackout.total_ns()));
+        let is_copying = form == HandOverForm::Copying;
+        let form = if is_copying { "copying" } else { "shared " };
+        let blackout = format!("blackout {}", milliseconds(report.blackout_ns));
         let gap = gap.map_or_else(String::new, |gap| {
             let gap = milliseconds(u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX));
             format!("the guest saw {gap}  ")
         });
         let blackout = self.paint("1;32", &blackout);
         println!("  {form} {nth}/{times}  {blackout}  {gap}now process {process}");
-        println!("      {}", self.bar(&report.blackout));
-        println!("      {}", causes(&report.blackout));
-        if report.form == Form::Copying {
+        println!("      {}", self.bar(report));
+        println!("      {}", causes(report));
+        if is_copying {
             println!(
                 "      {} pages in {} rounds and {:.2} s, {} of them while the guest stood still",
                 thousands(report.pages_sent),
@@ -92,7 +92,7 @@ impl View {
 
     pub(super) fn snapshot(
         &self,
-        report: &SnapshotReport,
+        report: &SnapshotOutcome,
         is_increment: bool,
         nth: u32,
         times: u32,
@@ -108,21 +108,21 @@ impl View {
         );
     }
 
-    pub(super) fn restore(&self, report: &RestoreReport, nth: u32, times: u32, process: u32) {
-        let kind = if report.is_lazy { "lazily   " } else { "restored " };
+    pub(super) fn restore(&self, report: &RestoreOutcome, nth: u32, times: u32, process: u32) {
+        let kind = if report.lazy { "lazily   " } else { "restored " };
         let runs = self.paint("1;32", &format!("runs after {}", milliseconds(report.total_ns)));
         println!("  {kind} {nth}/{times}  {runs}  killed before, now process {process}");
     }
 
     /// One column a fortieth of the blackout, each cause in its own letter and colour.
-    fn bar(&self, blackout: &Blackout) -> String {
-        let total = blackout.total_ns().max(1);
+    fn bar(&self, report: &HandOverOutcome) -> String {
+        let total = report.blackout_ns.max(1);
         let mut bar = String::new();
         let (mut so_far, mut columns) = (0, 0);
-        for (cause, ns) in blackout.parts() {
+        for (cause, ns) in &report.causes {
             so_far += ns;
             let end = (so_far * BAR_COLUMNS + total / 2) / total;
-            let letter = cause.name()[..1].to_ascii_uppercase();
+            let letter = cause[..1].to_ascii_uppercase();
             let width = usize::try_from(end - columns).unwrap_or(0);
             bar.push_str(&self.paint(colour(cause), &letter.repeat(width)));
             columns = end;
@@ -145,23 +145,20 @@ impl View {
     }
 }
 
-fn causes(blackout: &Blackout) -> String {
-    let part = |(cause, ns): (Cause, u64)| format!("{} {}", cause.name(), milliseconds(ns));
-    blackout.parts().map(part).collect::<Vec<_>>().join(", ")
+fn causes(report: &HandOverOutcome) -> String {
+    let part = |(name, ns): &(String, u64)| format!("{name} {}", milliseconds(*ns));
+    report.causes.iter().map(part).collect::<Vec<_>>().join(", ")
 }
 
-fn colour(cause: Cause) -> &'static str {
+/// What the guest waits for at each end has one colour.
+fn colour(cause: &str) -> &'static str {
     match cause {
-        Cause::Pause | Cause::Resume => "44",
-        Cause::Drain | Cause::Record => "45",
-        Cause::State | Cause::Restore => "46",
-        Cause::Harvest | Cause::Digest => "43",
-        Cause::Copy | Cause::Wire => "42",
+        "pause" | "resume" => "44",
+        "drain" | "record" => "45",
+        "state" | "restore" => "46",
+        "harvest" | "digest" => "43",
+        _ => "42",
     }
-}
-
-fn milliseconds(ns: u64) -> String {
-    format!("{}.{:02} ms", ns / 1_000_000, ns % 1_000_000 / 10_000)
 }
 
 fn thousands(number: u64) -> String {

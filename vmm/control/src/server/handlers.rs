@@ -1,0 +1,262 @@
+//! What each method does. The table in `method.rs` says who may.
+
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State as FromState};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
+use hyper::upgrade::OnUpgrade;
+use serde::Deserialize;
+
+use super::answer::{Answer, accepted, ok};
+use super::body::Sent;
+use super::router::{Routes, State};
+use super::{console, events, openapi, pass};
+use crate::api::{
+    ApiError, CreateMachine, ErrorCode, HandOver, MachineName, RestoreSnapshot, Shutdown, Stop,
+    TakeSnapshot,
+};
+use crate::audit_trail::{CallId, Sender};
+use crate::{health, host};
+
+/// The longest that a call may wait for an operation.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// A name in a path.
+type Named = Result<Path<String>, axum::extract::rejection::PathRejection>;
+
+/// Puts every handler behind its method.
+pub(super) fn add_all(routes: &mut Routes) {
+    routes.add("info", info);
+    routes.add("health", health);
+    routes.add("metrics", metrics);
+    routes.add("openapi", openapi);
+    routes.add("events", follow_events);
+    routes.add("machines.list", list_machines);
+    routes.add("machines.create", create_machine);
+    routes.add("machines.show", show_machine);
+    routes.add("machines.delete", delete_machine);
+    routes.add("machines.start", start_machine);
+    routes.add("machines.stop", stop_machine);
+    routes.add("machines.kill", kill_machine);
+    routes.add("machines.pause", pause_machine);
+    routes.add("machines.resume", resume_machine);
+    routes.add("machines.power_button", press_power_button);
+    routes.add("machines.snapshot", snapshot_machine);
+    routes.add("machines.handover", hand_machine_over);
+    routes.add("machines.log", machine_log);
+    routes.add("machines.console", machine_console);
+    routes.add("snapshots.restore", restore_snapshot);
+    routes.add("files.pass", pass_files);
+    routes.add("operations.list", list_operations);
+    routes.add("operations.show", show_operation);
+    routes.add("operations.cancel", cancel_operation);
+    routes.add("shutdown", shutdown);
+}
+
+fn name(path: Named) -> Result<MachineName, ApiError> {
+    let Path(text) =
+        path.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
+    text.parse().map_err(|error: crate::api::NameError| {
+        ApiError::new(ErrorCode::BadRequest, error.to_string())
+    })
+}
+
+/// Does on a thread of its own what waits for storage.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?
+}
+
+async fn info(FromState(state): FromState<State>, Extension(sender): Extension<Sender>) -> Answer {
+    ok(blocking(move || host::info(&state, sender.role)).await?)
+}
+
+async fn health(FromState(state): FromState<State>) -> Answer {
+    ok(blocking(move || Ok(health::check(&state))).await?)
+}
+
+async fn metrics(FromState(state): FromState<State>) -> Answer {
+    state.registry().count_for_metrics();
+    let text = state.metrics().text().map_err(ApiError::internal)?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+async fn openapi() -> Answer {
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    Ok((kind, openapi::openapi_json()).into_response())
+}
+
+async fn follow_events(FromState(state): FromState<State>, headers: HeaderMap) -> Answer {
+    let after = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
+    Ok(events::stream(&state.registry().shared().events, after, state.metrics()))
+}
+
+async fn list_machines(FromState(state): FromState<State>) -> Answer {
+    ok(state.registry().list())
+}
+
+async fn create_machine(
+    FromState(state): FromState<State>,
+    Sent(CreateMachine { name, spec }): Sent<CreateMachine>,
+) -> Answer {
+    let machine = blocking(move || state.registry().create(&name, spec)).await?;
+    Ok((StatusCode::CREATED, Json(machine)).into_response())
+}
+
+async fn show_machine(FromState(state): FromState<State>, path: Named) -> Answer {
+    ok(state.registry().find(&name(path)?)?.show())
+}
+
+async fn delete_machine(FromState(state): FromState<State>, path: Named) -> Answer {
+    let name = name(path)?;
+    blocking(move || state.registry().delete(&name)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn start_machine(
+    FromState(state): FromState<State>,
+    Extension(id): Extension<CallId>,
+    path: Named,
+) -> Answer {
+    let name = name(path)?;
+    accepted(&blocking(move || state.registry().start(&name, id)).await?.show())
+}
+
+async fn stop_machine(
+    FromState(state): FromState<State>,
+    Extension(id): Extension<CallId>,
+    path: Named,
+    Sent(stop): Sent<Stop>,
+) -> Answer {
+    let name = name(path)?;
+    accepted(&state.registry().stop(&name, stop, id)?.show())
+}
+
+async fn kill_machine(FromState(state): FromState<State>, path: Named) -> Answer {
+    let entry = state.registry().find(&name(path)?)?;
+    entry.kill()?;
+    ok(entry.show())
+}
+
+async fn pause_machine(FromState(state): FromState<State>, path: Named) -> Answer {
+    ok(state.registry().pause(&name(path)?).await?)
+}
+
+async fn resume_machine(FromState(state): FromState<State>, path: Named) -> Answer {
+    ok(state.registry().resume(&name(path)?).await?)
+}
+
+async fn press_power_button(FromState(state): FromState<State>, path: Named) -> Answer {
+    ok(state.registry().press_power_button(&name(path)?).await?)
+}
+
+async fn snapshot_machine(
+    FromState(state): FromState<State>,
+    Extension(id): Extension<CallId>,
+    path: Named,
+    Sent(request): Sent<TakeSnapshot>,
+) -> Answer {
+    accepted(&state.registry().snapshot(&name(path)?, request, id)?.show())
+}
+
+async fn hand_machine_over(
+    FromState(state): FromState<State>,
+    Extension(id): Extension<CallId>,
+    path: Named,
+    Sent(HandOver { form }): Sent<HandOver>,
+) -> Answer {
+    accepted(&state.registry().hand_over(&name(path)?, form, id)?.show())
+}
+
+async fn machine_log(FromState(state): FromState<State>, path: Named) -> Answer {
+    let entry = state.registry().find(&name(path)?)?;
+    let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
+    Ok((kind, entry.console().history()).into_response())
+}
+
+async fn machine_console(
+    FromState(state): FromState<State>,
+    path: Named,
+    headers: HeaderMap,
+    upgrade: Option<Extension<OnUpgrade>>,
+) -> Answer {
+    let entry = state.registry().find(&name(path)?)?;
+    console::check(&headers)?;
+    let Some(Extension(upgrade)) = upgrade else { return Err(no_upgrade()) };
+    let most = state.registry().shared().limits.console_clients;
+    let reader = entry.console().reader(most).ok_or_else(|| {
+        let message = format!("machine {} has {most} consoles already", entry.name());
+        ApiError::new(ErrorCode::Limit, message).with_hint("limits.console_clients is the limit")
+    })?;
+    console::upgrade(upgrade, reader)
+}
+
+async fn restore_snapshot(
+    FromState(state): FromState<State>,
+    Extension(id): Extension<CallId>,
+    Sent(request): Sent<RestoreSnapshot>,
+) -> Answer {
+    accepted(&blocking(move || state.registry().restore(request, id)).await?.show())
+}
+
+async fn list_operations(FromState(state): FromState<State>) -> Answer {
+    ok(state.registry().shared().operations.list())
+}
+
+/// What may follow the path of an operation.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wait {
+    /// Milliseconds to wait for its end.
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+async fn show_operation(
+    FromState(state): FromState<State>,
+    Path(id): Path<String>,
+    wait: Result<Query<Wait>, axum::extract::rejection::QueryRejection>,
+) -> Answer {
+    let Query(Wait { wait_ms }) =
+        wait.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
+    let operation = state.registry().shared().operations.find(&id)?;
+    ok(operation.wait(Duration::from_millis(wait_ms).min(LONGEST_WAIT)).await)
+}
+
+async fn cancel_operation(FromState(state): FromState<State>, Path(id): Path<String>) -> Answer {
+    let operation = state.registry().shared().operations.find(&id)?;
+    operation.cancel()?;
+    ok(operation.show())
+}
+
+async fn pass_files(
+    FromState(state): FromState<State>,
+    Extension(sender): Extension<Sender>,
+    headers: HeaderMap,
+    upgrade: Option<Extension<OnUpgrade>>,
+) -> Answer {
+    pass::check(&headers)?;
+    let Some(Extension(upgrade)) = upgrade else { return Err(no_upgrade()) };
+    pass::upgrade(upgrade, state, sender)
+}
+
+fn no_upgrade() -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, "this connection cannot be upgraded")
+}
+
+async fn shutdown(
+    FromState(state): FromState<State>,
+    Sent(Shutdown { stop_machines }): Sent<Shutdown>,
+) -> Answer {
+    tokio::spawn(async move {
+        if stop_machines {
+            state.registry().stop_all().await;
+        }
+        state.end();
+    });
+    Ok(StatusCode::ACCEPTED.into_response())
+}
