@@ -6,7 +6,7 @@
 
 mod access;
 pub mod api;
-mod audit;
+pub mod audit;
 mod audit_trail;
 mod client;
 mod config;

@@ -1,0 +1,191 @@
+//! Whether a log is whole.
+
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+
+use super::chain::{Lost, Next, follow};
+use super::folder::AuditFolder;
+use super::hash::RecordHash;
+use super::head::Head;
+use super::problem::{AuditProblem, Damage, VerifyError};
+use super::record::SegmentStart;
+
+/// How often it is begun again when the daemon deletes an old segment meanwhile.
+const TRIES: u32 = 5;
+
+/// What a log that is whole has in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Segments.
+    pub segments: u64,
+    /// Records, of any kind.
+    pub records: u64,
+    /// The number of the first and of the last record that is there; none if there are none.
+    pub numbers: Option<(u64, u64)>,
+    /// The times of the first and of the last record.
+    pub times: Option<(String, String)>,
+    /// The hash of the last record: noted elsewhere, it is what nobody can write anew.
+    pub head: RecordHash,
+    /// Bytes of a last line that is cut short: somebody writes it right now, or was killed when he did. The next daemon
+    /// cuts it off.
+    pub torn: u64,
+}
+
+/// Checks every record, the segments, and the head. A daemon may write to the log meanwhile.
+///
+/// # Errors
+/// Something is wrong with it: the first thing that is. Or it cannot be read.
+pub fn verify(path: &Path) -> Result<Summary, VerifyError> {
+    let failed = |source| VerifyError::Io { path: path.to_owned(), source };
+    let folder = AuditFolder::open(path).map_err(failed)?;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match verify_once(&folder) {
+            Err(Lost::Io(error)) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {}
+            Err(Lost::Io(error)) => return Err(failed(error)),
+            Err(Lost::Problem(problem)) => {
+                return Err(VerifyError::Problem { path: path.to_owned(), problem });
+            }
+            Ok(summary) => return Ok(summary),
+        }
+    }
+}
+
+fn verify_once(folder: &AuditFolder) -> Result<Summary, Lost> {
+    // The head first: it must not know more than the log that is read after it.
+    let head = folder.read_head()?;
+    let numbers = folder.segments()?;
+    check(head.as_deref(), &numbers, |number| Ok(BufReader::new(folder.read_segment(number)?)))
+}
+
+/// The same of bytes: those of the head, and of each segment with its number, in their order.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn verify_bytes(
+    head: Option<&[u8]>,
+    segments: &[(u64, &[u8])],
+) -> Result<Summary, AuditProblem> {
+    let numbers: Vec<_> = segments.iter().map(|(number, _)| *number).collect();
+    let open = |number| {
+        let found = segments.iter().find(|(other, _)| *other == number);
+        found.map(|(_, bytes)| *bytes).ok_or_else(|| io::ErrorKind::NotFound.into())
+    };
+    check(head, &numbers, open).map_err(|lost| match lost {
+        Lost::Problem(problem) => problem,
+        // Bytes can always be read.
+        Lost::Io(_) => AuditProblem::of_the_whole(Damage::NoHead),
+    })
+}
+
+fn check<R: BufRead>(
+    head: Option<&[u8]>,
+    numbers: &[u64],
+    open: impl Fn(u64) -> io::Result<R>,
+) -> Result<Summary, Lost> {
+    let whole = AuditProblem::of_the_whole;
+    let head = head.ok_or_else(|| whole(Damage::NoHead))?;
+    let head = Head::decode(head).ok_or_else(|| whole(Damage::HeadAltered))?;
+    let mut witness = Witness::new(head);
+    let mut times: Option<(String, String)> = None;
+    let mut first = None;
+    let mut next = starting_point(numbers);
+    let mut newest = None;
+    no_segment_is_missing_between(numbers)?;
+    let (mut records, mut torn) = (0, 0);
+    for (index, &number) in numbers.iter().enumerate() {
+        let followed = follow(number, open(number)?, next, |line, record, hash| {
+            records += 1;
+            first.get_or_insert(record.seq);
+            let first_time = times.take().map_or_else(|| record.time.clone(), |(first, _)| first);
+            times = Some((first_time, record.time.clone()));
+            witness.see(number, line, record.seq, hash)
+        })?;
+        if !followed.torn.is_empty() && index + 1 < numbers.len() {
+            let damage = Damage::Altered;
+            return Err(AuditProblem { segment: Some(number), line: None, damage }.into());
+        }
+        torn = followed.torn.len() as u64;
+        newest = Some(followed.start);
+        next = Some(followed.next);
+    }
+    let next = next.unwrap_or(Next::FIRST);
+    witness.has_seen_its_record(next)?;
+    if let Some(newest) = newest {
+        no_segment_is_missing_before(numbers, &newest)?;
+    }
+    let segments = numbers.len() as u64;
+    let numbers = first.map(|first| (first, next.seq - 1));
+    Ok(Summary { segments, records, numbers, times, head: next.previous, torn })
+}
+
+/// The first segment of all follows nothing; the oldest that is kept says itself what it follows.
+pub(super) fn starting_point(numbers: &[u64]) -> Option<Next> {
+    (numbers.first() == Some(&1)).then_some(Next::FIRST)
+}
+
+/// Whether there is no gap between segments.
+pub(super) fn no_segment_is_missing_between(numbers: &[u64]) -> Result<(), AuditProblem> {
+    match numbers.windows(2).find(|pair| pair[1] != pair[0] + 1) {
+        Some(pair) => Err(AuditProblem::of_the_whole(Damage::NoSegment { number: pair[0] + 1 })),
+        None => Ok(()),
+    }
+}
+
+/// Whether the first segments are there that the newest says are kept.
+pub(super) fn no_segment_is_missing_before(
+    numbers: &[u64],
+    newest: &SegmentStart,
+) -> Result<(), AuditProblem> {
+    match numbers.first() {
+        Some(first) if *first > newest.oldest => {
+            Err(AuditProblem::of_the_whole(Damage::NoSegment { number: newest.oldest }))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Looks out for the record that the head names.
+pub(super) struct Witness {
+    head: Head,
+    has_seen: bool,
+}
+
+impl Witness {
+    pub(super) fn new(head: Head) -> Self {
+        Self { head, has_seen: head.seq == 0 }
+    }
+
+    pub(super) fn see(
+        &mut self,
+        segment: u64,
+        line: u64,
+        seq: u64,
+        hash: RecordHash,
+    ) -> Result<(), AuditProblem> {
+        if seq != self.head.seq {
+            return Ok(());
+        }
+        if hash != self.head.hash {
+            return Err(AuditProblem::at(segment, line, Damage::OtherHead { seq }));
+        }
+        self.has_seen = true;
+        Ok(())
+    }
+
+    /// At the end of the log.
+    pub(super) fn has_seen_its_record(&self, next: Next) -> Result<(), AuditProblem> {
+        let (seq, last) = (self.head.seq, next.seq - 1);
+        if self.has_seen {
+            return Ok(());
+        }
+        let damage =
+            if seq > last { Damage::CutOff { last, head: seq } } else { Damage::OtherHead { seq } };
+        Err(AuditProblem::of_the_whole(damage))
+    }
+}
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;
