@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use control::Size;
 use machine::{CpuModel, DirtyLogKind};
 
+use crate::audit::AuditOptions;
 use crate::config::ConfigOptions;
 use crate::daemon::DaemonVerb;
 use crate::globals::Globals;
@@ -85,6 +86,8 @@ pub(crate) enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Show who asked for which change, and check that the record of it is whole
+    Audit(AuditOptions),
     /// The process of one machine; started by other verbs, not by people
     #[command(hide = true)]
     Machine,

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::Failure;
 use crate::cli::OutputForm;
+use crate::output::{print, print_json};
 
 /// Where a configuration is taken from: the options of every verb that goes by one.
 #[derive(Clone, Debug, Default, Args)]
@@ -64,29 +65,20 @@ pub(crate) fn config(options: &ConfigOptions) -> Result<(), Failure> {
     match &options.verb {
         ConfigVerb::Check { file } => check(file.clone()),
         ConfigVerb::Show { source, output } => show(&source.load()?, *output),
-        ConfigVerb::Default => {
-            print!("{}", default_file());
-            Ok(())
-        }
-        ConfigVerb::Reference => {
-            print!("{}", reference());
-            Ok(())
-        }
+        ConfigVerb::Default => print(&default_file()),
+        ConfigVerb::Reference => print(&reference()),
     }
 }
 
 fn check(file: Option<PathBuf>) -> Result<(), Failure> {
     let effective = SourceOptions { config: file, ..SourceOptions::default() }.load()?;
     let notes = effective.notes(rustix::process::geteuid().as_raw());
-    for note in &notes {
-        println!("note: {note}");
-    }
+    let notes: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
     let file = match &effective.file {
         Some(file) => file.display().to_string(),
         None => "no file, and the defaults".to_owned(),
     };
-    println!("ok: {file}");
-    Ok(())
+    print(&format!("{notes}ok: {file}\n"))
 }
 
 /// What `novacron config show --output json` says.
@@ -110,8 +102,7 @@ struct FieldDocument {
 
 fn show(effective: &Effective, form: OutputForm) -> Result<(), Failure> {
     if form == OutputForm::Text {
-        print!("{}", effective.to_toml());
-        return Ok(());
+        return print(&effective.to_toml());
     }
     let field = |(section, name, value, place): (&str, &str, toml::Value, &Place)| FieldDocument {
         field: format!("{section}.{name}"),
@@ -125,8 +116,5 @@ fn show(effective: &Effective, form: OutputForm) -> Result<(), Failure> {
         place: (*place != Place::Default).then(|| place.to_string()),
     };
     let fields = effective.fields().map(field).collect();
-    let document = Document { file: effective.file.clone(), fields };
-    let text = serde_json::to_string_pretty(&document);
-    println!("{}", text.map_err(|error| Failure::Other(error.to_string()))?);
-    Ok(())
+    print_json(&Document { file: effective.file.clone(), fields })
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Failure;
 use crate::cli::{CpuOptions, OutputForm};
+use crate::output::print_json;
 
 /// Columns of a list of features.
 const WIDTH: usize = 96;
@@ -176,10 +177,4 @@ fn print_list(head: &str, words: &str) {
         }
     }
     println!("{line}");
-}
-
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value);
-    println!("{}", text.map_err(|error| Failure::Other(error.to_string()))?);
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! NovaCron's one executable: the command line, and the roles that its processes play.
 
 mod attach;
+mod audit;
 mod cli;
 mod config;
 mod connect;
@@ -11,6 +12,7 @@ mod globals;
 mod log;
 mod machines;
 mod observe;
+mod output;
 mod progress;
 mod run;
 mod signals;
@@ -73,6 +75,7 @@ fn obey(verb: Verb, globals: &Globals) -> Result<(), Failure> {
         Verb::Demo(options) => demo::demo(&options, &globals.log),
         Verb::Cpu(options) => cpu::cpu(&options),
         Verb::Config(options) => config::config(&options),
+        Verb::Audit(options) => audit::audit(&options),
         Verb::Daemon(options) => daemon::daemon(options, globals),
         Verb::Shutdown(options) => observe::shutdown(&options, globals),
         Verb::Api => {

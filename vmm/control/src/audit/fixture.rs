@@ -55,7 +55,7 @@ impl Place {
     }
 
     pub(super) fn verify(&self) -> Result<Summary, AuditProblem> {
-        verify(&self.path()).map_err(|error| match error {
+        verify(&self.path(), None).map_err(|error| match error {
             VerifyError::Problem { problem, .. } => problem,
             VerifyError::Io { source, .. } => unreachable!("{source}"),
         })

@@ -77,6 +77,11 @@ pub enum Damage {
         /// Which.
         seq: u64,
     },
+    /// It may be whole in itself
+    #[error(
+        "no record has the hash that was noted: the log was written anew, or that record was so old that it is deleted"
+    )]
+    NotedMissing,
     /// The head is no head
     #[error("the file `head` was altered")]
     HeadAltered,

@@ -31,17 +31,18 @@ pub struct Summary {
     pub torn: u64,
 }
 
-/// Checks every record, the segments, and the head. A daemon may write to the log meanwhile.
+/// Checks every record, the segments, and the head; and that the log still holds the record of a hash that was noted
+/// earlier. A daemon may write to the log meanwhile.
 ///
 /// # Errors
 /// Something is wrong with it: the first thing that is. Or it cannot be read.
-pub fn verify(path: &Path) -> Result<Summary, VerifyError> {
+pub fn verify(path: &Path, noted: Option<RecordHash>) -> Result<Summary, VerifyError> {
     let failed = |source| VerifyError::Io { path: path.to_owned(), source };
     let folder = AuditFolder::open(path).map_err(failed)?;
     let mut tries = 0;
     loop {
         tries += 1;
-        match verify_once(&folder) {
+        match verify_once(&folder, noted) {
             Err(Lost::Io(error)) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {}
             Err(Lost::Io(error)) => return Err(failed(error)),
             Err(Lost::Problem(problem)) => {
@@ -52,11 +53,12 @@ pub fn verify(path: &Path) -> Result<Summary, VerifyError> {
     }
 }
 
-fn verify_once(folder: &AuditFolder) -> Result<Summary, Lost> {
+fn verify_once(folder: &AuditFolder, noted: Option<RecordHash>) -> Result<Summary, Lost> {
     // The head first: it must not know more than the log that is read after it.
     let head = folder.read_head()?;
     let numbers = folder.segments()?;
-    check(head.as_deref(), &numbers, |number| Ok(BufReader::new(folder.read_segment(number)?)))
+    let open = |number| Ok(BufReader::new(folder.read_segment(number)?));
+    check(head.as_deref(), &numbers, open, noted)
 }
 
 /// The same of bytes: those of the head, and of each segment with its number, in their order.
@@ -72,7 +74,7 @@ pub fn verify_bytes(
         let found = segments.iter().find(|(other, _)| *other == number);
         found.map(|(_, bytes)| *bytes).ok_or_else(|| io::ErrorKind::NotFound.into())
     };
-    check(head, &numbers, open).map_err(|lost| match lost {
+    check(head, &numbers, open, None).map_err(|lost| match lost {
         Lost::Problem(problem) => problem,
         // Bytes can always be read.
         Lost::Io(_) => AuditProblem::of_the_whole(Damage::NoHead),
@@ -83,6 +85,7 @@ fn check<R: BufRead>(
     head: Option<&[u8]>,
     numbers: &[u64],
     open: impl Fn(u64) -> io::Result<R>,
+    noted: Option<RecordHash>,
 ) -> Result<Summary, Lost> {
     let whole = AuditProblem::of_the_whole;
     let head = head.ok_or_else(|| whole(Damage::NoHead))?;
@@ -90,6 +93,7 @@ fn check<R: BufRead>(
     let mut witness = Witness::new(head);
     let mut times: Option<(String, String)> = None;
     let mut first = None;
+    let mut holds_noted = noted.is_none();
     let mut next = starting_point(numbers);
     let mut newest = None;
     no_segment_is_missing_between(numbers)?;
@@ -98,6 +102,8 @@ fn check<R: BufRead>(
         let followed = follow(number, open(number)?, next, |line, record, hash| {
             records += 1;
             first.get_or_insert(record.seq);
+            // The oldest one's predecessor counts, too: it was deleted because it was old.
+            holds_noted |= noted == Some(hash) || noted == Some(record.previous);
             let first_time = times.take().map_or_else(|| record.time.clone(), |(first, _)| first);
             times = Some((first_time, record.time.clone()));
             witness.see(number, line, record.seq, hash)
@@ -114,6 +120,9 @@ fn check<R: BufRead>(
     witness.has_seen_its_record(next)?;
     if let Some(newest) = newest {
         no_segment_is_missing_before(numbers, &newest)?;
+    }
+    if !holds_noted {
+        return Err(whole(Damage::NotedMissing).into());
     }
     let segments = numbers.len() as u64;
     let numbers = first.map(|first| (first, next.seq - 1));

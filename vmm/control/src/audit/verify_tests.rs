@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use proptest::prelude::*;
 
-use super::super::fixture::{Place, append, copy};
+use super::super::fixture::{Place, append, append_all, copy};
 use super::*;
 
 /// A log of a few segments whose oldest were deleted, and one whose first is there.
@@ -211,12 +211,12 @@ fn a_head_of_another_time_is_found() {
 #[test]
 fn an_empty_log_is_sound_and_no_log_is_none() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(verify(folder.path()).unwrap_err().to_string().contains("no audit log"));
+    assert!(verify(folder.path(), None).unwrap_err().to_string().contains("no audit log"));
     fs::write(folder.path().join("head"), Head::EMPTY.encode().unwrap()).unwrap();
-    let summary = verify(folder.path()).unwrap();
+    let summary = verify(folder.path(), None).unwrap();
     assert_eq!((summary.records, summary.numbers, summary.times), (0, None, None));
     let missing = folder.path().join("missing");
-    assert!(matches!(verify(&missing), Err(VerifyError::Io { .. })));
+    assert!(matches!(verify(&missing, None), Err(VerifyError::Io { .. })));
 }
 
 #[test]
@@ -225,6 +225,17 @@ fn a_line_that_is_being_written_is_no_problem() {
     let whole = fs::read(place.segment(1)).unwrap();
     fs::write(place.segment(1), [&whole[..], b"{\"seq\":5,"].concat()).unwrap();
     assert_eq!(place.verify().unwrap().torn, 9);
+}
+
+#[test]
+fn a_log_that_was_written_anew_lacks_a_hash_that_was_noted() {
+    let place = Place::with_calls(3);
+    let noted = place.verify().unwrap().head;
+    append_all(&place.open().unwrap(), 3..9);
+    verify(&place.path(), Some(noted)).unwrap();
+    let anew = Place::with_calls(9);
+    let error = verify(&anew.path(), Some(noted)).unwrap_err().to_string();
+    assert!(error.contains("no record has the hash"), "{error}");
 }
 
 #[test]

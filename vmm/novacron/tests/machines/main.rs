@@ -1,11 +1,13 @@
-//! Machines on this host's KVM, with the oracle guest in them.
+//! Machines on this host's KVM, with the oracle guest in them; and verbs that need no machine.
 //!
 //! The executable is built with `fault-injection`: its processes kill themselves, lose pages, or are
 //! compared byte for byte, when their environment asks for it.
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
 
+mod audit;
 mod census;
+mod config;
 mod cpu;
 mod dirty_ring;
 mod errors;
