@@ -1,6 +1,7 @@
 //! The log of a daemon, to which its threads add calls.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -95,6 +96,8 @@ impl AuditLog {
         let failed =
             |error: io::Error| AuditError::Open { path: path.into(), source: error.into() };
         let folder = AuditFolder::open(path).map_err(failed)?;
+        // A folder that is new must be there after a loss of power, or its records are not.
+        sync_parent(path).map_err(failed)?;
         folder.lock().map_err(failed)?.ok_or_else(|| AuditError::Taken { path: path.into() })?;
         let writer = Writer::open(folder, limits.clone()).map_err(|lost| match lost {
             Lost::Io(error) => failed(error),
@@ -108,7 +111,8 @@ impl AuditLog {
         })
     }
 
-    /// Adds a call, and returns when it is on storage. Many threads may do so at once.
+    /// Adds a call, and returns when it is on storage. Many threads may do so at once. It waits for the disk, so a thread
+    /// that serves others must not call it.
     ///
     /// # Errors
     /// It is not in the log. Whoever wanted to change something must not.
@@ -153,6 +157,11 @@ impl AuditLog {
     pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {
         lock(&self.writer)
     }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// A thread that panicked left nothing half done here: what it holds is replaced as a whole.

@@ -8,7 +8,7 @@ use super::folder::AuditFolder;
 use super::hash::RecordHash;
 use super::head::Head;
 use super::problem::{AuditProblem, Damage, VerifyError};
-use super::record::SegmentStart;
+use super::record::{Record, SegmentStart};
 
 /// How often it is begun again when the daemon deletes an old segment meanwhile.
 const TRIES: u32 = 5;
@@ -90,43 +90,74 @@ fn check<R: BufRead>(
     let whole = AuditProblem::of_the_whole;
     let head = head.ok_or_else(|| whole(Damage::NoHead))?;
     let head = Head::decode(head).ok_or_else(|| whole(Damage::HeadAltered))?;
-    let mut witness = Witness::new(head);
-    let mut times: Option<(String, String)> = None;
-    let mut first = None;
-    let mut holds_noted = noted.is_none();
+    no_segment_is_missing_between(numbers)?;
+    let mut tally = Tally::new(head, noted);
     let mut next = starting_point(numbers);
     let mut newest = None;
-    no_segment_is_missing_between(numbers)?;
-    let (mut records, mut torn) = (0, 0);
     for (index, &number) in numbers.iter().enumerate() {
         let followed = follow(number, open(number)?, next, |line, record, hash| {
-            records += 1;
-            first.get_or_insert(record.seq);
-            // The oldest one's predecessor counts, too: it was deleted because it was old.
-            holds_noted |= noted == Some(hash) || noted == Some(record.previous);
-            let first_time = times.take().map_or_else(|| record.time.clone(), |(first, _)| first);
-            times = Some((first_time, record.time.clone()));
-            witness.see(number, line, record.seq, hash)
+            tally.add(number, line, record, hash)
         })?;
-        if !followed.torn.is_empty() && index + 1 < numbers.len() {
+        tally.torn = followed.torn.len() as u64;
+        if tally.torn > 0 && index + 1 < numbers.len() {
             let damage = Damage::Altered;
             return Err(AuditProblem { segment: Some(number), line: None, damage }.into());
         }
-        torn = followed.torn.len() as u64;
         newest = Some(followed.start);
         next = Some(followed.next);
     }
     let next = next.unwrap_or(Next::FIRST);
-    witness.has_seen_its_record(next)?;
+    tally.witness.has_seen_its_record(next)?;
     if let Some(newest) = newest {
         no_segment_is_missing_before(numbers, &newest)?;
     }
-    if !holds_noted {
+    if !tally.holds_noted {
         return Err(whole(Damage::NotedMissing).into());
     }
-    let segments = numbers.len() as u64;
-    let numbers = first.map(|first| (first, next.seq - 1));
-    Ok(Summary { segments, records, numbers, times, head: next.previous, torn })
+    Ok(tally.sum(numbers.len(), next))
+}
+
+/// What is found on the way.
+struct Tally {
+    witness: Witness,
+    noted: Option<RecordHash>,
+    holds_noted: bool,
+    records: u64,
+    /// Number and time.
+    first: Option<(u64, String)>,
+    last: Option<(u64, String)>,
+    torn: u64,
+}
+
+impl Tally {
+    fn new(head: Head, noted: Option<RecordHash>) -> Self {
+        let (witness, holds_noted) = (Witness::new(head), noted.is_none());
+        Self { witness, noted, holds_noted, records: 0, first: None, last: None, torn: 0 }
+    }
+
+    fn add(
+        &mut self,
+        segment: u64,
+        line: u64,
+        record: &Record,
+        hash: RecordHash,
+    ) -> Result<(), AuditProblem> {
+        self.records += 1;
+        let here = (record.seq, record.time.clone());
+        self.first.get_or_insert_with(|| here.clone());
+        self.last = Some(here);
+        // The oldest one's predecessor counts, too: it was deleted because it was old.
+        self.holds_noted |= [hash, record.previous].map(Some).contains(&self.noted);
+        self.witness.see(segment, line, record.seq, hash)
+    }
+
+    fn sum(self, segments: usize, next: Next) -> Summary {
+        let ends = self.first.zip(self.last);
+        let numbers = ends.as_ref().map(|(first, last)| (first.0, last.0));
+        let times = ends.map(|(first, last)| (first.1, last.1));
+        let (records, torn) = (self.records, self.torn);
+        Summary { segments: segments as u64, records, numbers, times, head: next.previous, torn }
+    }
 }
 
 /// The first segment of all follows nothing; the oldest that is kept says itself what it follows.

@@ -148,7 +148,7 @@ fn what_happened_to_a_line_is_said_with_its_place() {
 fn a_line_that_is_put_in_with_right_hashes_is_found_by_the_next_one() {
     let place = Place::with_calls(7);
     let forge = |line: &str| {
-        let (mut record, _) = super::super::record::Record::decode(line.as_bytes()).unwrap();
+        let (mut record, _) = Record::decode(line.as_bytes()).unwrap();
         record.time = "2000-01-01T00:00:00.000000Z".to_owned();
         String::from_utf8(record.encode().unwrap().0).unwrap().trim_end().to_owned()
     };

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::effective::Effective;
 use super::field::{all, path};
 use super::problem::{Place, Problem};
+use super::table::StorageConfig;
 use crate::access::{Account, Accounts, Member, Role};
 
 /// Longest path of a Unix socket (unix(7): 108 bytes with its zero).
@@ -45,42 +46,38 @@ pub(super) fn problems(
     let mut complain = |field: &str, what: String| {
         problems.push(Problem { place: effective.place(field), what: format!("{field} = {what}") });
     };
-    let length = |path: &Path| path.as_os_str().len();
-    let socket = &config.socket.path;
-    if length(socket) > SOCKET_PATH_MOST {
-        let what = format!(
-            "{:?} has {} bytes, and the path of a Unix socket at most {SOCKET_PATH_MOST}",
-            socket.display(),
-            length(socket)
-        );
+    if let Some(what) = too_long(&config.socket.path, 0) {
         complain("socket.path", what);
     }
-    let runtime = &config.storage.runtime;
-    if length(runtime) + PROCESS_SOCKET > SOCKET_PATH_MOST {
-        let what = format!(
-            "{:?} has {} bytes, and at most {} for there to be Unix sockets in it",
-            runtime.display(),
-            length(runtime),
-            SOCKET_PATH_MOST - PROCESS_SOCKET
-        );
+    if let Some(what) = too_long(&config.storage.runtime, PROCESS_SOCKET) {
         complain("storage.runtime", what);
     }
-    let state = &config.storage.state;
-    let own = OWN_FOLDERS.map(|name| state.join(name));
     for folder in &config.storage.folders {
-        // What lies in the runtime folder has no files of the daemon's, for callers name regular ones only.
-        let in_state = own.iter().find(|own| own.starts_with(folder) || folder.starts_with(own));
-        let reached = in_state.or(Some(runtime).filter(|runtime| runtime.starts_with(folder)));
-        if let Some(own) = reached {
-            let what = format!(
-                "{:?} would let callers name the daemon's own files in {}; give a folder beside it",
-                folder.display(),
-                own.display()
-            );
+        if let Some(what) = reaches_own_files(folder, &config.storage) {
             complain("storage.folders", what);
         }
     }
     problems
+}
+
+/// Whether a path leaves no room for a socket's, with so many bytes behind it.
+fn too_long(path: &Path, behind: usize) -> Option<String> {
+    let (length, most) = (path.as_os_str().len(), SOCKET_PATH_MOST - behind);
+    let what = "the path of a Unix socket must fit, so it may have";
+    (length > most)
+        .then(|| format!("{:?} has {length} bytes; {what} at most {most}", path.display()))
+}
+
+/// Whether a folder for callers' files is, holds or is in one of the daemon's own.
+fn reaches_own_files(folder: &Path, storage: &StorageConfig) -> Option<String> {
+    let own = OWN_FOLDERS.map(|name| storage.state.join(name));
+    let in_state = own.iter().find(|own| own.starts_with(folder) || folder.starts_with(own));
+    // In the runtime folder are sockets alone, and callers name regular files: one beside them does no harm.
+    let runtime = Some(&storage.runtime).filter(|runtime| runtime.starts_with(folder));
+    let reached = in_state.or(runtime)?.display();
+    let folder = folder.display();
+    let why = "would let callers name the daemon's own files in";
+    Some(format!("{folder:?} {why} {reached}; give a folder beside it"))
 }
 
 fn give_roles(

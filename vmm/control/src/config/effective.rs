@@ -135,7 +135,7 @@ struct Layers {
 impl Layers {
     fn new() -> Self {
         Self {
-            config: Config::default(),
+            config: Config::unset(),
             given: vec![Layer::default(); all().count()],
             problems: Vec::new(),
         }

@@ -66,16 +66,22 @@ macro_rules! configuration {
         )+
     ) => {
         /// What a daemon is told, every field with a value.
-        #[derive(Clone, Debug, Default, PartialEq)]
+        #[derive(Clone, Debug, PartialEq)]
         pub struct Config {
             $(
                 $(#[doc = $about])+
                 pub $section: $Section,
             )+
         }
+        impl Config {
+            /// Where reading begins: nothing has a value that is meant.
+            pub(super) fn unset() -> Self {
+                Self { $($section: $Section { $($field: Default::default(),)+ },)+ }
+            }
+        }
         $(
             $(#[doc = $about])+
-            #[derive(Clone, Debug, Default, PartialEq)]
+            #[derive(Clone, Debug, PartialEq)]
             pub struct $Section {
                 $(
                     $(#[doc = $doc])+

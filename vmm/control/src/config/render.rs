@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::effective::Effective;
 use super::field::{Field, Section, all, path, variable};
+use super::places::one_line;
 use super::problem::Place;
 use super::surroundings::Surroundings;
 use super::table::{Config, SECTIONS};
@@ -21,7 +22,8 @@ impl Effective {
     pub fn to_toml(&self) -> String {
         let mut text = match &self.file {
             Some(file) => {
-                format!("# From {}, the environment, options and defaults.\n", file.display())
+                let file = one_line(&file.display().to_string());
+                format!("# From {file}, the environment, options and defaults.\n")
             }
             None => "# No file was read: from the environment, options and defaults.\n".to_owned(),
         };
@@ -33,7 +35,7 @@ impl Effective {
             }
             let origin = match place {
                 Place::Default => "default".to_owned(),
-                given => given.to_string(),
+                given => one_line(&given.to_string()),
             };
             let _ = writeln!(text, "{name} = {value} # {origin}");
         }
@@ -108,7 +110,7 @@ fn row(text: &mut String, section: &Section, field: &Field, config: &Config) {
 
 /// Root's defaults.
 fn defaults() -> Config {
-    let mut config = Config::default();
+    let mut config = Config::unset();
     for (section, field) in all() {
         let filled = (field.fill)(&mut config, &Surroundings::of_root());
         debug_assert!(filled.is_ok(), "{} has no default for root", path(section, field));

@@ -19,7 +19,7 @@ configuration! {
             "`/run/novacron/control.sock` as root, else `$XDG_RUNTIME_DIR/novacron/control.sock`, \
              or `novacron-UID/control.sock` in the folder for temporary files";
         /// Who may connect at all; what a caller may do then is the roles' matter.
-        mode: SocketMode = SocketMode::PRIVATE;
+        mode: SocketMode = SocketMode::default();
     }
 
     /// Where the daemon keeps things.

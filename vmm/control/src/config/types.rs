@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The mode of the daemon's socket: connecting takes the right to write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SocketMode(u32);
 
 impl SocketMode {
@@ -21,6 +21,12 @@ impl SocketMode {
     #[must_use]
     pub const fn is_open_to_all(self) -> bool {
         self.0 & 0o002 != 0
+    }
+}
+
+impl Default for SocketMode {
+    fn default() -> Self {
+        Self::PRIVATE
     }
 }
 
