@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -18,9 +17,6 @@ use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::registry::{Limits, Registry, Shared, Store};
 use crate::server::{Listener, State, Terms, router, serve};
-
-/// How long calls under way may take to be answered when the daemon ends.
-const LAST_CALLS: Duration = Duration::from_secs(5);
 
 /// The daemon cannot start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -180,7 +176,7 @@ impl Daemon {
         // Before the socket's name goes, so that whoever waits for that finds nobody's machine kept.
         state.registry().leave_all();
         let removed = std::fs::remove_file(&socket);
-        runtime.shutdown_timeout(LAST_CALLS);
+        runtime.shutdown_background();
         tracing::info!("the daemon ends; its machines go on");
         if let Err(error) = removed {
             tracing::warn!(%error, socket = %socket.display(), "the socket is left");

@@ -132,11 +132,6 @@ impl Pending {
         }
     }
 
-    /// From now on it runs to its end.
-    pub(crate) fn is_committed(&self) {
-        self.shown.send_modify(|operation| operation.can_be_cancelled = false);
-    }
-
     /// Whether somebody wants it to end.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.is_cancelled.load(Relaxed)
@@ -233,10 +228,9 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_cancelled_any_more_says_so() {
+    fn what_cannot_be_cancelled_says_so() {
         let operations = operations(2);
-        let one = operations.begin("1".into(), "machines.snapshot", None, true);
-        one.is_committed();
+        let one = operations.begin("1".into(), "machines.stop", None, false);
         assert!(one.cancel().unwrap_err().message.contains("cannot be cancelled"));
         assert!(!one.is_cancelled());
     }

@@ -300,7 +300,10 @@ impl Supervised {
     pub fn stop(self) -> Result<(), SuperviseError> {
         self.process.order(&Order::Stop, &[])?;
         match self.process.report()? {
-            Report::Exited { .. } => Ok(()),
+            Report::Exited { .. } => {
+                self.process.bury();
+                Ok(())
+            }
             other => Err(unexpected(&other)),
         }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use control::{Event, Outcome, Phase, Record, RecordHash, Summary, Wanted, recent, verify};
+use control::audit::{Event, Outcome, Phase, Record, RecordHash, Summary, Wanted, recent, verify};
 use serde::Serialize;
 
 use crate::Failure;

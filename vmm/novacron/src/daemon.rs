@@ -34,9 +34,6 @@ pub(crate) fn daemon(options: DaemonVerb, globals: &Globals) -> Result<(), Failu
     source.set.extend(state.map(|state| format!("storage.state={}", state.display())));
     let effective = source.load()?;
     let environment = crate::log::start_configured(&effective.config.log);
-    for note in effective.notes(rustix::process::geteuid().as_raw()) {
-        tracing::warn!(%note, "the configuration");
-    }
     if detached {
         // It leads a group already, if this fails: then no terminal's signals reach it either.
         let _ = rustix::process::setsid();

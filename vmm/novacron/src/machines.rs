@@ -15,7 +15,7 @@ use crate::attach::{OnSignal, attach, conclude};
 use crate::cli::OutputForm;
 use crate::connect::{connect, name_file, name_in_folder};
 use crate::globals::Globals;
-use crate::observe::print_json;
+use crate::output::{print, print_json};
 use crate::progress::Progress;
 use crate::table::Table;
 
@@ -102,8 +102,7 @@ pub(crate) fn list(options: &ListOptions, globals: &Globals) -> Result<(), Failu
             ended.map_or_else(String::new, |ended| ended.how.clone()),
         ]);
     }
-    print!("{table}");
-    Ok(())
+    print(&table.to_string())
 }
 
 /// How long it runs, in the unit that says most.
@@ -146,8 +145,7 @@ pub(crate) fn show(options: &ShowOptions, globals: &Globals) -> Result<(), Failu
     if let Some(operation) = &machine.operation {
         row("operation", operation.clone());
     }
-    print!("{table}");
-    Ok(())
+    print(&table.to_string())
 }
 
 fn boots(machine: &Machine) -> String {

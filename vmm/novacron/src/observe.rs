@@ -3,12 +3,12 @@
 use clap::Args;
 use control::api::{Event, EventKind, Health, HealthState, Info, Operation, Shutdown};
 use control::{CallError, Size};
-use serde::Serialize;
 
 use crate::Failure;
 use crate::cli::OutputForm;
 use crate::connect::connect;
 use crate::globals::Globals;
+use crate::output::{print, print_json};
 use crate::table::Table;
 
 #[derive(Debug, Args)]
@@ -47,13 +47,6 @@ pub(crate) struct ShutdownOptions {
     pub(crate) stop_machines: bool,
 }
 
-/// One JSON value, for programs.
-pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value);
-    println!("{}", text.map_err(|error| Failure::Other(error.to_string()))?);
-    Ok(())
-}
-
 pub(crate) fn events(options: &EventsOptions, globals: &Globals) -> Result<(), Failure> {
     let client = connect(globals)?;
     let mut events = client.events(options.after.as_deref())?;
@@ -61,9 +54,9 @@ pub(crate) fn events(options: &EventsOptions, globals: &Globals) -> Result<(), F
         match options.output {
             OutputForm::Json => {
                 let text = serde_json::to_string(&event);
-                println!("{}", text.map_err(|error| Failure::Other(error.to_string()))?);
+                print(&(text.map_err(|error| Failure::Other(error.to_string()))? + "\n"))?;
             }
-            OutputForm::Text => println!("{}", line(&event)),
+            OutputForm::Text => print(&(line(&event) + "\n"))?,
         }
     }
     Err(Failure::Other("the daemon has ended the events".to_owned()))
@@ -127,8 +120,7 @@ pub(crate) fn operation(options: &OperationOptions, globals: &Globals) -> Result
             operation.error.map_or_else(String::new, |error| error.to_string()),
         ]);
     }
-    print!("{table}");
-    Ok(())
+    print(&table.to_string())
 }
 
 pub(crate) fn health(options: &OutputOption, globals: &Globals) -> Result<(), Failure> {
@@ -141,7 +133,7 @@ pub(crate) fn health(options: &OutputOption, globals: &Globals) -> Result<(), Fa
                 let state = format!("{:?}", check.state).to_lowercase();
                 table.row(vec![check.name.clone(), state, check.message.clone()]);
             }
-            print!("{table}");
+            print(&table.to_string())?;
         }
     }
     match health.state {
@@ -171,8 +163,7 @@ pub(crate) fn info(options: &OutputOption, globals: &Globals) -> Result<(), Fail
     let machines = info.machines.iter().filter(|(_, count)| **count > 0);
     let machines: Vec<_> = machines.map(|(state, count)| format!("{count} {state}")).collect();
     row("machines", if machines.is_empty() { "none".to_owned() } else { machines.join(", ") });
-    print!("{table}");
-    Ok(())
+    print(&table.to_string())
 }
 
 pub(crate) fn shutdown(options: &ShutdownOptions, globals: &Globals) -> Result<(), Failure> {

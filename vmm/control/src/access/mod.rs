@@ -18,6 +18,6 @@ pub use caller::Caller;
 pub use folders::{FileError, Folders, OpenedFile};
 pub use member::{Account, Member, MemberKind};
 pub use new_file::NewFile;
-pub use passed::Files;
+pub(crate) use passed::Files;
 pub use private_folder::{PrivateFolderError, make_private_folder};
 pub use role::{Role, Roles};

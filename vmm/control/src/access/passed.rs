@@ -29,7 +29,7 @@ const MOST: usize = 4096;
 
 /// The files that callers may name: in configured folders, or passed.
 #[derive(Debug)]
-pub struct Files {
+pub(crate) struct Files {
     folders: Folders,
     own_uid: u32,
     passed: Mutex<HashMap<String, Passed>>,
@@ -45,7 +45,7 @@ struct Passed {
 impl Files {
     /// Files in these folders, in a daemon of this user; nothing is passed yet.
     #[must_use]
-    pub fn new(folders: Folders, own_uid: u32) -> Self {
+    pub(crate) fn new(folders: Folders, own_uid: u32) -> Self {
         Self { folders, own_uid, passed: Mutex::default() }
     }
 
@@ -53,7 +53,7 @@ impl Files {
     ///
     /// # Errors
     /// It is not what may be passed, or there are too many.
-    pub fn pass(
+    pub(crate) fn pass(
         &self,
         descriptor: OwnedFd,
         caller: &Caller,
@@ -92,7 +92,7 @@ impl Files {
     ///
     /// # Errors
     /// Those of [`Folders::open`]; or it was not passed to this daemon.
-    pub fn open(&self, name: &str) -> Result<OpenedFile, FileError> {
+    pub(crate) fn open(&self, name: &str) -> Result<OpenedFile, FileError> {
         let Some((id, below)) = split(name) else { return self.folders.open(name) };
         let passed = self.lock();
         let file = self.find(&passed, name, id)?;
@@ -127,7 +127,7 @@ impl Files {
     ///
     /// # Errors
     /// Those of [`Folders::resolve_new`]; or the folder was not passed to this daemon.
-    pub fn resolve_new(&self, name: &str) -> Result<NewFile, FileError> {
+    pub(crate) fn resolve_new(&self, name: &str) -> Result<NewFile, FileError> {
         let Some((id, below)) = split(name) else { return self.folders.resolve_new(name) };
         let passed = self.lock();
         let folder = self.find(&passed, name, id)?;

@@ -104,7 +104,6 @@ mod tests {
                 "00000000000000000000000000000000",
                 "is no machine's id",
             ),
-            ("{", "", "at line 1"),
         ] {
             let changed = text.replacen(from, to, 1);
             assert_ne!(changed, text);

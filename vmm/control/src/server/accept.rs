@@ -19,6 +19,9 @@ use crate::api::{ApiError, ErrorCode};
 use crate::audit_trail::Sender;
 use crate::metrics::Metrics;
 
+/// How long calls under way may take to be answered when the daemon ends.
+const LAST_CALLS: Duration = Duration::from_secs(2);
+
 /// Of the connections, so many are for callers without a role, who are told so and no more.
 const PART_FOR_STRANGERS: usize = 8;
 
@@ -88,7 +91,7 @@ pub(crate) async fn serve(
                     continue;
                 }
             },
-            () = told(&mut stop) => return Ok(()),
+            () = told(&mut stop) => break,
         };
         let Ok(caller) = Caller::of(&stream) else { continue };
         let role = terms.roles.of(&caller);
@@ -102,6 +105,10 @@ pub(crate) async fn serve(
         let connection = Connection { stream, sender, permit };
         tokio::spawn(connection.run(router.clone(), terms.clone(), stop.clone()));
     }
+    // Calls under way are answered; nobody is waited for who does not read.
+    let everybody = u32::try_from(terms.connections).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(LAST_CALLS, all.acquire_many(everybody)).await;
+    Ok(())
 }
 
 /// Waits until the daemon is to end.

@@ -7,6 +7,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::answer::Answer;
+use super::router::State;
 use crate::api::{ApiError, ErrorCode};
 use crate::console::{Output, Reader};
 
@@ -24,10 +25,13 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// Answers that the connection becomes a console, and makes it one.
-pub(super) fn upgrade(upgrade: OnUpgrade, reader: Reader) -> Answer {
+pub(super) fn upgrade(upgrade: OnUpgrade, reader: Reader, state: State) -> Answer {
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => bridge(TokioIo::new(upgraded), reader).await,
+            Ok(upgraded) => tokio::select! {
+                () = bridge(TokioIo::new(upgraded), reader) => {}
+                () = state.ends() => {}
+            },
             Err(error) => tracing::debug!(%error, "a console was not attached"),
         }
     });

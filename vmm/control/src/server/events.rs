@@ -4,12 +4,11 @@ use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use http_body_util::channel::Channel;
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::router::State;
 use crate::api::Event;
-use crate::events::{Events, Place, TooLate};
-use crate::metrics::Metrics;
+use crate::events::{Place, TooLate};
 
 /// Frames that wait for a reader before its place in the ring does.
 const FRAMES: usize = 4;
@@ -17,30 +16,32 @@ const FRAMES: usize = 4;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Follows events: from behind the one with the id `after`, or from now on.
-pub(super) fn stream(
-    events: &Arc<Events>,
-    after: Option<&str>,
-    metrics: &Arc<Metrics>,
-) -> Response {
+pub(super) fn stream(state: State, after: Option<&str>) -> Response {
+    let events = &state.registry().shared().events;
     let (place, gap) = match after.map(|id| events.after(id)) {
         None => (events.now(), None),
         Some(Ok(place)) => (place, None),
         Some(Err(TooLate)) => (events.now(), Some(events.gap())),
     };
     let (sender, body) = Channel::<Bytes>::new(FRAMES);
-    tokio::spawn(follow(Arc::clone(events), place, gap, sender, Arc::clone(metrics)));
+    tokio::spawn(async move {
+        tokio::select! {
+            () = follow(&state, place, gap, sender) => {}
+            () = state.ends() => {}
+        }
+    });
     let headers =
         [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     (headers, Body::new(body)).into_response()
 }
 
 async fn follow(
-    events: Arc<Events>,
+    state: &State,
     mut place: Place,
     gap: Option<Event>,
     mut sender: http_body_util::channel::Sender<Bytes>,
-    metrics: Arc<Metrics>,
 ) {
+    let events = &state.registry().shared().events;
     // At once, so that who follows knows that it does.
     let first = gap.as_ref().map_or_else(|| ": follows\n\n".to_owned(), frame);
     if sender.send_data(first.into()).await.is_err() {
@@ -52,7 +53,7 @@ async fn follow(
             Ok(Ok(events)) => events.iter().map(frame).collect(),
             // It was too slow, and what it missed is gone: it is cut off, and comes back with the id that it has.
             Ok(Err(TooLate)) => {
-                metrics.readers_cut_off.inc();
+                state.metrics().readers_cut_off.inc();
                 return;
             }
             Err(_) => ": still here\n\n".to_owned(),

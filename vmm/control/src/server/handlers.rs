@@ -23,6 +23,10 @@ use crate::{health, host};
 /// The longest that a call may wait for an operation.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// How long a killed process is waited for, and how often it is looked at.
+const KILL_TRIES: u32 = 100;
+const KILL_PAUSE: Duration = Duration::from_millis(10);
+
 /// A name in a path.
 type Named = Result<Path<String>, axum::extract::rejection::PathRejection>;
 
@@ -92,7 +96,7 @@ async fn openapi() -> Answer {
 
 async fn follow_events(FromState(state): FromState<State>, headers: HeaderMap) -> Answer {
     let after = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
-    Ok(events::stream(&state.registry().shared().events, after, state.metrics()))
+    Ok(events::stream(state, after))
 }
 
 async fn list_machines(FromState(state): FromState<State>) -> Answer {
@@ -139,6 +143,13 @@ async fn stop_machine(
 async fn kill_machine(FromState(state): FromState<State>, path: Named) -> Answer {
     let entry = state.registry().find(&name(path)?)?;
     entry.kill()?;
+    // What is shown is what it came to: a killed process is gone in moments.
+    for _ in 0..KILL_TRIES {
+        if entry.show().process_id.is_none() {
+            break;
+        }
+        tokio::time::sleep(KILL_PAUSE).await;
+    }
     ok(entry.show())
 }
 
@@ -192,7 +203,7 @@ async fn machine_console(
         let message = format!("machine {} has {most} consoles already", entry.name());
         ApiError::new(ErrorCode::Limit, message).with_hint("limits.console_clients is the limit")
     })?;
-    console::upgrade(upgrade, reader)
+    console::upgrade(upgrade, reader, state)
 }
 
 async fn restore_snapshot(

@@ -55,6 +55,12 @@ impl State {
         self.0.started_at
     }
 
+    /// Waits until the daemon is to end: what has no end of its own ends then.
+    pub(super) async fn ends(&self) {
+        // The sender lives as long as this.
+        let _ = self.0.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+
     /// Ends the daemon.
     pub(crate) fn end(&self) {
         self.0.stop.send_replace(true);

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use control::{AuditConfig, AuditLog, Call, Caller, Outcome, Phase, Role, Size};
+use control::audit::{AuditLog, Call, Outcome, Phase};
+use control::{AuditConfig, Caller, Role, Size};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use machine::{CpuModel, Form, Host, HostCpu, SuperviseError};
 
+use crate::daemon::Daemon;
 use crate::harness::{Faulty, MIB, Oracle, Shape, has_kvm, shared};
 
 const WORDS: &str = "pattern=random rate=5000 working_set=16M";
@@ -90,8 +91,12 @@ fn a_host_that_lacks_what_the_guest_has_is_refused_before_anything_moves() {
 fn novacron(lacks: &[&str], arguments: &[&str]) -> Output {
     let _shared = shared();
     let faults: Vec<_> = lacks.iter().map(|feature| format!("lacks:{feature}")).collect();
+    let faults = faults.join(",");
+    if arguments.first() == Some(&"run") {
+        return Daemon::start_with(&[("NOVACRON_FAULT", &faults)]).novacron(arguments);
+    }
     Command::new(env!("CARGO_BIN_EXE_novacron"))
-        .env("NOVACRON_FAULT", faults.join(","))
+        .env("NOVACRON_FAULT", faults)
         .args(arguments)
         .output()
         .unwrap()

@@ -12,11 +12,12 @@ use machine::{
     Supervised,
 };
 
+use crate::daemon::Daemon;
 use crate::harness::{Faulty, MIB, has_kvm, shared};
 
 fn novacron(arguments: &[&str]) -> Output {
     let _shared = shared();
-    Command::new(env!("CARGO_BIN_EXE_novacron")).args(arguments).output().unwrap()
+    Daemon::start().novacron(arguments)
 }
 
 /// Runs `novacron run t …`; it must end with this code, and say these words in one line.
@@ -105,7 +106,8 @@ fn without_a_right_to_kvm_the_way_to_get_it_is_said() {
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(directory.path(), open).unwrap();
     let _shared = shared();
-    let output = Command::new(&copy).args(["run", "t"]).uid(65534).gid(65534).output().unwrap();
+    let mut command = Command::new(&copy);
+    let output = command.args(["run", "t"]).uid(65534).gid(65534).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("no right to open /dev/kvm") && said.contains("usermod"), "{said}");

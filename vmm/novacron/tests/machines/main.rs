@@ -5,10 +5,12 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
 
+mod adoption;
 mod audit;
 mod census;
 mod config;
 mod cpu;
+mod daemon;
 mod dirty_ring;
 mod errors;
 mod guests;
@@ -19,4 +21,3 @@ mod killed;
 mod planted;
 mod power_button;
 mod snapshots;
-mod suspend;

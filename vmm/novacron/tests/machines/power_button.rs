@@ -1,12 +1,13 @@
 //! The power button: pressed by signals and orders, kept by hand-overs.
 
 use std::io::Read;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use machine::{Form, SuperviseError};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::daemon::Daemon;
 use crate::errors::{file, tiny_guest};
 use crate::harness::{Faulty, Oracle, Shape, has_kvm, shared};
 
@@ -37,9 +38,9 @@ const RESETS: &[u8] = &[
 ];
 
 /// `novacron run` with a guest that has said `r`: from then on it obeys signals.
-fn running(arguments: &[&str]) -> Child {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_novacron"))
-        .args([&["run", "t"], arguments].concat())
+fn running(daemon: &Daemon, arguments: &[&str]) -> Child {
+    let mut child = daemon
+        .command(&[&["run", "t"], arguments].concat())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -69,8 +70,9 @@ fn a_signal_presses_the_button_and_the_guest_switches_itself_off() {
     }
     let _shared = shared();
     for kind in [Signal::TERM, Signal::INT] {
+        let daemon = Daemon::start();
         let kernel = file(&tiny_guest(LISTENS));
-        let child = running(&["--kernel", kernel.path().to_str().unwrap()]);
+        let child = running(&daemon, &["--kernel", kernel.path().to_str().unwrap()]);
         signal(&child, kind);
         let said = end(child);
         assert!(said.contains("asked to switch itself off"), "{said}");
@@ -84,8 +86,9 @@ fn a_second_signal_ends_a_guest_that_ignores_its_button() {
         return;
     }
     let _shared = shared();
+    let daemon = Daemon::start();
     let kernel = file(&tiny_guest(IGNORES));
-    let mut child = running(&["--kernel", kernel.path().to_str().unwrap()]);
+    let mut child = running(&daemon, &["--kernel", kernel.path().to_str().unwrap()]);
     signal(&child, Signal::TERM);
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(child.try_wait().unwrap(), None, "one signal only asks");
@@ -100,18 +103,20 @@ fn a_signal_ends_the_oracle_which_has_no_button() {
         return;
     }
     let _shared = shared();
-    let child = running(&["--memory", "16M"]);
+    let daemon = Daemon::start();
+    let child = running(&daemon, &["--memory", "16M"]);
     signal(&child, Signal::TERM);
     let said = end(child);
-    assert_eq!(said, "novacron: the guest was stopped\n");
+    assert!(said.ends_with("novacron: the guest was stopped\n"), "{said}");
 }
 
 #[test]
 fn a_reset_is_told_from_a_power_off() {
     if has_kvm("a_reset_is_told_from_a_power_off") {
         let _shared = shared();
+        let daemon = Daemon::start();
         let kernel = file(&tiny_guest(RESETS));
-        let said = end(running(&["--kernel", kernel.path().to_str().unwrap()]));
+        let said = end(running(&daemon, &["--kernel", kernel.path().to_str().unwrap()]));
         assert_eq!(said, "novacron: the guest reset itself\n");
     }
 }

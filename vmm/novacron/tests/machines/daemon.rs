@@ -1,0 +1,190 @@
+//! A daemon under test, with folders of its own.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use control::api::{
+    Boot, CreateMachine, Info, Machine, MachineName, MachineSpec, MachineState, Operation,
+    RestartPolicy, Shutdown,
+};
+use control::{CallError, Client};
+
+/// Far more than anything takes on a loaded host.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Daemon {
+    folder: tempfile::TempDir,
+    environment: Vec<(String, String)>,
+    child: Child,
+    client: Client,
+}
+
+impl Daemon {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With more in its environment, which its machine processes have, too.
+    pub(crate) fn start_with(environment: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment: Vec<_> = environment.iter().map(own).collect();
+        let child = spawn(folder.path(), &environment);
+        let client = Client::new(&folder.path().join("s")).unwrap();
+        let mut daemon = Self { folder, environment, child, client };
+        daemon.wait_until_it_answers();
+        daemon
+    }
+
+    /// Starts the next one, once this one has gone.
+    pub(crate) fn start_again(&mut self) {
+        self.child.wait().unwrap();
+        self.child = spawn(self.folder.path(), &self.environment);
+        self.wait_until_it_answers();
+    }
+
+    /// As by `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn wait_until_it_answers(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        while self.client.get::<Info>("/v1/info").is_err() {
+            assert!(Instant::now() < end, "{}", self.log());
+            assert!(self.child.try_wait().unwrap().is_none(), "{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("s")
+    }
+
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// A verb that speaks to it.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_novacron"));
+        command.args(arguments).env("NOVACRON_SOCKET", self.socket()).current_dir(self.folder());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    pub(crate) fn novacron(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// The standard output of a verb that must succeed.
+    pub(crate) fn says(&self, arguments: &[&str]) -> String {
+        let output = self.novacron(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}\n{}", self.log());
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Makes a machine that runs the oracle, and starts it.
+    pub(crate) fn oracle(&self, name: &str, options: &str, restart: RestartPolicy) {
+        let spec = MachineSpec {
+            memory_bytes: 32 << 20,
+            boot: Boot::Oracle { options: options.to_owned() },
+            restart,
+            ..MachineSpec::default()
+        };
+        let create = CreateMachine { name: name.parse().unwrap(), spec };
+        self.client.post::<Machine>("/v1/machines", &create).unwrap();
+        self.operate(name, "start").unwrap();
+    }
+
+    /// Does what takes time, and waits for it.
+    pub(crate) fn operate(&self, name: &str, verb: &str) -> Result<Operation, CallError> {
+        let operation = self.client.post(&format!("/v1/machines/{name}/{verb}"), &())?;
+        self.client.wait(operation, &mut |_| {})
+    }
+
+    pub(crate) fn show(&self, name: &str) -> Machine {
+        self.client.get(&format!("/v1/machines/{name}")).unwrap()
+    }
+
+    /// Waits until a machine is as it should be.
+    pub(crate) fn wait_for(&self, name: &str, is_it: impl Fn(&Machine) -> bool) -> Machine {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let machine = self.show(name);
+            if is_it(&machine) {
+                return machine;
+            }
+            assert!(Instant::now() < end, "{machine:?}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn wait_for_state(&self, name: &str, state: MachineState) -> Machine {
+        self.wait_for(name, |machine| machine.state == state)
+    }
+
+    pub(crate) fn names(&self) -> Vec<MachineName> {
+        let machines: Vec<Machine> = self.client.get("/v1/machines").unwrap();
+        machines.into_iter().map(|machine| machine.name).collect()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.client.get::<Info>("/v1/info").is_err() {
+            // Whatever its machines are, the next one finds them.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            self.child = spawn(self.folder.path(), &[]);
+            let end = Instant::now() + PATIENCE;
+            while self.client.get::<Info>("/v1/info").is_err() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        for machine in self.client.get::<Vec<Machine>>("/v1/machines").unwrap_or_default() {
+            let stop = format!("/v1/machines/{}/stop", machine.name);
+            let kill = format!("/v1/machines/{}/kill", machine.name);
+            // One that waits for its next start has no process to be killed.
+            let timeout = control::api::Stop { timeout_ms: Some(0) };
+            let _ = self.client.post::<Operation>(&stop, &timeout);
+            let _ = self.client.post::<Machine>(&kill, &());
+        }
+        let asked = self.client.post_for_nothing("/v1/shutdown", &Shutdown::default());
+        if asked.is_err() {
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(folder: &Path, environment: &[(String, String)]) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_novacron"))
+        .args(["daemon", "--config", "/dev/null", "--socket"])
+        .arg(folder.join("s"))
+        .arg("--state")
+        .arg(folder.join("state"))
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .unwrap()
+}
