@@ -41,6 +41,7 @@ fn credentials(socket: BorrowedFd) -> io::Result<[u32; 3]> {
     Ok(ucred)
 }
 
+/// The further groups, for which there is little room at first, and more if the kernel says so.
 fn groups(socket: BorrowedFd) -> io::Result<Vec<u32>> {
     let mut room = GROUPS_FIRST;
     loop {
@@ -82,6 +83,9 @@ fn option(socket: BorrowedFd, name: libc::c_int, into: &mut [u32]) -> io::Result
 mod tests {
     use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
+    use rustix::process::Gid;
+    use rustix::thread::set_thread_groups;
+
     use super::*;
 
     #[test]
@@ -104,6 +108,23 @@ mod tests {
             pid: Some(std::process::id()),
         };
         assert_eq!(caller, expected);
+    }
+
+    #[test]
+    fn a_caller_in_more_groups_than_there_is_room_for_at_first_is_in_all_of_them() {
+        let name = "a_caller_in_more_groups_than_there_is_room_for_at_first_is_in_all_of_them";
+        // Groups are a thread's, as far as the kernel goes: those of the other tests stay as they are.
+        let other = std::thread::spawn(|| {
+            let many: Vec<u32> = (1000..1300).collect();
+            let groups: Vec<_> = many.iter().map(|group| Gid::from_raw(*group)).collect();
+            set_thread_groups(&groups).ok()?;
+            let (here, _there) = UnixStream::pair().unwrap();
+            Some((caller(&here).unwrap().groups, many))
+        });
+        match other.join().unwrap() {
+            Some((found, many)) => assert_eq!(found, many),
+            None => eprintln!("SKIPPED {name}: only root can join groups"),
+        }
     }
 
     #[test]

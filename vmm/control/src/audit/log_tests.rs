@@ -1,6 +1,8 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::super::fixture::{Place, append, append_all, call, copy};
 use super::super::problem::Damage;
@@ -111,6 +113,36 @@ fn calls_of_many_threads_are_each_in_the_log_once() {
     assert!(records.iter().zip(&receipts).all(|(record, receipt)| record.seq == receipt.seq));
 }
 
+#[test]
+fn calls_that_wait_for_the_disk_are_written_together_and_nobody_is_forgotten() {
+    const CALLS: u32 = 8;
+    let place = Place::new();
+    let log = Arc::new(place.open().unwrap());
+    let end = Instant::now() + Duration::from_secs(20);
+    let (send, receive) = mpsc::channel();
+    let disk = log.writer();
+    for number in 0..CALLS {
+        let (log, send) = (Arc::clone(&log), send.clone());
+        thread::spawn(move || send.send(append(&log, number)));
+    }
+    // The first waits for the disk, all others for the first.
+    while lock(&log.queue).next_ticket < u64::from(CALLS) {
+        assert!(Instant::now() < end, "the calls do not come");
+        thread::sleep(Duration::from_millis(1));
+    }
+    drop(disk);
+    for _ in 0..CALLS {
+        receive.recv_timeout(Duration::from_secs(20)).unwrap();
+    }
+    let wanted = Wanted { most: 100, method: Some("machine.start".to_owned()), target: None };
+    let mut times: Vec<_> =
+        recent(&place.path(), &wanted).unwrap().records.into_iter().map(|it| it.time).collect();
+    assert_eq!(times.len(), 8);
+    // What is written together has one time. The first write took what had come by then.
+    times.dedup();
+    assert!(times.len() <= 2, "{times:?}");
+}
+
 /// The states in which a process that is killed leaves a log, each in a folder of its own: what was appended last is there
 /// up to every byte, and the head still knows the record before it.
 fn killed_in_the_last_append(calls: u32, check: impl Fn(&Place, u64, u64)) {
@@ -160,26 +192,32 @@ fn killed_at_every_byte_of_an_append_a_log_is_whole_again_and_says_so() {
 }
 
 #[test]
-fn killed_while_a_segment_is_begun_or_old_ones_are_deleted_a_log_is_whole() {
-    let place = Place::with_calls(30);
-    // What was to become a head or a segment.
-    fs::write(place.path().join("new"), "half").unwrap();
-    let oldest = place.segments()[0];
-    // The one that was deleted last is still there.
-    let kept = Place::new();
-    let mut all = kept.limits.clone();
-    all.segments_kept = 1000;
-    {
-        let log = AuditLog::open(&kept.path(), &all).unwrap();
-        append_all(&log, 0..30);
-    }
-    let few = kept.open().unwrap();
-    append_all(&few, 0..7);
-    drop(few);
-    assert_eq!(kept.segments().len(), 3);
-    append(&place.open().unwrap(), 30);
+fn killed_before_an_old_segment_is_deleted_a_log_is_whole_and_it_is_deleted_later() {
+    let place = Place::with_calls(12);
+    assert_eq!(place.segments(), [1, 2, 3]);
+    let oldest = fs::read(place.segment(1)).unwrap();
+    append_all(&place.open().unwrap(), 12..18);
+    assert_eq!(place.segments(), [2, 3, 4]);
+    fs::write(place.segment(1), oldest).unwrap();
+    assert_eq!(place.verify().unwrap().segments, 4);
+    drop(place.open().unwrap());
+    assert_eq!(place.segments(), [2, 3, 4]);
     place.verify().unwrap();
-    assert!(oldest > 1);
+}
+
+#[test]
+fn killed_while_a_log_is_begun_it_is_begun_again() {
+    let place = Place::with_calls(0);
+    // Its head comes first, and what was to become a segment has another name until it is whole.
+    let segment = fs::read(place.segment(1)).unwrap();
+    fs::remove_file(place.segment(1)).unwrap();
+    fs::write(place.head(), super::super::head::Head::EMPTY.encode().unwrap()).unwrap();
+    for end in 0..segment.len() {
+        fs::write(place.path().join("new"), &segment[..end]).unwrap();
+        assert_eq!(place.verify().unwrap().records, 0);
+    }
+    append(&place.open().unwrap(), 1);
+    assert_eq!(place.verify().unwrap().records, 2);
 }
 
 #[test]
@@ -233,17 +271,28 @@ fn a_call_whose_acknowledgement_cannot_be_written_is_not_in_the_log() {
 
 #[test]
 fn when_nobody_knows_what_is_on_the_disk_nothing_is_added_any_more() {
-    let place = Place::with_calls(1);
-    let log = place.open().unwrap();
-    log.writer().file.is_stuck = true;
-    log.append(call(1)).unwrap_err();
-    log.writer().file.is_stuck = false;
-    let error = log.append(call(1)).unwrap_err().to_string();
-    assert!(error.contains("restart the daemon"), "{error}");
-    drop(log);
-    // It was not cut off, and so it counts.
-    append(&place.open().unwrap(), 2);
-    assert_eq!(place.verify().unwrap().records, 4);
+    let harms: [fn(&mut Writer); 2] = [
+        |writer| writer.file.is_deaf = true,
+        // Part of a line stays in the file.
+        |writer| (writer.file.room, writer.file.is_stuck) = (Some(100), true),
+    ];
+    for harm in harms {
+        let place = Place::with_calls(1);
+        let log = place.open().unwrap();
+        harm(&mut log.writer());
+        log.append(call(1)).unwrap_err();
+        {
+            let file = &mut log.writer().file;
+            (file.is_deaf, file.is_stuck, file.room) = (false, false, None);
+        }
+        let before = fs::read(place.segment(1)).unwrap();
+        let error = log.append(call(1)).unwrap_err().to_string();
+        assert!(error.contains("restart the daemon"), "{error}");
+        assert_eq!(fs::read(place.segment(1)).unwrap(), before);
+        drop(log);
+        append(&place.open().unwrap(), 2);
+        place.verify().unwrap();
+    }
 }
 
 type Harm<'a> = &'a dyn Fn(&Place);

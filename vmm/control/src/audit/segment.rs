@@ -10,7 +10,10 @@ pub(super) struct SegmentFile {
     /// A disk that is full after so many bytes more.
     #[cfg(test)]
     pub(super) room: Option<usize>,
-    /// A disk that neither writes what it was given nor makes the file shorter.
+    /// A disk that does not write what it was given.
+    #[cfg(test)]
+    pub(super) is_deaf: bool,
+    /// A disk that makes no file shorter.
     #[cfg(test)]
     pub(super) is_stuck: bool,
 }
@@ -21,6 +24,8 @@ impl SegmentFile {
             file,
             #[cfg(test)]
             room: None,
+            #[cfg(test)]
+            is_deaf: false,
             #[cfg(test)]
             is_stuck: false,
         }
@@ -47,7 +52,7 @@ impl SegmentFile {
     /// Returns when what was appended is on storage. After an error nobody knows what is: the kernel does not try again.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         #[cfg(test)]
-        if self.is_stuck {
+        if self.is_deaf {
             return Err(rustix::io::Errno::IO.into());
         }
         self.file.sync_data()

@@ -189,6 +189,9 @@ fn segments_that_are_missing_or_exchanged_are_found() {
     finds(&|| drop(fs::copy(path(2), path(1))), "were removed");
     finds(&|| drop(fs::copy(path(0), path(1))), "was put in");
     finds(&|| fs::rename(path(0), place.segment(numbers[0] - 1)).unwrap(), "is missing");
+    let renumber =
+        |index: usize| fs::rename(path(index), place.segment(numbers[index] - 1)).unwrap();
+    finds(&|| (0..3).for_each(renumber), "does not begin with its own");
     finds(&|| drop(fs::remove_file(place.head())), "no file `head`");
 }
 
