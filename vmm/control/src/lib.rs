@@ -9,7 +9,7 @@ pub mod api;
 pub mod audit;
 mod audit_trail;
 mod client;
-mod config;
+pub mod config;
 mod console;
 mod daemon;
 mod events;
@@ -29,11 +29,6 @@ pub use access::{
     PrivateFolderError, Role, Roles, make_private_folder,
 };
 pub use client::{CallError, Client, ConsoleStream, EventStream};
-pub use config::{
-    AuditConfig, Config, ConfigError, Effective, LimitsConfig, LogConfig, LogFilter,
-    MachinesConfig, Note, Place, Problem, RolesConfig, SocketConfig, SocketMode, Sources,
-    StorageConfig, Surroundings, default_file, reference,
-};
 pub use daemon::{Daemon, DaemonEnder, DaemonError, DaemonOptions};
 pub use method::{HttpVerb, METHODS, Method};
 pub use quantity::{Size, TimeSpan};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use control::{Effective, Place, Sources, Surroundings, default_file, reference};
+use control::config::{Effective, Place, Sources, Surroundings, default_file, reference};
 use serde::Serialize;
 
 use crate::Failure;

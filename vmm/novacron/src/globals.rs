@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use control::{Effective, Sources, Surroundings};
+use control::config::{Effective, Sources, Surroundings};
 
 use crate::Failure;
 use crate::log::LogOptions;

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
-use control::LogConfig;
+use control::config::LogConfig;
 use tracing_subscriber::EnvFilter;
 
 const FILTER_VARIABLE: &str = "NOVACRON_LOG";

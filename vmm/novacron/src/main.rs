@@ -104,7 +104,7 @@ enum Failure {
     Daemon(#[from] control::DaemonError),
     /// The daemon's configuration
     #[error(transparent)]
-    Config(#[from] control::ConfigError),
+    Config(#[from] control::config::ConfigError),
     /// What the guest itself says is wrong
     #[error("{0}")]
     Guest(String),

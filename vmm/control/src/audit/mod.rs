@@ -14,7 +14,7 @@
 //! ```
 //!
 //! **What it proves.** The chain has no key: whoever may write to the folder can write all of it anew. What was noted
-//! elsewhere of it, the hash that [`verify`] returns, shows that. Against everybody else, and against accidents, the chain
+//! elsewhere of it, the hash that [`verify()`] returns, shows that. Against everybody else, and against accidents, the chain
 //! is enough.
 //!
 //! **What survives.** [`AuditLog::append`] returns once a record and the head are on storage. A process that is killed

@@ -41,7 +41,7 @@ impl Wanted {
 }
 
 /// Finds the last records of a log that are wanted. It reads no more segments than that takes, and checks lines, but not
-/// that they follow each other: that is [`super::verify`]'s.
+/// that they follow each other: that is [`super::verify()`]'s.
 ///
 /// # Errors
 /// The log cannot be read.

@@ -32,7 +32,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Finds the end of the log; makes one if there is none. Looks at the newest segment only: a daemon does not read a
-    /// gigabyte before it starts, and [`super::verify`] does.
+    /// gigabyte before it starts, and [`super::verify()`] does.
     pub(super) fn open(folder: AuditFolder, limits: AuditConfig) -> Result<Self, Lost> {
         let whole = AuditProblem::of_the_whole;
         let numbers = folder.segments()?;

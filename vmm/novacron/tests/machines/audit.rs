@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use control::audit::{AuditLog, Call, Outcome, Phase};
-use control::{AuditConfig, Caller, Role, Size};
+use control::config::AuditConfig;
+use control::{Caller, Role, Size};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -6,7 +6,7 @@
 
 use std::process::ExitCode;
 
-use control::{AuditProblem, Summary, verify_bytes};
+use control::audit::{AuditProblem, Summary, verify_bytes};
 
 /// Of a line behind what its hash is of, and the digits in it.
 const TAIL: usize = 75;

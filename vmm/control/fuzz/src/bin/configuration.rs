@@ -6,7 +6,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use control::{Accounts, Effective, Place, Problem, Surroundings};
+use control::Accounts;
+use control::config::{Effective, Place, Problem, Surroundings};
 
 fn main() -> ExitCode {
     fuzzing::main(|input| {
