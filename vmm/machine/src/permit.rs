@@ -10,17 +10,22 @@
 //!
 //! The file lies on a local file system: over NFS the two kinds of lock are one.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use dwcp::acp::{
     Actor, Event, LockedSlots, Nonce, PermitRecord, PermitState, Record, RecordError,
     RecordStorage, SLOT_BYTES, SessionId, Slot, Successor, VmId,
 };
 use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_lock};
+
+/// A process that is being started, for whatever machine, has the life lock for the moment until it has become another
+/// executable, if it was started while this one was.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
 /// A permit record could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -102,10 +107,16 @@ impl PermitFile {
     /// When a process of the machine lives, or the record does not allow that it runs here.
     pub fn start(path: &Path, vm: VmId, runner: Nonce) -> Result<Self, PermitFileError> {
         let file = open(path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(PermitFileError::Alive),
-            Err(std::fs::TryLockError::Error(error)) => return Err(error.into()),
+        let end = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(TryLockError::WouldBlock) => return Err(PermitFileError::Alive),
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+            }
         }
         let mut permit = Self::new(file, vm, runner)?;
         let loaded = permit.record.load()?.ok_or(PermitFileError::Missing)?;
@@ -259,8 +270,8 @@ impl PermitWatch {
                 self.file.unlock()?;
                 Ok(false)
             }
-            Err(std::fs::TryLockError::WouldBlock) => Ok(true),
-            Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error.into()),
         }
     }
 }

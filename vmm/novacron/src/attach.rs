@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use control::api::{Ended, EventKind, Machine, MachineName, MachineState, Operation, Stop};
@@ -61,7 +61,7 @@ pub(crate) fn attach(
     std::thread::spawn(move || forward_output(&console.first, stream, &printed));
     let note = noted.recv();
     if matches!(note, Ok(Note::Ended(_))) {
-        while prints.recv_timeout(LAST_WORDS) != Err(RecvTimeoutError::Timeout) {}
+        while prints.recv_timeout(LAST_WORDS).is_ok() {}
     }
     let _ = console.stream.shutdown(std::net::Shutdown::Both);
     drop(terminal);

@@ -13,6 +13,7 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use machine::Home;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -21,6 +22,9 @@ use super::record::Record;
 use crate::access::make_private_folder;
 use crate::api::{MachineName, MachineSpec};
 use crate::random::{hex, random};
+
+/// A daemon that is killed while it starts a process leaves its lock with that, until it has become another executable.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A record has a few hundred bytes, and a command line that somebody wrote.
 const RECORD_MAX_BYTES: u64 = 1 << 20;
@@ -94,10 +98,16 @@ impl Store {
         let mut options = File::options();
         let lock = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
         let lock = lock.map_err(StoreError::at(&path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(state.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(StoreError::at(&path)(error)),
+        let end = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(state.to_owned())),
+                Err(TryLockError::Error(error)) => return Err(StoreError::at(&path)(error)),
+            }
         }
         for folder in [&machines, &sockets] {
             make_private_folder(folder, own_uid)?;

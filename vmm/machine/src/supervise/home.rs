@@ -174,7 +174,11 @@ impl Home {
         let mut found = Vec::new();
         for socket in self.find_sockets()? {
             match MachineProcess::connect(&socket)? {
-                Some(process) => found.push(process),
+                Some((process, greeting)) => {
+                    let (id, guest) = (process.id(), greeting.guest);
+                    tracing::debug!(id, ?guest, "a process of the machine is found");
+                    found.push((process, greeting));
+                }
                 None => drop(std::fs::remove_file(socket)),
             }
         }
@@ -280,7 +284,9 @@ fn settle(
     process.order(&Order::Cancel, &[])?;
     process.control.set_time_limit(None)?;
     let guest = loop {
-        match process.report() {
+        let report = process.report();
+        tracing::debug!(id = process.id(), ?report, "a process that was busy");
+        match report {
             Ok(Report::HandedOver(_) | Report::Exited { .. }) | Err(_) => return Ok(None),
             Ok(Report::Departed { .. }) => break GuestStatus::Departed,
             Ok(

@@ -114,7 +114,8 @@ impl Daemon {
 
     /// Does what takes time, and waits for it.
     pub(crate) fn operate(&self, name: &str, verb: &str) -> Result<Operation, CallError> {
-        let operation = self.client.post(&format!("/v1/machines/{name}/{verb}"), &())?;
+        let nothing = serde_json::json!({});
+        let operation = self.client.post(&format!("/v1/machines/{name}/{verb}"), &nothing)?;
         self.client.wait(operation, &mut |_| {})
     }
 

@@ -93,8 +93,10 @@ fn a_second_signal_ends_a_guest_that_ignores_its_button() {
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(child.try_wait().unwrap(), None, "one signal only asks");
     signal(&child, Signal::TERM);
-    let said = end(child);
-    assert!(said.ends_with("novacron: the guest was stopped\n"), "{said}");
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.ends_with("killed by signal 9 (SIGKILL)\n"), "{said}");
 }
 
 #[test]
