@@ -84,7 +84,8 @@ impl GuestReport {
             pci: told("guest: pci "),
             vmgenid: told("guest: vmgenid "),
             button_was_pressed: presses.len() == 1,
-            ended: ends.len() == 1,
+            // The whole line: nothing of it, nor of the lines before it, was left to be printed when the machine ended.
+            ended: matches!(&ends[..], [end] if end == "PowerOff" || end == "Restart"),
         }
     }
 
@@ -95,4 +96,15 @@ impl GuestReport {
             .find_map(|fact| fact.strip_prefix(name)?.strip_prefix('='))
             .unwrap_or_else(|| panic!("no {name} in `{}`", self.facts))
     }
+}
+
+#[test]
+fn an_end_into_which_the_kernel_wrote_is_none() {
+    let ended = |end: &str| {
+        let lines = ["guest: init reached kernel=6.12.1".to_owned(), end.to_owned()];
+        GuestReport::parse(&lines).ended
+    };
+    assert!(ended("guest: end PowerOff") && ended("guest: end Restart"));
+    assert!(!ended("guest: end PowerOff[    5.453050] reboot: Power down"));
+    assert!(!ended("guest: end Po") && !ended(""));
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::system::RebootCommand;
+use rustix::termios::tcdrain;
 
 use crate::{busy, cpuid, kmsg, platform, system};
 
@@ -59,6 +60,8 @@ pub(crate) fn run() -> io::Result<()> {
     let command = end(&cmdline);
     writeln!(console, "guest: end {command:?}")?;
     console.flush()?;
+    // The kernel's last words do not wait for what the terminal still has, and would cut a line in two.
+    tcdrain(&console)?;
     Err(system::end(command))
 }
 
