@@ -87,10 +87,14 @@ pub(crate) struct VcpuStateV1 {
 }
 
 impl std::fmt::Debug for VcpuStateV1 {
-    /// Where the vCPU was; the whole would fill screens, and holds the guest's secrets.
+    /// Where the vCPU was, and whether it would have been interrupted there: of a guest that has fallen silent, one
+    /// that waits for an interrupt is told from one that spins. The whole would fill screens, and holds the guest's
+    /// secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const RFLAGS_IF: u64 = 1 << 9;
         f.debug_struct("VcpuStateV1")
             .field("rip", &format_args!("{:#x}", self.regs.rip))
+            .field("takes_interrupts", &(self.regs.rflags & RFLAGS_IF != 0))
             .field("msrs", &self.msrs.len())
             .finish_non_exhaustive()
     }

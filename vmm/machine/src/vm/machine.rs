@@ -126,11 +126,11 @@ impl Paused {
         let parts = &self.parts;
         // The clock first: it goes on ticking while the rest is read.
         let vm = VmStateV1::of(&parts.vm)?;
-        let vcpus = self
-            .vcpus
-            .iter()
-            .map(|vcpu| VcpuStateV1::of(&vcpu.fd, &parts.msr_indices, parts.xsave_bytes))
-            .collect::<Result<_, _>>()?;
+        let vcpus = self.vcpus.iter().map(|vcpu| {
+            VcpuStateV1::of(&vcpu.fd, &parts.msr_indices, parts.xsave_bytes)
+                .inspect(|state| tracing::debug!(vcpu = vcpu.id, ?state, "saved"))
+        });
+        let vcpus = vcpus.collect::<Result<_, _>>()?;
         Ok(MachineState {
             vm,
             vcpus,
