@@ -6,7 +6,7 @@ use std::time::Duration;
 use qemu_tests::{Case, CommandRun, Ending};
 
 use crate::linux_guest::{CMDLINE, host_of_guests};
-use crate::support::{case, long_case, run_guests};
+use crate::support::{LOG, case, long_case, run_guests};
 
 /// How far the guest's wall clock may have moved against its host's, over all hand-overs and restores together: much less than
 /// one of them takes here. How right it is at all is the guest's doing: Linux sets its clock from the CMOS clock's
@@ -57,6 +57,7 @@ fn demonstrate(
         "/bin/novacron",
         "demo",
         "--plain",
+        LOG,
         &times,
         &snapshots,
         "--cpus=1",

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use qemu_tests::{Case, HostImage, HostReport, Initramfs};
+use qemu_tests::{Case, CommandRun, Ending, HostImage, HostReport, Initramfs};
 
 /// The init of hosts and guests, built with this package.
 pub(crate) const TEST_INIT: &str = env!("CARGO_BIN_EXE_test-init");
@@ -29,23 +29,46 @@ pub(crate) fn guest_initramfs() -> Vec<u8> {
     archive.finish().unwrap()
 }
 
-/// Boots a host of Linux guests and runs its script; once more, twice at most, when a guest ended with a triple fault,
-/// the host was reset, or the script came to no end. All are faults of the emulator, as often as `Accelerator` says; one
-/// of ours comes again.
+/// Makes `novacron` log where a guest's vCPUs were whenever it was saved: `run_guests` wants to know, where a guest is
+/// handed over.
+pub(crate) const LOG: &str = "--log=warn,machine::vm=debug";
+
+/// Boots a host of Linux guests and runs its script; once more, twice at most, when a guest ended with a triple fault or
+/// got stuck, the host was reset, or the script came to no end. All are faults of the emulator, as often as
+/// `Accelerator` says; one of ours comes again.
 pub(crate) fn run_guests(case: &Case, host: impl Fn() -> HostImage) -> HostReport {
     for nth in 1..=2 {
         match host().boot(case).unwrap().finish() {
-            Ok(report) if !has_triple_fault(&report) => return report,
-            Ok(_) => eprintln!("attempt {nth}: a guest ended with a triple fault; once more"),
+            Ok(report) => match report.runs.iter().find_map(fault_of_emulator) {
+                None => return report,
+                Some(fault) => eprintln!("attempt {nth}: {fault}; once more"),
+            },
             Err(error) => eprintln!("attempt {nth}: {error}; once more"),
         }
     }
     host().boot(case).unwrap().finish().unwrap()
 }
 
-fn has_triple_fault(report: &HostReport) -> bool {
-    let mut lines = report.runs.iter().flat_map(|run| &run.output);
-    lines.any(|line| line.contains("triple fault on vCPU"))
+fn fault_of_emulator(run: &CommandRun) -> Option<&'static str> {
+    if run.output.iter().any(|line| line.contains("triple fault on vCPU")) {
+        Some("a guest ended with a triple fault")
+    } else if is_stuck(run) {
+        Some("a guest fell silent, and from then on its interrupts were off")
+    } else {
+        None
+    }
+}
+
+/// Whether a guest that did not end well took no interrupt, whenever it was saved after its last words: it waits for a
+/// lock that it holds itself. A guest that an interrupt of ours did not reach idles, and would take any other.
+fn is_stuck(run: &CommandRun) -> bool {
+    /// Saves that are needed to tell: in one, any guest may be where it takes none.
+    const SAVES: usize = 3;
+    let after = run.output.iter().rev().take_while(|line| !line.starts_with("guest: "));
+    let saves: Vec<_> = after.filter(|line| line.contains(" saved vcpu=")).collect();
+    run.ending != Ending::Exit(0)
+        && saves.len() >= SAVES
+        && saves.iter().all(|line| line.contains("takes_interrupts: false"))
 }
 
 /// What a guest's init said, from the lines that a console printed.
@@ -107,4 +130,26 @@ fn an_end_into_which_the_kernel_wrote_is_none() {
     assert!(ended("guest: end PowerOff") && ended("guest: end Restart"));
     assert!(!ended("guest: end PowerOff[    5.453050] reboot: Power down"));
     assert!(!ended("guest: end Po") && !ended(""));
+}
+
+#[test]
+fn a_guest_is_stuck_only_if_it_takes_no_interrupt_since_its_last_words() {
+    const ON: &str =
+        "Z DEBUG machine::vm::machine: saved vcpu=0 state=VcpuStateV1 { takes_interrupts: true }";
+    let off = ON.replace("true", "false");
+    let is_stuck = |code, output: &[&str]| {
+        let output = output.iter().map(|line| (*line).to_owned()).collect();
+        is_stuck(&CommandRun { command: String::new(), output, ending: Ending::Exit(code) })
+    };
+    let off = off.as_str();
+    let words = "guest: worker 0 rounds=100 wrong=0";
+    assert!(is_stuck(
+        4,
+        &[ON, words, "gue  shared  1/20  blackout", off, off, off, "novacron: ..."]
+    ));
+    // It speaks; idles; has hardly been looked at; or went on.
+    assert!(!is_stuck(4, &[off, off, off, words, off, off]));
+    assert!(!is_stuck(4, &[words, off, off, ON, off]));
+    assert!(!is_stuck(4, &[words]));
+    assert!(!is_stuck(0, &[words, off, off, off]));
 }
