@@ -35,8 +35,8 @@ fn a_guest_keeps_its_timers_where_its_host_has_corrected_its_tsc_rate() {
     assert!(!has("user requested TSC rate"), "a vCPU has no rate:\n{console}");
 }
 
-/// The rate that a host finds by itself.
-fn tsc_khz(case: &Case) -> i64 {
+/// The rate that a host finds by itself, when it measures for the second time.
+pub(crate) fn tsc_khz(case: &Case) -> i64 {
     host().run(&["/init", "sleep", MEASURED_AGAIN]).boot(case).unwrap().finish().unwrap();
     let console = console(case);
     let rate = console.lines().find_map(|line| {
