@@ -221,7 +221,28 @@ impl MachineProcess {
         Ok(())
     }
 
+    /// Does what an order says.
     fn obey(&mut self, order: Order, descriptors: Vec<OwnedFd>) -> Result<(), RoleError> {
+        let is_busy = matches!(self.guest, Guest::Busy);
+        match order {
+            Order::Keep { runner } => self.keep(runner, descriptors),
+            Order::Cancel if is_busy => {
+                self.meter.cancel();
+                Ok(())
+            }
+            Order::Progress if is_busy => self.report(&Report::Progress(self.meter.progress())),
+            // The job has ended meanwhile, and its report is on its way.
+            Order::Cancel | Order::Progress => Ok(()),
+            order => self.obey_with_guest(order, descriptors),
+        }
+    }
+
+    /// The same for orders that have to do with the guest.
+    fn obey_with_guest(
+        &mut self,
+        order: Order,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), RoleError> {
         match (order, std::mem::replace(&mut self.guest, Guest::Absent)) {
             (Order::Boot(order), Guest::Absent) => {
                 let outcome = start::boot(&order, descriptors).map(|start| self.start(start));
@@ -264,55 +285,35 @@ impl MachineProcess {
                 drop(guest);
                 self.end(&GuestEnd::Stopped.to_string(), GuestEnd::Stopped)
             }
-            (Order::Keep { runner }, guest) => {
-                self.guest = guest;
-                self.keep(runner, descriptors)
-            }
-            (Order::Console, guest @ (Guest::Running(_) | Guest::Paused(_))) => {
+            (order, guest) => self.obey_beside_guest(order, guest, descriptors),
+        }
+    }
+
+    /// The same for orders that leave the guest as it is, and for those that make no sense now.
+    fn obey_beside_guest(
+        &mut self,
+        order: Order,
+        guest: Guest,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), RoleError> {
+        let outcome = match (&order, &guest) {
+            (Order::Console, Guest::Running(_) | Guest::Paused(_)) => {
                 let outcome = self.replace_console(&guest, descriptors);
-                self.guest = guest;
-                self.report(&match outcome {
-                    Ok(()) => Report::ConsoleReplaced,
-                    Err(error) => Report::Declined { why: error.to_string() },
-                })
+                outcome.map(|()| Report::ConsoleReplaced).map_err(|error| error.to_string())
             }
-            (Order::Cancel, Guest::Busy) => {
-                self.guest = Guest::Busy;
-                self.meter.cancel();
-                Ok(())
-            }
-            (Order::Progress, Guest::Busy) => {
-                self.guest = Guest::Busy;
-                self.report(&Report::Progress(self.meter.progress()))
-            }
-            // The job has ended meanwhile, and its report is on its way.
-            (Order::Cancel | Order::Progress, guest) => {
-                self.guest = guest;
-                Ok(())
-            }
-            (Order::PressPowerButton, guest @ (Guest::Running(_) | Guest::Paused(_))) => {
+            (Order::PressPowerButton, Guest::Running(_) | Guest::Paused(_)) => {
                 let outcome = guest.press_power_button();
-                self.guest = guest;
-                match outcome {
-                    Ok(()) => self.report(&Report::PowerButtonPressed),
-                    Err(error) => self.report(&Report::Declined { why: error.to_string() }),
-                }
+                outcome.map(|()| Report::PowerButtonPressed).map_err(|error| error.to_string())
             }
             #[cfg(feature = "fault-injection")]
             (Order::Plant(plant), Guest::Paused(paused)) => {
-                let outcome = crate::fault::plant(paused.ram(), plant, &mut self.kept_page);
-                self.guest = Guest::Paused(paused);
-                match outcome {
-                    Ok(()) => self.report(&Report::Paused),
-                    Err(error) => self.report(&Report::Declined { why: error.to_string() }),
-                }
+                let outcome = crate::fault::plant(paused.ram(), *plant, &mut self.kept_page);
+                outcome.map(|()| Report::Paused).map_err(|error| error.to_string())
             }
-            (order, guest) => {
-                let why = format!("{} while the guest is {}", order.name(), guest.name());
-                self.guest = guest;
-                self.report(&Report::Declined { why })
-            }
-        }
+            (order, guest) => Err(format!("{} while the guest is {}", order.name(), guest.name())),
+        };
+        self.guest = guest;
+        self.report(&outcome.unwrap_or_else(|why| Report::Declined { why }))
     }
 
     /// Becomes the successor in a hand-over.

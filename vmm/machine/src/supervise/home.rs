@@ -281,7 +281,8 @@ fn settle(
         return Ok(Some((process, greeting)));
     }
     // A snapshot's file is gone with the keeper who opened it. A hand-over is let go on if it is too late to stop it.
-    process.order(&Order::Cancel, &[])?;
+    // It may have ended already: what it said before that can still be heard.
+    let _ = process.control.send(&Order::Cancel, &[]);
     process.control.set_time_limit(None)?;
     let guest = loop {
         let report = process.report();
