@@ -14,6 +14,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::console_pump::ConsolePump;
 use super::job::{Done, Job, Jobs, Worker};
+use super::opened::Opened;
 use super::order::{HandOverOrder, Order, ReceiveOrder, Report, SnapshotOrder};
 use super::start::{self, OrderError, Start};
 use crate::clock::monotonic_ns;
@@ -67,7 +68,8 @@ enum Guest {
 /// # Errors
 /// When the process cannot even report; everything else is reported.
 pub fn run(control: OwnedFd) -> Result<(), RoleError> {
-    let mut process = MachineProcess::new(Channel::from(control))?;
+    let opened = Opened::by_name();
+    let mut process = MachineProcess::new(Channel::from(control), opened)?;
     while !process.is_done {
         process.turn()?;
     }
@@ -75,6 +77,8 @@ pub fn run(control: OwnedFd) -> Result<(), RoleError> {
 }
 
 struct MachineProcess {
+    /// Until there is a machine.
+    opened: Option<Opened>,
     events: EventManager<Box<dyn MutEventSubscriber>>,
     control: Channel,
     control_ready: Rc<Cell<bool>>,
@@ -97,12 +101,13 @@ struct MachineProcess {
 }
 
 impl MachineProcess {
-    fn new(control: Channel) -> Result<Self, RoleError> {
+    fn new(control: Channel, opened: Opened) -> Result<Self, RoleError> {
         let mut events = EventManager::<Box<dyn MutEventSubscriber>>::new()?;
         let jobs = Jobs::new()?;
         let control_ready = watch(&mut events, control.as_fd().as_raw_fd()).1;
         let job_done = watch(&mut events, jobs.event()).1;
         Ok(Self {
+            opened: Some(opened),
             events,
             control,
             control_ready,
@@ -153,7 +158,9 @@ impl MachineProcess {
     fn obey(&mut self, order: Order, descriptors: Vec<OwnedFd>) -> Result<(), RoleError> {
         match (order, std::mem::replace(&mut self.guest, Guest::Absent)) {
             (Order::Boot(order), Guest::Absent) => {
-                let outcome = start::boot(&order, descriptors).map(|start| self.start(start));
+                let opened = self.take_opened();
+                let start = opened.and_then(|opened| start::boot(&order, descriptors, opened));
+                let outcome = start.map(|start| self.start(start));
                 self.report_start(outcome)
             }
             (Order::Receive(order), Guest::Absent) => {
@@ -162,7 +169,8 @@ impl MachineProcess {
             }
             (Order::Restore(order), Guest::Absent) => {
                 let started_ns = monotonic_ns();
-                match start::restore(&order, descriptors) {
+                let opened = self.take_opened();
+                match opened.and_then(|opened| start::restore(&order, descriptors, opened)) {
                     Ok((start, mut report)) => {
                         self.start(start);
                         report.total_ns = monotonic_ns() - started_ns;
@@ -218,6 +226,11 @@ impl MachineProcess {
         }
     }
 
+    /// What there is to make a machine of.
+    fn take_opened(&mut self) -> Result<Opened, OrderError> {
+        self.opened.take().ok_or(OrderError::Used)
+    }
+
     /// Becomes the successor in a hand-over.
     fn receive(
         &mut self,
@@ -226,7 +239,8 @@ impl MachineProcess {
     ) -> Result<(), OrderError> {
         let socket = descriptors.pop().ok_or(OrderError::Descriptors(0))?;
         let successor = Nonce::new(order.successor).ok_or(OrderError::NoId)?;
-        let arrived = handover::receive(&Channel::from(socket), successor, order.dirty_log)?;
+        let host = self.take_opened()?.host;
+        let arrived = handover::receive(&Channel::from(socket), successor, host, order.dirty_log)?;
         self.watch_guest(&arrived.resident, arrived.running.parts());
         self.resident = Some(arrived.resident);
         self.guest = Guest::Running(arrived.running);

@@ -6,6 +6,7 @@
 mod console_pump;
 mod job;
 mod machine_loop;
+mod opened;
 mod order;
 mod start;
 
