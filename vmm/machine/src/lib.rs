@@ -58,7 +58,7 @@ pub use snapshot::{
 };
 pub use state::{MAX_STATE_BYTES, MachineState, StateError};
 pub use supervise::{
-    Ender, Executable, Images, MachineProcess, RestoreOptions, SnapshotOptions, SuperviseError,
+    Death, Ender, Executable, Images, MachineProcess, RestoreOptions, SnapshotOptions, SuperviseError,
     Supervised,
 };
 pub use vcpu::{GuestEnd, GuestExit, VcpuError, VcpuStateError};

@@ -4,6 +4,7 @@
 //! has no name: the machine lives no longer than its processes, and nothing stays behind when they
 //! are killed.
 
+mod death;
 mod snapshots;
 
 use std::fs::File;
@@ -16,6 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dwcp::acp::{Nonce, VmId};
+use rustix::process::Pid;
 
 use crate::dirty::DirtyLogKind;
 use crate::handover::{Form, HandOverReport, Limits};
@@ -27,11 +29,15 @@ use crate::snapshot::SnapshotError;
 use crate::vcpu::GuestEnd;
 use crate::vm::MachineConfig;
 
+pub use death::Death;
 pub use snapshots::{RestoreOptions, SnapshotOptions};
 
 /// A machine process that says nothing for this long is taken for dead. The longest silence is that
 /// of a hand-over that copies a large guest.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A process closes its sockets a moment before it is dead; the memory of a large guest takes longer to be freed.
+const DYING: Duration = Duration::from_secs(10);
 
 /// A machine could not be started, or did not do what it was told.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +46,14 @@ pub enum SuperviseError {
     #[error("cannot start a machine process: {0}")]
     Start(#[from] io::Error),
     /// The process has died, or hangs
-    #[error("the machine process {id} is lost: {source}")]
+    #[error("the machine process {id} is lost: {}", in_words(death.as_ref(), source))]
     Lost {
         /// Its process id.
         id: u32,
         /// How that was noticed.
         source: ChannelError,
+        /// How it has ended, if it has.
+        death: Option<Death>,
     },
     /// The permit record
     #[error(transparent)]
@@ -181,7 +189,21 @@ impl MachineProcess {
     }
 
     fn lost(&self, source: ChannelError) -> SuperviseError {
-        SuperviseError::Lost { id: self.id(), source }
+        let death = match source {
+            ChannelError::Closed => Death::of(Pid::from_child(&self.child), DYING),
+            _ => None,
+        };
+        SuperviseError::Lost { id: self.id(), source, death }
+    }
+
+    /// Why a hand-over to it failed, with how it has ended, if it was killed. One that has refused the guest ends as well.
+    fn with_death(&self, why: String) -> String {
+        match Death::of(Pid::from_child(&self.child), Duration::from_secs(1)) {
+            Some(death @ Death::Signal(_)) => {
+                format!("{why}; of its new process {}: {death}", self.id())
+            }
+            _ => why,
+        }
     }
 }
 
@@ -326,8 +348,12 @@ impl Supervised {
                 }
                 other => Err(unexpected(&other)),
             },
-            Ok(Report::HandOverFailed { why }) => Err(SuperviseError::HandOver(why)),
-            Ok(Report::Departed { why }) => Err(SuperviseError::Departed(why)),
+            Ok(Report::HandOverFailed { why }) => {
+                Err(SuperviseError::HandOver(successor.with_death(why)))
+            }
+            Ok(Report::Departed { why }) => {
+                Err(SuperviseError::Departed(successor.with_death(why)))
+            }
             Ok(Report::Declined { why }) => Err(SuperviseError::HandOver(why)),
             Ok(Report::Exited { how, end }) => Err(SuperviseError::GuestEnded { how, end }),
             Ok(other) => Err(unexpected(&other)),
@@ -445,6 +471,11 @@ impl Supervised {
             other => Err(unexpected(&other)),
         }
     }
+}
+
+/// How a process has ended says more than that its socket is closed.
+fn in_words(death: Option<&Death>, source: &ChannelError) -> String {
+    death.map_or_else(|| source.to_string(), Death::to_string)
 }
 
 fn unexpected(report: &Report) -> SuperviseError {
