@@ -21,6 +21,7 @@ use crate::clock::monotonic_ns;
 use crate::devices::Console;
 use crate::handover::{self, Outcome, Resident};
 use crate::ipc::{Channel, ChannelError};
+use crate::jail::{self, JailError};
 use crate::snapshot::{Loader, SnapshotError, Subject};
 use crate::vcpu::GuestEnd;
 use crate::vm::{Paused, Running, VmError, VmParts};
@@ -37,6 +38,9 @@ pub enum RoleError {
     /// The system
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The jail; nothing was done for a guest
+    #[error(transparent)]
+    Jail(#[from] JailError),
 }
 
 /// The machine, in the one of its states that it is in.
@@ -60,7 +64,7 @@ enum Guest {
     Departed(#[allow(dead_code, reason = "kept, until somebody says what to do with it")] Paused),
 }
 
-/// Runs a machine process until its guest has ended or has gone elsewhere.
+/// Runs a machine process until its guest has ended or has gone elsewhere: in its jail, before it reads its first order.
 ///
 /// `control` is the socket to whoever started the process: orders come from there. When that end
 /// closes, the guest is stopped: no machine outlives the one who can still reach it.
@@ -68,8 +72,13 @@ enum Guest {
 /// # Errors
 /// When the process cannot even report; everything else is reported.
 pub fn run(control: OwnedFd) -> Result<(), RoleError> {
+    let control = Channel::from(control);
     let opened = Opened::by_name();
-    let mut process = MachineProcess::new(Channel::from(control), opened)?;
+    if let Err(error) = jail::close() {
+        control.send(&Report::Failed { why: format!("no jail: {error}") }, &[])?;
+        return Err(error.into());
+    }
+    let mut process = MachineProcess::new(control, opened)?;
     while !process.is_done {
         process.turn()?;
     }

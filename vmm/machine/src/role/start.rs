@@ -71,6 +71,8 @@ pub(super) fn boot(
         return Err(OrderError::Descriptors(count));
     }
     let permit = permit(record, order.vm, order.runner)?;
+    #[cfg(feature = "fault-injection")]
+    crate::fault::open_by_name()?;
     let host = opened.host.map_err(VmError::from)?;
     let mut paused = Paused::with_dirty_log(&host, order.config, order.dirty_log)?;
     let kernel = read_image(kernel)?;

@@ -11,6 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::SnapshotError;
 use super::chain::Chain;
+use crate::jail::{self, ThreadKind};
 use crate::memory::{GuestRam, Userfault, UserfaultFd};
 
 /// A thread that puts the pages of a snapshot into guest RAM: those that somebody waits for first.
@@ -70,7 +71,10 @@ impl Loader {
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("loader".into())
-            .spawn(move || theirs.end(work.run(&blocks, &theirs.stop)))
+            .spawn(move || {
+                jail::narrow(ThreadKind::Loader);
+                theirs.end(work.run(&blocks, &theirs.stop));
+            })
             .map_err(SnapshotError::Userfault)?;
         Ok(Self { thread: Some(thread), shared })
     }

@@ -14,6 +14,7 @@ use super::lazy::Loader;
 use crate::clock::{boot_id, realtime_ns};
 use crate::dirty::DirtyLogKind;
 use crate::fault::{Step, reached};
+use crate::jail::{self, ThreadKind};
 use crate::kvm::{Host, HostError};
 use crate::memory::{GuestRam, UserfaultFd};
 use crate::state::MachineState;
@@ -110,7 +111,11 @@ fn load(ram: &GuestRam, chain: &Chain, key: &DigestKey) -> Result<(), SnapshotEr
     let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
     let threads = usize::try_from(cpus).unwrap_or(1).clamp(1, MOST_THREADS);
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let narrowed = || {
+            jail::narrow(ThreadKind::Loader);
+            work()
+        };
+        let workers: Vec<_> = (1..threads).map(|_| scope.spawn(narrowed)).collect();
         let own = work();
         let theirs = workers.into_iter().map(|worker| worker.join().expect("a panic aborts"));
         theirs.fold(own, Result::and)

@@ -139,6 +139,16 @@ impl Oracle {
     }
 
     fn start(shape: Shape, faults: &Faulty) -> Self {
+        Self::try_start(shape, faults).unwrap()
+    }
+
+    /// Boots, and says why not.
+    pub(crate) fn try_boot(shape: Shape, faults: &Faulty) -> Result<Self, SuperviseError> {
+        let shared = shared();
+        Ok(Self { _shared: Some(shared), ..Self::try_start(shape, faults)? })
+    }
+
+    fn try_start(shape: Shape, faults: &Faulty) -> Result<Self, SuperviseError> {
         let config = MachineConfig {
             cpus: CpuCount::try_from(shape.cpus).unwrap(),
             cpu: shape.cpu,
@@ -152,9 +162,9 @@ impl Oracle {
         let images = Images { kernel, initrd: None, command_line };
         let booted =
             faults.with(|executable| Supervised::boot(executable, &faults.folder, config, &images));
-        let (machine, console) = booted.unwrap();
+        let (machine, console) = booted?;
         let said = listen(BufReader::new(console.try_clone().unwrap()));
-        Self { machine, _shared: None, said, console }
+        Ok(Self { machine, _shared: None, said, console })
     }
 
     /// The machine of a snapshot.

@@ -12,6 +12,7 @@ mod errors;
 mod guests;
 mod handover;
 mod harness;
+mod jail;
 mod killed;
 mod planted;
 mod power_button;
