@@ -35,9 +35,14 @@ impl Faulty {
         }
     }
 
-    /// Without faults, and with a folder that nobody else writes to.
+    /// With a folder that nobody else writes to.
+    pub(crate) fn with_folder(faults: &str, folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), ..Self::new(faults) }
+    }
+
+    /// Without faults, and with such a folder.
     pub(crate) fn sound_in(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), ..Self::new("") }
+        Self::with_folder("", folder)
     }
 
     /// The same with another dirty log.

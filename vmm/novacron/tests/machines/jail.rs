@@ -1,11 +1,14 @@
 //! The jail of a machine process: what it does not have, and what happens when it tries.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use machine::{Death, Form, SuperviseError};
 
-use crate::harness::{Faulty, MIB, Oracle, Shape, has_kvm};
+use crate::harness::{Faulty, MIB, Oracle, Shape, has_kvm, shared};
 
 const SHAPE: fn() -> Shape = || Shape { memory: 64 * MIB, ..Shape::default() };
 
@@ -20,8 +23,25 @@ fn process(id: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{id}"))
 }
 
-/// Asserts of every thread that it is in the jail; returns how many there are.
+/// Asserts of a process that it has nothing of the host's but what was passed to it; returns how many threads it has.
 fn is_in_jail(id: u32) -> usize {
+    let threads = has_no_rights(id);
+    for namespace in ["net", "mnt", "ipc", "uts"] {
+        assert_ne!(link(&process(id), namespace), link(Path::new("/proc/self"), namespace));
+    }
+    let root = fs::read_dir(process(id).join("root")).unwrap();
+    assert_eq!(root.count(), 0, "its root is empty");
+    let mounts = fs::read_to_string(process(id).join("mounts")).unwrap();
+    assert_eq!(mounts.lines().count(), 1, "nothing else is mounted: {mounts}");
+    threads
+}
+
+fn link(process: &Path, namespace: &str) -> PathBuf {
+    fs::read_link(process.join("ns").join(namespace)).unwrap()
+}
+
+/// Asserts it of every thread.
+fn has_no_rights(id: u32) -> usize {
     let tasks = fs::read_dir(process(id).join("task")).unwrap();
     let mut threads = 0;
     for task in tasks {
@@ -31,16 +51,8 @@ fn is_in_jail(id: u32) -> usize {
         }
         assert_eq!(status(&task, "NoNewPrivs"), "1");
         assert_eq!(status(&task, "Seccomp"), "2");
-        for namespace in ["net", "mnt", "ipc", "uts"] {
-            let link = |of: &Path| fs::read_link(of.join("ns").join(namespace)).unwrap();
-            assert_ne!(link(&task), link(Path::new("/proc/self")), "{namespace}");
-        }
         threads += 1;
     }
-    let root = fs::read_dir(process(id).join("root")).unwrap();
-    assert_eq!(root.count(), 0, "its root is empty");
-    let mounts = fs::read_to_string(process(id).join("mounts")).unwrap();
-    assert_eq!(mounts.lines().count(), 1, "nothing else is mounted: {mounts}");
     threads
 }
 
@@ -138,4 +150,101 @@ fn no_name_opens_even_past_the_filter() {
     let said = error.to_string();
     // The root is there, and Landlock keeps it; and there is nothing in it.
     assert!(said.contains("/: PermissionDenied") && said.contains("/proc: NotFound"), "{said}");
+}
+
+/// A shell's beginning of what another user does: a /dev of its own, in which everybody may open /dev/kvm.
+const DEV: &str = "mount -t tmpfs none /dev && mknod -m 666 /dev/kvm c 10 232 \
+                   && mknod -m 666 /dev/null c 1 3 && ";
+
+/// `novacron run`, started by a shell that becomes another user first; its console.
+struct Other {
+    child: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Other {
+    /// `become_other` is a command that runs what follows it. `None`, with a word why, where that cannot be had.
+    fn run(test: &str, become_other: &str) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED {test}: only root can become another user");
+            return None;
+        }
+        // The build directory may be closed to other users; a copy is not.
+        let folder = tempfile::Builder::new().prefix("novacron-test").tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let copy = folder.path().join("novacron");
+        fs::copy(env!("CARGO_BIN_EXE_novacron"), &copy).unwrap();
+        let script = format!("{DEV} exec {become_other} \"$0\" run oracle --memory 32M");
+        let child = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &script])
+            .arg(&copy)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Some(Self { child, _folder: folder })
+    }
+
+    /// Waits until its guest runs; returns the process that runs it.
+    fn machine(&mut self) -> u32 {
+        let mut console = BufReader::new(self.child.stdout.as_mut().unwrap());
+        let mut line = String::new();
+        while !line.contains("rounds=") {
+            line.clear();
+            let count = console.read_line(&mut line).unwrap();
+            if count == 0 {
+                let mut said = String::new();
+                self.child.stderr.as_mut().unwrap().read_to_string(&mut said).unwrap();
+                panic!("no guest: {said}");
+            }
+        }
+        let id = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        children.trim().parse().unwrap()
+    }
+
+    /// Ends it; what it said on standard error.
+    fn end(mut self) -> String {
+        self.child.kill().unwrap();
+        let mut said = String::new();
+        self.child.stderr.as_mut().unwrap().read_to_string(&mut said).unwrap();
+        self.child.wait().unwrap();
+        said
+    }
+}
+
+#[test]
+fn a_machine_of_an_ordinary_user_is_in_the_same_jail() {
+    let name = "a_machine_of_an_ordinary_user_is_in_the_same_jail";
+    if !has_kvm(name) {
+        return;
+    }
+    let _shared = shared();
+    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    let Some(mut other) = Other::run(name, nobody) else { return };
+    let id = other.machine();
+    assert_eq!(status(&process(id), "Uid").split_whitespace().next(), Some("65534"));
+    assert!(is_in_jail(id) >= 2);
+    assert_ne!(link(&process(id), "user"), link(Path::new("/proc/self"), "user"));
+    assert_eq!(other.end(), "", "nothing is missing, and nothing is said");
+}
+
+#[test]
+fn where_no_namespace_may_be_made_that_is_said_and_the_rest_holds() {
+    let name = "where_no_namespace_may_be_made_that_is_said_and_the_rest_holds";
+    if !has_kvm(name) {
+        return;
+    }
+    let _shared = shared();
+    // In a user namespace that may have none below it, and without the rights of its root.
+    let nobody = "unshare --user --map-root-user sh -c \
+                  'echo 0 > /proc/sys/user/max_user_namespaces && \
+                  exec setpriv --bounding-set -all --inh-caps -all \"$0\" \"$@\"'";
+    let Some(mut other) = Other::run(name, nobody) else { return };
+    let id = other.machine();
+    assert!(has_no_rights(id) >= 2);
+    assert_eq!(link(&process(id), "net"), link(Path::new("/proc/self"), "net"));
+    let said = other.end();
+    assert_eq!(said.matches("stays in namespaces of its host").count(), 1, "{said}");
 }

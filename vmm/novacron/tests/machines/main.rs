@@ -14,6 +14,7 @@ mod handover;
 mod harness;
 mod jail;
 mod killed;
+mod minimal;
 mod planted;
 mod power_button;
 mod snapshots;

@@ -4,13 +4,14 @@
 use libc::{
     CLONE_CHILD_CLEARTID, CLONE_FILES, CLONE_FS, CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_SIGHAND,
     CLONE_SYSVSEM, CLONE_THREAD, CLONE_VM, F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GET_SEALS, F_GETFL,
-    F_SETFL, F_SETLKW, SO_RCVTIMEO, SO_SNDTIMEO, SYS_accept4, SYS_clone, SYS_clone3,
-    SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_wait, SYS_eventfd2, SYS_exit_group, SYS_ftruncate,
-    SYS_getrandom, SYS_memfd_create, SYS_pread64, SYS_pwrite64, SYS_read, SYS_recvfrom,
-    SYS_recvmsg, SYS_rt_sigaction, SYS_sched_getaffinity, SYS_sendmsg, SYS_statx, SYS_tgkill,
+    F_SETFL, F_SETLKW, FUTEX_WAIT_BITSET, SO_RCVTIMEO, SO_SNDTIMEO, SYS_accept4, SYS_clone,
+    SYS_clone3, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_wait, SYS_eventfd2, SYS_exit_group,
+    SYS_ftruncate, SYS_getrandom, SYS_memfd_create, SYS_pread64, SYS_pwrite64, SYS_read,
+    SYS_recvfrom, SYS_recvmsg, SYS_rt_sigaction, SYS_sched_getaffinity, SYS_sendmsg, SYS_statx,
+    SYS_tgkill,
 };
 
-use crate::jail::call::{Call, Value, call, fcntl, ioctl, socket_option};
+use crate::jail::call::{Call, Value, call, fcntl, futex, ioctl, socket_option};
 use crate::jail::ioctls::{
     KVM_CHECK_EXTENSION, KVM_CREATE_IRQCHIP, KVM_CREATE_VCPU, KVM_CREATE_VM, KVM_ENABLE_CAP,
     KVM_GET_LAPIC, KVM_GET_MSR_INDEX_LIST, KVM_GET_SREGS, KVM_GET_SUPPORTED_CPUID, KVM_GET_TSC_KHZ,
@@ -37,6 +38,8 @@ const SIGSETXID: u32 = 33;
 const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.cast_unsigned();
 
 pub(in crate::jail) const CALLS: &[Call] = &[
+    // Waiting for a device, for vCPUs that pause, for the end of a thread.
+    futex("futex(FUTEX_WAIT_BITSET)", FUTEX_WAIT_BITSET),
     // The loop.
     call("epoll_create1", SYS_epoll_create1),
     call("epoll_ctl", SYS_epoll_ctl),

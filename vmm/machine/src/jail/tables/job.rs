@@ -1,12 +1,12 @@
 //! What a thread does that hands the machine over, or saves it.
 
 use libc::{
-    F_DUPFD_CLOEXEC, F_SETLKW, SO_RCVTIMEO, SO_SNDTIMEO, SYS_fadvise64, SYS_fsync, SYS_lseek,
-    SYS_mremap, SYS_ppoll, SYS_pread64, SYS_pwrite64, SYS_read, SYS_recvfrom, SYS_recvmsg,
-    SYS_sendmsg, SYS_sendto, SYS_tgkill,
+    F_SETLKW, FUTEX_WAIT_BITSET, SO_RCVTIMEO, SO_SNDTIMEO, SYS_fadvise64, SYS_fsync, SYS_lseek,
+    SYS_ppoll, SYS_pread64, SYS_pwrite64, SYS_read, SYS_recvfrom, SYS_recvmsg, SYS_sendmsg,
+    SYS_sendto, SYS_tgkill,
 };
 
-use crate::jail::call::{Call, Value, call, fcntl, ioctl, socket_option};
+use crate::jail::call::{Call, Value, call, fcntl, futex, ioctl, socket_option};
 use crate::jail::ioctls::{
     KVM_CLEAR_DIRTY_LOG, KVM_GET_CLOCK, KVM_GET_DEBUGREGS, KVM_GET_DEVICE_ATTR, KVM_GET_DIRTY_LOG,
     KVM_GET_IRQCHIP, KVM_GET_LAPIC, KVM_GET_MP_STATE, KVM_GET_MSRS, KVM_GET_REGS, KVM_GET_SREGS,
@@ -15,6 +15,8 @@ use crate::jail::ioctls::{
 };
 
 pub(in crate::jail) const CALLS: &[Call] = &[
+    // Waiting for the machine, for its vCPUs, for memory that is still being loaded.
+    futex("futex(FUTEX_WAIT_BITSET)", FUTEX_WAIT_BITSET),
     // The other process.
     call("sendmsg", SYS_sendmsg),
     call("recvmsg", SYS_recvmsg),
@@ -30,10 +32,8 @@ pub(in crate::jail) const CALLS: &[Call] = &[
     // The snapshot's file, once it is written.
     call("fsync", SYS_fsync),
     call("fadvise64", SYS_fadvise64),
-    // Holes of the memory file; buffers that grow with the guest.
+    // Holes of the memory file.
     call("lseek", SYS_lseek),
-    call("mremap", SYS_mremap),
-    fcntl("fcntl(F_DUPFD_CLOEXEC)", F_DUPFD_CLOEXEC),
     // Stopping vCPUs: the kick, and that one had stopped before.
     call("tgkill(SIGRTMIN)", SYS_tgkill)
         .where_is(0, Value::OwnProcess)

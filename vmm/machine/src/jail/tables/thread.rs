@@ -1,9 +1,9 @@
 //! What every thread does.
 
 use libc::{
-    F_GETFD, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS,
-    PROT_EXEC, SECCOMP_SET_MODE_FILTER, SIGABRT, SYS_brk, SYS_clock_gettime, SYS_close, SYS_exit,
-    SYS_getpid, SYS_gettid, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_munmap, SYS_rseq,
+    F_GETFD, FUTEX_WAIT, FUTEX_WAKE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PROT_EXEC,
+    SECCOMP_SET_MODE_FILTER, SIGABRT, SYS_brk, SYS_clock_gettime, SYS_close, SYS_exit, SYS_getpid,
+    SYS_gettid, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap, SYS_rseq,
     SYS_rt_sigprocmask, SYS_sched_getaffinity, SYS_sched_yield, SYS_seccomp, SYS_set_robust_list,
     SYS_sigaltstack, SYS_tgkill, SYS_write,
 };
@@ -31,8 +31,7 @@ pub(in crate::jail) const START: &[Call] = &[
 
 /// Always, to its end.
 pub(in crate::jail) const CALLS: &[Call] = &[
-    // Locks, channels, the end of another thread.
-    futex("futex(FUTEX_WAIT_BITSET)", FUTEX_WAIT_BITSET),
+    // Locks and channels.
     futex("futex(FUTEX_WAKE)", FUTEX_WAKE),
     futex("futex(FUTEX_WAIT)", FUTEX_WAIT)
         .unproven("the C library's own locks, when two threads want memory at the same moment"),
@@ -42,7 +41,8 @@ pub(in crate::jail) const CALLS: &[Call] = &[
     call("brk", SYS_brk).unproven("whether the heap must grow just then is chance"),
     call("mmap", SYS_mmap)
         .with(2, EXECUTABLE, 0)
-        .unproven("a large buffer; and any, where the heap cannot grow"),
+        .unproven("a large buffer, and any where the heap cannot grow"),
+    call("mremap", SYS_mremap).unproven("a large buffer that grows"),
     call("munmap", SYS_munmap),
     // The stack of a thread that ends.
     call("madvise", SYS_madvise),
