@@ -278,9 +278,10 @@ impl Supervised {
         config: MachineConfig,
         images: &Images,
     ) -> Result<(Self, UnixStream), SuperviseError> {
+        // First: its jail closes while the record is written.
+        let process = MachineProcess::start(executable)?;
         let Birth { vm, runner, held, watch } = Birth::new(directory)?;
         let (console, theirs) = UnixStream::pair()?;
-        let process = MachineProcess::start(executable)?;
         let order = Order::Boot(BootOrder {
             config,
             command_line: images.command_line.clone(),

@@ -103,9 +103,9 @@ impl Supervised {
     ) -> Result<(Self, UnixStream, RestoreReport), SuperviseError> {
         let RestoreOptions { key, is_lazy } = options;
         let chain = find_chain(path, key)?;
+        let process = MachineProcess::start(executable)?;
         let Birth { vm, runner, held, watch } = Birth::new(directory)?;
         let (console, theirs) = UnixStream::pair()?;
-        let process = MachineProcess::start(executable)?;
         let order = Order::Restore(RestoreOrder {
             vm,
             runner,
