@@ -13,33 +13,54 @@ pub(super) struct Call {
     pub(super) name: &'static str,
     pub(super) number: c_long,
     /// All of these must hold.
-    pub(super) arguments: [Option<Argument>; 2],
+    arguments: [Option<Argument>; 2],
+    pub(super) answer: Answer,
     /// Why no test shows that it is needed, where none does.
     pub(super) unproven: Option<&'static str>,
 }
 
-/// What one argument must be.
+/// What becomes of the call.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Answer {
+    /// The kernel does it.
+    Allow,
+    /// It fails, with this number of an error.
+    Error(u16),
+}
+
+/// What the lower 32 bits of an argument must be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Argument {
     pub(super) index: u8,
     /// The bits that are looked at.
-    pub(super) mask: u64,
+    pub(super) mask: u32,
     pub(super) value: Value,
 }
 
 /// A number that is known now, or when the filter is made.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Value {
-    Is(u64),
+    Is(u32),
     /// This process's id.
     OwnProcess,
     /// The first signal that the C library leaves to programs.
     FirstRealTimeSignal,
 }
 
+impl Value {
+    /// The number, in this process.
+    pub(super) fn now(self) -> u32 {
+        match self {
+            Self::Is(value) => value,
+            Self::OwnProcess => std::process::id(),
+            Self::FirstRealTimeSignal => libc::SIGRTMIN().cast_unsigned(),
+        }
+    }
+}
+
 /// Whatever its arguments are.
 pub(super) const fn call(name: &'static str, number: c_long) -> Call {
-    Call { name, number, arguments: [None; 2], unproven: None }
+    Call { name, number, arguments: [None; 2], answer: Answer::Allow, unproven: None }
 }
 
 /// A command of fcntl(2).
@@ -75,12 +96,12 @@ pub(super) const fn socket_option(name: &'static str, option: c_int) -> Call {
 impl Call {
     /// Only where the bits of `mask` in an argument of 32 bits have this value.
     pub(super) const fn with(self, index: u8, mask: u32, value: u32) -> Self {
-        self.where_argument(Argument { index, mask: mask as u64, value: Value::Is(value as u64) })
+        self.where_argument(Argument { index, mask, value: Value::Is(value) })
     }
 
     /// Only where an argument is what is known later.
     pub(super) const fn where_is(self, index: u8, value: Value) -> Self {
-        self.where_argument(Argument { index, mask: u32::MAX as u64, value })
+        self.where_argument(Argument { index, mask: u32::MAX, value })
     }
 
     const fn where_argument(mut self, argument: Argument) -> Self {
@@ -88,6 +109,17 @@ impl Call {
         assert!(self.arguments[free].is_none(), "a row has room for two arguments");
         self.arguments[free] = Some(argument);
         self
+    }
+
+    /// It is not done, and fails with this number of an error.
+    pub(super) const fn answered(mut self, error: u16) -> Self {
+        self.answer = Answer::Error(error);
+        self
+    }
+
+    /// What its arguments must be.
+    pub(super) fn arguments(&self) -> impl Iterator<Item = &Argument> {
+        self.arguments.iter().flatten()
     }
 
     /// Where no test shows that it is needed: why it is allowed all the same.

@@ -9,7 +9,7 @@
 //! | namespaces | `namespaces.rs` | the host's network, its System V objects, everything that is mounted |
 //! | capabilities | `capabilities.rs` | rights of root, now and by executing something |
 //! | Landlock | `names.rs` | opening by name, TCP ports, abstract sockets and signals to others |
-//! | seccomp | `filter.rs`, `tables/` | every system call, and every ioctl, that is not in the table of the thread's kind |
+//! | seccomp | `tables/`, `program.rs`, `filter.rs` | every system call, and every ioctl, that is not in the table of the thread's kind |
 //!
 //! A filter is inherited: the device loop's has what any thread of the process does, and each thread narrows itself to its
 //! own table when it starts. A call that is in none kills the process; whoever started it says so.
@@ -26,6 +26,7 @@ mod filter;
 mod ioctls;
 mod names;
 mod namespaces;
+mod program;
 mod tables;
 mod thread_kind;
 
@@ -54,7 +55,7 @@ pub enum JailError {
 }
 
 /// The filters to which threads narrow themselves, if this process is in its jail.
-static FILTERS: OnceLock<Vec<(ThreadKind, Filter)>> = OnceLock::new();
+static FILTERS: OnceLock<[(ThreadKind, Filter); ThreadKind::THREADS.len()]> = OnceLock::new();
 
 /// Shuts this process in, for good. It has one thread, and has opened what it will want by name.
 ///
@@ -73,10 +74,8 @@ pub(crate) fn close() -> Result<(), JailError> {
             "this host's kernel has no Landlock, or has it switched off: Linux 5.13 has it"
         );
     }
-    let own = Filter::of_process()?;
-    let narrower = ThreadKind::THREADS.map(|kind| Filter::of_thread(kind).map(|own| (kind, own)));
-    let narrower = narrower.into_iter().collect::<Result<_, _>>()?;
-    if own.install()? {
+    let narrower = ThreadKind::THREADS.map(|kind| (kind, Filter::of_thread(kind)));
+    if Filter::of_process().install()? {
         let _ = FILTERS.set(narrower);
     } else {
         tracing::warn!("this host's kernel has no filters of system calls (CONFIG_SECCOMP_FILTER)");

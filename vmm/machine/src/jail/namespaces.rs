@@ -33,12 +33,18 @@ fn failed(what: &'static str) -> impl FnOnce(Errno) -> NamespaceError {
 /// # Errors
 /// When neither is allowed. What was done before an error stays done, and holds.
 pub(super) fn leave() -> Result<(), NamespaceError> {
-    let own =
-        UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    let own = UnshareFlags::NEWNS | UnshareFlags::NEWNET;
     match unshare(own) {
         Err(Errno::PERM) => unshare(own | UnshareFlags::NEWUSER)
             .map_err(failed("neither CAP_SYS_ADMIN nor a user namespace to make others in"))?,
-        outcome => outcome.map_err(failed("unshare(2)"))?,
+        outcome => outcome.map_err(failed("unshare(2) of mounts and network"))?,
+    }
+    for flag in [UnshareFlags::NEWIPC, UnshareFlags::NEWUTS] {
+        match unshare(flag) {
+            // A kernel without System V objects and message queues has no namespaces of them.
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(error) => return Err(failed("unshare(2)")(error)),
+        }
     }
     empty_root()
 }

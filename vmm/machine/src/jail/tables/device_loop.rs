@@ -35,6 +35,8 @@ const THREAD: u32 = (CLONE_VM
     .cast_unsigned();
 /// With which the C library tells its threads of a new user id: installed with the first thread.
 const SIGSETXID: u32 = 33;
+const NO_SUCH_CALL: u16 = 38;
+const _: () = assert!(libc::ENOSYS == NO_SUCH_CALL as i32);
 const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.cast_unsigned();
 
 pub(in crate::jail) const CALLS: &[Call] = &[
@@ -57,9 +59,9 @@ pub(in crate::jail) const CALLS: &[Call] = &[
     // The console becomes non-blocking.
     fcntl("fcntl(F_GETFL)", F_GETFL),
     fcntl("fcntl(F_SETFL)", F_SETFL),
-    // Threads. The flags of clone3(2) are out of a filter's sight: it is allowed here, so that the filter that answers
-    // ENOSYS to it has the word, and the C library turns to clone(2).
-    call("clone3", SYS_clone3),
+    // Threads. The flags of clone3(2) are out of a filter's sight: told that there is none, as by an older kernel, the C
+    // library turns to clone(2).
+    call("clone3", SYS_clone3).answered(NO_SUCH_CALL),
     call("clone", SYS_clone).with(0, u32::MAX, THREAD),
     call("rt_sigaction(SIGSETXID)", SYS_rt_sigaction).with(0, u32::MAX, SIGSETXID),
     call("tgkill(SIGRTMIN)", SYS_tgkill)
