@@ -20,7 +20,7 @@ pub(super) struct Call {
 }
 
 /// What becomes of the call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The kernel does it.
     Allow,
@@ -29,7 +29,7 @@ pub(super) enum Answer {
 }
 
 /// What the lower 32 bits of an argument must be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Argument {
     pub(super) index: u8,
     /// The bits that are looked at.
@@ -38,7 +38,7 @@ pub(super) struct Argument {
 }
 
 /// A number that is known now, or when the filter is made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Is(u32),
     /// This process's id.
@@ -115,6 +115,11 @@ impl Call {
     pub(super) const fn answered(mut self, error: u16) -> Self {
         self.answer = Answer::Error(error);
         self
+    }
+
+    /// Whether another row of this number says the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.arguments == other.arguments && self.answer == other.answer
     }
 
     /// What its arguments must be.

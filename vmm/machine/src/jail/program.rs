@@ -37,7 +37,11 @@ pub(super) fn compile<'a>(calls: impl IntoIterator<Item = &'a Call>) -> Program 
     let mut rows = BTreeMap::<u32, Vec<&Call>>::new();
     for call in calls {
         let number = u32::try_from(call.number).expect("numbers of system calls are small");
-        rows.entry(number).or_default().push(call);
+        let rows = rows.entry(number).or_default();
+        // What several kinds of threads do stands in several tables.
+        if !rows.iter().any(|row| row.is_same(call)) {
+            rows.push(call);
+        }
     }
     let blocks: Vec<_> = rows.iter().map(|(number, rows)| (*number, block(rows))).collect();
     let mut program = vec![load(ARCHITECTURE_AT), skip_if(BPF_JEQ, X86_64, 1, 0), kill()];
