@@ -1,5 +1,7 @@
 //! The host's clocks, and which of its boots they belong to.
 
+use std::sync::OnceLock;
+
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// `CLOCK_MONOTONIC`, in nanoseconds: the same in every process of a host.
@@ -19,10 +21,15 @@ fn nanoseconds(time: Timespec) -> u64 {
 }
 
 /// Which boot of which host this is: random, drawn by the kernel. Zeros where /proc does not tell, which is no boot.
+///
+/// It is read once in a process, which does not outlive its boot: a process in its jail could not.
 pub(crate) fn boot_id() -> [u8; 16] {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = text.trim().chars().filter(|digit| *digit != '-').collect();
-    u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()
+    static ID: OnceLock<[u8; 16]> = OnceLock::new();
+    *ID.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let digits: String = text.trim().chars().filter(|digit| *digit != '-').collect();
+        u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()
+    })
 }
 
 #[cfg(test)]

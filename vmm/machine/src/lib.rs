@@ -17,6 +17,7 @@ mod dirty;
 mod fault;
 mod handover;
 mod ipc;
+mod jail;
 mod kvm;
 mod memory;
 mod meter;
@@ -43,6 +44,9 @@ pub use fault::Step;
 pub use handover::fuzz;
 pub use handover::{Blackout, Cause, Form, HandOverError, HandOverReport, Limits};
 pub use ipc::{Channel, ChannelError};
+pub use jail::JailError;
+#[cfg(feature = "fault-injection")]
+pub use jail::{AllowedCall, allowed_calls};
 pub use kvm::{Host, HostError, RingEntries, RingEntriesError};
 pub use memory::{
     DEFAULT_HOLE_START, GuestRam, HOLE_END, LayoutError, MemoryLayout, RamError, Region,
@@ -61,8 +65,8 @@ pub use snapshot::{
 };
 pub use state::{MAX_STATE_BYTES, MachineState, StateError};
 pub use supervise::{
-    Adopted, Ender, Executable, Home, Images, MachineProcess, RestoreOptions, SnapshotOptions,
-    SuperviseError, Supervised, Watch, Woken, describe_exit,
+    Adopted, Death, Ender, Executable, Home, Images, MachineProcess, RestoreOptions,
+    SnapshotOptions, SuperviseError, Supervised, Watch, Woken,
 };
 pub use vcpu::{GuestEnd, GuestExit, VcpuError, VcpuStateError};
 pub use vm::{ConfigError, CpuCount, MachineConfig, Paused, Running, VmError};

@@ -4,6 +4,7 @@
 //! has no name: the machine lives no longer than its processes, and nothing stays behind when they
 //! are killed.
 
+mod death;
 mod home;
 mod process;
 mod snapshots;
@@ -27,8 +28,9 @@ use crate::snapshot::SnapshotError;
 use crate::vcpu::GuestEnd;
 use crate::vm::MachineConfig;
 
+pub use death::Death;
 pub use home::{Adopted, Home};
-pub use process::{Ender, MachineProcess, describe_exit};
+pub use process::{Ender, MachineProcess};
 pub use snapshots::{RestoreOptions, SnapshotOptions};
 pub use watch::Watch;
 
@@ -43,12 +45,14 @@ pub enum SuperviseError {
     #[error("cannot start a machine process: {0}")]
     Start(#[from] io::Error),
     /// The process has died, or hangs
-    #[error("the machine process {id} is lost: {source}")]
+    #[error("the machine process {id} is lost: {}", in_words(death.as_ref(), source))]
     Lost {
         /// Its process id.
         id: u32,
         /// How that was noticed.
         source: ChannelError,
+        /// How it has ended, if it has, and is a child.
+        death: Option<Death>,
     },
     /// A process that is there does not greet its keeper
     #[error("a machine process does not say what it is: {source}")]
@@ -149,18 +153,21 @@ impl Supervised {
         config: MachineConfig,
         images: &Images,
     ) -> Result<(Self, UnixStream), SuperviseError> {
-        Self::boot_as(executable, Birth::nameless(directory)?, config, images)
+        Self::boot_as(executable, || Birth::nameless(directory), config, images)
     }
 
     fn boot_as(
         executable: Executable<'_>,
-        birth: Birth,
+        birth: impl FnOnce() -> Result<Birth, SuperviseError>,
         config: MachineConfig,
         images: &Images,
     ) -> Result<(Self, UnixStream), SuperviseError> {
-        let (console, theirs) = UnixStream::pair()?;
-        let process = birth.start_process(executable)?;
+        // First: its jail closes while the record is written.
+        let mut process = MachineProcess::start(executable)?;
+        let birth = birth()?;
+        birth.keep(&mut process)?;
         let Birth { vm, runner, held, watch, home } = birth;
+        let (console, theirs) = UnixStream::pair()?;
         let order = Order::Boot(BootOrder {
             config,
             command_line: images.command_line.clone(),
@@ -220,7 +227,8 @@ impl Supervised {
         watch: Option<Watch<'_>>,
     ) -> Result<HandOverReport, SuperviseError> {
         let (nonce, dirty_log) = (random()?, executable.dirty_log);
-        let successor = home::start_process(executable, self.home.as_ref(), nonce)?;
+        let mut successor = MachineProcess::start(executable)?;
+        home::keep(&mut successor, self.home.as_ref(), nonce)?;
         let (ours, theirs) = Channel::pair()?;
         let order = Order::Receive(ReceiveOrder { successor: nonce, dirty_log });
         successor.order(&order, &[&theirs])?;
@@ -239,8 +247,12 @@ impl Supervised {
                 }
                 other => Err(unexpected(&other)),
             },
-            Ok(Report::HandOverFailed { why }) => Err(SuperviseError::HandOver(why)),
-            Ok(Report::Departed { why }) => Err(SuperviseError::Departed(why)),
+            Ok(Report::HandOverFailed { why }) => {
+                Err(SuperviseError::HandOver(successor.with_death(why)))
+            }
+            Ok(Report::Departed { why }) => {
+                Err(SuperviseError::Departed(successor.with_death(why)))
+            }
             Ok(Report::Declined { why }) => Err(SuperviseError::HandOver(why)),
             Ok(Report::Exited { how, end }) => Err(SuperviseError::GuestEnded { how, end }),
             Ok(other) => Err(unexpected(&other)),
@@ -376,6 +388,11 @@ impl Supervised {
             other => Err(unexpected(&other)),
         }
     }
+}
+
+/// How a process has ended says more than that its socket is closed.
+fn in_words(death: Option<&Death>, source: &ChannelError) -> String {
+    death.map_or_else(|| source.to_string(), Death::to_string)
 }
 
 fn unexpected(report: &Report) -> SuperviseError {

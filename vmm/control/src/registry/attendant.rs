@@ -13,8 +13,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use machine::{
-    Form, GuestEnd, GuestStatus, HandOverReport, Limits, RestoreOptions, RestoreReport,
-    SnapshotOptions, SnapshotReport, SuperviseError, Supervised, Watch, Woken, describe_exit,
+    Death, Form, GuestEnd, GuestStatus, HandOverReport, Limits, RestoreOptions, RestoreReport,
+    SnapshotOptions, SnapshotReport, SuperviseError, Supervised, Watch, Woken,
 };
 
 use super::bell::Bell;
@@ -448,10 +448,10 @@ impl Attendant {
 
     /// The guest ended otherwise, or its process is lost.
     fn lost(&self, machine: Supervised, error: SuperviseError) -> Fate {
-        let status = machine.into_process().bury();
+        let death = machine.into_process().bury();
         let (how, end) = match error {
             SuperviseError::GuestEnded { how, end } => (how, end),
-            _ => (self.how_it_ended(status), GuestEnd::Failed),
+            _ => (self.how_it_ended(death), GuestEnd::Failed),
         };
         let way = match end {
             GuestEnd::PoweredOff => Way::PoweredOff,
@@ -464,10 +464,10 @@ impl Attendant {
     }
 
     /// Why a process that said nothing has gone, as far as anybody knows.
-    fn how_it_ended(&self, status: Option<std::process::ExitStatus>) -> String {
-        match (self.entry.home().guest_end(), status) {
+    fn how_it_ended(&self, death: Option<Death>) -> String {
+        match (self.entry.home().guest_end(), death) {
             (Ok(Some((how, _))), _) => how,
-            (_, Some(status)) => describe_exit(status),
+            (_, Some(death)) => format!("its process is gone: {death}"),
             (_, None) => {
                 "its process has gone without a word: it was killed, or it crashed".to_owned()
             }

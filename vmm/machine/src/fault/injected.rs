@@ -1,6 +1,8 @@
 //! The faults themselves.
+#![allow(unsafe_code, reason = "one of them is a crash")]
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,7 +22,7 @@ use crate::vm::{Paused, VmError};
 /// What `NOVACRON_FAULT` asks for: a comma-separated list of `kill:STEP`, `drop-dirty-bit`,
 /// `drop-page`, `damage-page`, `damage-state`, `drop-acknowledgement`, `acknowledge-unapplied`,
 /// `drop-field`, `drop-event`, `forget-boot`, `newer-state`, `slow-take`, `reference`, `lacks:FEATURE`,
-/// `no-dirty-ring`.
+/// `no-dirty-ring`, `forbid:THREAD:CALL`, `call:THREAD:CALL`, `panic:THREAD`, `crash:THREAD`, `open-by-name`.
 fn is_asked(fault: &str) -> bool {
     asked().any(|word| word == fault)
 }
@@ -158,6 +160,58 @@ pub(crate) fn drops_event() -> bool {
 /// Whether a snapshot is taken for one of another boot of the host.
 pub(crate) fn forgets_boot() -> bool {
     is_asked("forget-boot")
+}
+
+/// Whether a kind of thread is to be denied a call that it makes.
+pub(crate) fn forbids(thread: &str, call: &str) -> bool {
+    is_asked(&format!("forbid:{thread}:{call}"))
+}
+
+/// Does in a thread that has just been narrowed what it must not live to tell.
+pub(crate) fn do_as_planted(thread: &str) {
+    asked().filter_map(|word| word.strip_prefix(&format!("call:{thread}:"))).for_each(call);
+    assert!(!is_asked(&format!("panic:{thread}")), "planted");
+    if is_asked(&format!("crash:{thread}")) {
+        crash();
+    }
+}
+
+/// Makes a system call.
+fn call(name: &str) {
+    match name {
+        "openat" => drop(std::fs::File::open("/")),
+        "socket" => drop(std::net::UdpSocket::bind(("127.0.0.1", 0))),
+        "eventfd2" => drop(vmm_sys_util::eventfd::EventFd::new(0)),
+        "execve" => drop(std::os::unix::process::CommandExt::exec(&mut Command::new("/"))),
+        other => panic!("no way to call {other}"),
+    }
+}
+
+/// Reads where nothing is mapped.
+fn crash() {
+    let nothing = std::ptr::without_provenance::<u8>(8);
+    // SAFETY: there is none: the kernel ends the process here, which is what was asked for.
+    let _ = unsafe { nothing.read_volatile() };
+}
+
+/// Whether a process in its jail is to be let past its filter, to try names.
+pub(crate) fn opens_by_name() -> bool {
+    is_asked("open-by-name")
+}
+
+/// What comes of trying: the root, and something that is there on every host.
+///
+/// # Errors
+/// Says of each name what the system says, if this was asked for.
+pub(crate) fn open_by_name() -> std::io::Result<()> {
+    if !opens_by_name() {
+        return Ok(());
+    }
+    let said = ["/", "/proc"].map(|name| match std::fs::File::open(name) {
+        Ok(_) => format!("{name} opens"),
+        Err(error) => format!("{name}: {:?}", error.kind()),
+    });
+    Err(std::io::Error::other(said.join(", ")))
 }
 
 /// Damage to guest memory, for the oracle to find.

@@ -15,7 +15,7 @@ use crate::devices::ConsoleLink;
 use crate::dirty::DirtyLogKind;
 use crate::fault::{Step, reached};
 use crate::ipc::{Channel, exactly};
-use crate::kvm::Host;
+use crate::kvm::{Host, HostError};
 use crate::memory::GuestRam;
 use crate::permit::PermitFile;
 use crate::state::MachineState;
@@ -37,11 +37,12 @@ pub(crate) struct Arrived {
 pub(crate) fn receive(
     channel: &Channel,
     successor: Nonce,
+    host: Result<Host, HostError>,
     dirty_log: DirtyLogKind,
 ) -> Result<Arrived, HandOverError> {
     channel.set_time_limit(Some(PEER_TIME_LIMIT)).map_err(VmError::from)?;
     reached(Step::DestinationStart);
-    let outcome = Arrival::prepare(channel, successor, dirty_log).and_then(Arrival::complete);
+    let outcome = Arrival::prepare(channel, successor, host, dirty_log).and_then(Arrival::complete);
     if let Err(why) = &outcome {
         // It may have gone already; the record tells it the same.
         let _ = channel.send(&ToPredecessor::Refused { why: why.to_string() }, &[]);
@@ -68,6 +69,7 @@ impl<'a> Arrival<'a> {
     fn prepare(
         channel: &'a Channel,
         successor: Nonce,
+        host: Result<Host, HostError>,
         dirty_log: DirtyLogKind,
     ) -> Result<Self, HandOverError> {
         let (message, mut descriptors) = channel.receive::<ToSuccessor>()?;
@@ -79,7 +81,7 @@ impl<'a> Arrival<'a> {
         }
         // Now, and not when its pages have moved and its guest stands still.
         MachineState::check_sections(&hello.sections).map_err(VmError::from)?;
-        let host = Host::open().map_err(VmError::from)?;
+        let host = host.map_err(VmError::from)?;
         let MachineConfig { cpus, cpu, memory: layout } = hello.config;
         let cpuid = hello.cpuid.clone().accept(&host, cpu, cpus.get()).map_err(VmError::from)?;
         let ram = match hello.form {

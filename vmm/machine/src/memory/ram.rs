@@ -10,6 +10,7 @@ use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 };
 
+use super::available::check_available;
 use super::extents::Extent;
 use super::layout::{MemoryLayout, Region};
 use super::written::WrittenPages;
@@ -254,21 +255,4 @@ impl GuestRam {
 
 fn byte_range(run: PageRun) -> (u64, u64) {
     (run.address(), run.bytes())
-}
-
-/// Refuses at once what could only end in the kernel killing somebody later.
-pub(crate) fn check_available(size: u64) -> Result<(), RamError> {
-    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return Ok(()) };
-    let Some(available_kib) = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))
-        .and_then(|rest| rest.trim().strip_suffix("kB"))
-        .and_then(|number| number.trim().parse::<u64>().ok())
-    else {
-        return Ok(());
-    };
-    if size / 1024 > available_kib {
-        return Err(RamError::TooLarge { needed: size >> 20, available: available_kib >> 10 });
-    }
-    Ok(())
 }

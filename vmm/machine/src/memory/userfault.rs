@@ -32,6 +32,25 @@ ioctl_iowr_nr!(UFFDIO_ZEROPAGE, UFFD_API, 0x04, uffdio_zeropage);
 /// The device whose permissions say who may serve faults of the kernel itself, KVM's among them.
 const DEVICE: &str = "/dev/userfaultfd";
 
+/// A userfaultfd that also serves faults of the kernel, and covers no memory yet.
+///
+/// It is made early: a process in its jail can neither open the device, nor has it a right.
+#[derive(Debug)]
+pub(crate) struct UserfaultFd(File);
+
+impl UserfaultFd {
+    /// Through the device, or by right of CAP_SYS_PTRACE.
+    ///
+    /// # Errors
+    /// When this process may not serve the kernel's faults.
+    pub(crate) fn open() -> io::Result<Self> {
+        through_device().or_else(|error: io::Error| by_right().map_err(|_| {
+            let why = format!("{DEVICE}: {error}; this process needs read and write access to it, or CAP_SYS_PTRACE");
+            io::Error::new(error.kind(), why)
+        })).map(|descriptor| Self(descriptor.into()))
+    }
+}
+
 /// Guest RAM whose pages are missing until they are put there.
 ///
 /// Whoever touches a missing page, a vCPU or this process, waits until it is there. So the thread that serves faults
@@ -46,9 +65,8 @@ impl Userfault {
     /// Makes all pages of `ram` missing, which nobody has touched yet.
     ///
     /// # Errors
-    /// When this process may not serve the kernel's faults, or the kernel refuses.
-    pub(crate) fn new(ram: Arc<GuestRam>) -> io::Result<Self> {
-        let file = File::from(open()?);
+    /// When the kernel refuses.
+    pub(crate) fn new(UserfaultFd(file): UserfaultFd, ram: Arc<GuestRam>) -> io::Result<Self> {
         let mut api = uffdio_api { api: UFFD_API.into(), features: 0, ioctls: 0 };
         // SAFETY: UFFDIO_API (userfaultfd(2)) reads and writes `api`.
         check(unsafe { ioctl_with_mut_ref(&file, UFFDIO_API(), &mut api) })?;
@@ -186,27 +204,21 @@ impl Userfault {
 
 const _: () = assert!(PAGE_BYTES as u64 == PAGE_SIZE);
 
-/// A descriptor that also serves faults of the kernel: through the device, or by right of CAP_SYS_PTRACE.
-fn open() -> io::Result<OwnedFd> {
-    let through_device = || {
-        let device = File::options().read(true).write(true).open(Path::new(DEVICE))?;
-        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
-        let flags = libc::c_ulong::try_from(flags).expect("flags are positive");
-        // SAFETY: USERFAULTFD_IOC_NEW takes flags by value.
-        let descriptor = unsafe { ioctl_with_val(&device, USERFAULTFD_IOC_NEW(), flags) };
-        check(descriptor)?;
-        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-        Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
-    };
-    let by_right = || {
-        let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
-        // SAFETY: what a userfaultfd lets its holder do is done in this module alone.
-        unsafe { rustix::mm::userfaultfd(flags) }
-    };
-    through_device().or_else(|error: io::Error| by_right().map_err(|_| {
-        let why = format!("{DEVICE}: {error}; this process needs read and write access to it, or CAP_SYS_PTRACE");
-        io::Error::new(error.kind(), why)
-    }))
+fn through_device() -> io::Result<OwnedFd> {
+    let device = File::options().read(true).write(true).open(Path::new(DEVICE))?;
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+    let flags = libc::c_ulong::try_from(flags).expect("flags are positive");
+    // SAFETY: USERFAULTFD_IOC_NEW takes flags by value.
+    let descriptor = unsafe { ioctl_with_val(&device, USERFAULTFD_IOC_NEW(), flags) };
+    check(descriptor)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+fn by_right() -> rustix::io::Result<OwnedFd> {
+    let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+    // SAFETY: what a userfaultfd lets its holder do is done in this module alone.
+    unsafe { rustix::mm::userfaultfd(flags) }
 }
 
 fn check(outcome: i32) -> io::Result<()> {
@@ -230,9 +242,10 @@ mod tests {
     #[test]
     fn whoever_touches_a_missing_page_waits_for_it_and_sees_what_is_put_there() {
         let ram = ram();
-        let Ok(fault) = Userfault::new(Arc::clone(&ram)) else {
+        let Ok(descriptor) = UserfaultFd::open() else {
             return eprintln!("skipped: this process may not serve the kernel's faults");
         };
+        let fault = Userfault::new(descriptor, Arc::clone(&ram)).unwrap();
         let above = crate::memory::HOLE_END / PAGE_SIZE;
         let reader = Arc::clone(&ram);
         let reads = move || {
@@ -262,9 +275,10 @@ mod tests {
 
     #[test]
     fn pages_that_are_no_ram_are_refused() {
-        let Ok(fault) = Userfault::new(ram()) else {
+        let Ok(descriptor) = UserfaultFd::open() else {
             return eprintln!("skipped: this process may not serve the kernel's faults");
         };
+        let fault = Userfault::new(descriptor, ram()).unwrap();
         // Across the end of the first region, and in the hole.
         for (gfn, pages) in [(4095, 2), (5000, 1)] {
             assert!(fault.put_zeros(run(gfn, pages)).is_err(), "{gfn}");

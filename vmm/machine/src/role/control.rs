@@ -4,8 +4,9 @@
 //! socket besides, and goes on: who connects next gives the orders, and hears first what nobody has heard.
 
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
@@ -106,7 +107,9 @@ impl Control {
         let [listener, ends] = exactly(descriptors)?;
         let listener = UnixListener::from(listener);
         // A caller that has hung up again must not make accept(2) wait.
-        listener.set_nonblocking(true)?;
+        let flags = rustix::fs::fcntl_getfl(&listener).map_err(io::Error::from)?;
+        rustix::fs::fcntl_setfl(&listener, flags | rustix::fs::OFlags::NONBLOCK)
+            .map_err(io::Error::from)?;
         if let Some(channel) = &self.channel {
             channel.set_time_limit(Some(KEEPER_PATIENCE))?;
         }
@@ -171,18 +174,14 @@ impl Control {
     }
 
     /// Writes the guest's end to its file: a keeper that is not there now reads it there.
-    pub(super) fn write_end(&mut self, report: &Report) {
-        let Some(kept) = &mut self.kept else { return };
+    pub(super) fn write_end(&self, report: &Report) {
+        let Some(kept) = &self.kept else { return };
         let bytes = match postcard::to_stdvec(report) {
             Ok(bytes) => bytes,
             Err(error) => return tracing::error!(%error, "the guest's end cannot be written"),
         };
-        let write = |file: &mut File| {
-            file.rewind()?;
-            file.write_all(&bytes)?;
-            file.sync_data()
-        };
-        if let Err(error) = write(&mut kept.ends) {
+        // No process outlives a host that goes down: storage needs not be waited for.
+        if let Err(error) = kept.ends.write_all_at(&bytes, 0) {
             tracing::error!(%error, "the guest's end is not written; its keeper will not know why");
         }
     }
@@ -239,7 +238,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (mut control, _first, mut ends) = kept(folder.path());
         control.write_end(&exited());
-        ends.rewind().unwrap();
+        io::Seek::rewind(&mut ends).unwrap();
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut ends, &mut bytes).unwrap();
         assert_eq!(crate::ipc::decode::<Report>(&bytes).unwrap(), exited());

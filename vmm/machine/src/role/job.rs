@@ -10,6 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::handover::{Departure, Form, Limits, Outcome, Resident};
 use crate::ipc::Channel;
+use crate::jail::{self, ThreadKind};
 use crate::meter::Meter;
 use crate::snapshot::{Completion, SnapshotError, SnapshotReport, Subject, Taking};
 use crate::vm::Running;
@@ -74,6 +75,7 @@ impl Jobs {
         let returned_event = self.returned_event.try_clone()?;
         let (give, taken) = channel::<(Job, Resident)>();
         let body = move || {
+            jail::narrow(ThreadKind::Job);
             let Ok((job, mut resident)) = taken.recv() else { return };
             let whole = memory.map_or(Ok(()), |memory| memory.wait());
             let done = match whole {

@@ -10,18 +10,21 @@ use dwcp::acp::{Nonce, SessionId};
 use event_manager::{
     EventManager, EventOps, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
 };
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use vmm_sys_util::epoll::EventSet;
 
 use super::console_pump::ConsolePump;
 use super::control::{Control, Heard};
 use super::guest::Guest;
 use super::job::{Done, Job, Jobs, Worker};
+use super::opened::Opened;
 use super::order::{Greeting, HandOverOrder, Order, ReceiveOrder, Report, SnapshotOrder};
 use super::start::{self, OrderError, Start};
 use crate::clock::monotonic_ns;
 use crate::devices::{Console, ConsoleLink};
 use crate::handover::{self, Outcome, Resident};
 use crate::ipc::{Channel, ChannelError};
+use crate::jail::{self, JailError};
 use crate::meter::Meter;
 use crate::snapshot::{Loader, SnapshotError, Subject};
 use crate::vcpu::GuestEnd;
@@ -39,9 +42,12 @@ pub enum RoleError {
     /// The system
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The jail; nothing was done for a guest
+    #[error(transparent)]
+    Jail(#[from] JailError),
 }
 
-/// Runs a machine process until its guest has ended or has gone elsewhere.
+/// Runs a machine process until its guest has ended or has gone elsewhere: in its jail, before it reads its first order.
 ///
 /// `control` is the socket to whoever started the process: orders come from there. When that end
 /// closes, the guest is stopped: no machine outlives the one who can still reach it.
@@ -49,7 +55,15 @@ pub enum RoleError {
 /// # Errors
 /// When the process cannot even report; everything else is reported.
 pub fn run(control: OwnedFd) -> Result<(), RoleError> {
-    let mut process = MachineProcess::new(Channel::from(control))?;
+    let control = Channel::from(control);
+    let opened = Opened::by_name();
+    // No name, but no call for later either.
+    let pidfd = pidfd_open(getpid(), PidfdFlags::empty()).map_err(io::Error::from)?;
+    if let Err(error) = jail::close() {
+        control.send(&Report::Failed { why: format!("no jail: {error}") }, &[])?;
+        return Err(error.into());
+    }
+    let mut process = MachineProcess::new(control, opened, pidfd)?;
     while !process.is_done {
         process.turn()?;
     }
@@ -57,6 +71,8 @@ pub fn run(control: OwnedFd) -> Result<(), RoleError> {
 }
 
 struct MachineProcess {
+    /// Until there is a machine.
+    opened: Option<Opened>,
     events: EventManager<Box<dyn MutEventSubscriber>>,
     control: Control,
     control_watcher: Option<SubscriberId>,
@@ -86,22 +102,19 @@ struct MachineProcess {
 }
 
 impl MachineProcess {
-    fn new(control: Channel) -> Result<Self, RoleError> {
+    fn new(control: Channel, opened: Opened, pidfd: OwnedFd) -> Result<Self, RoleError> {
         let mut events = EventManager::<Box<dyn MutEventSubscriber>>::new()?;
         let jobs = Jobs::new()?;
         let (watcher, control_ready) = watch(&mut events, control.as_fd().as_raw_fd());
         let job_done = watch(&mut events, jobs.event()).1;
-        let pidfd = rustix::process::pidfd_open(
-            rustix::process::getpid(),
-            rustix::process::PidfdFlags::empty(),
-        );
         Ok(Self {
+            opened: Some(opened),
             events,
             control: Control::tied(control),
             control_watcher: Some(watcher),
             control_ready,
             keeper_ready: Rc::default(),
-            pidfd: pidfd.map_err(io::Error::from)?,
+            pidfd,
             guest: Guest::Absent,
             meter: Arc::default(),
             resident: None,
@@ -245,7 +258,9 @@ impl MachineProcess {
     ) -> Result<(), RoleError> {
         match (order, std::mem::replace(&mut self.guest, Guest::Absent)) {
             (Order::Boot(order), Guest::Absent) => {
-                let outcome = start::boot(&order, descriptors).map(|start| self.start(start));
+                let opened = self.take_opened();
+                let start = opened.and_then(|opened| start::boot(&order, descriptors, opened));
+                let outcome = start.map(|start| self.start(start));
                 self.report_start(outcome)
             }
             (Order::Receive(order), Guest::Absent) => {
@@ -254,7 +269,8 @@ impl MachineProcess {
             }
             (Order::Restore(order), Guest::Absent) => {
                 let started_ns = monotonic_ns();
-                match start::restore(&order, descriptors) {
+                let opened = self.take_opened();
+                match opened.and_then(|opened| start::restore(&order, descriptors, opened)) {
                     Ok((start, mut report)) => {
                         self.start(start);
                         report.total_ns = monotonic_ns() - started_ns;
@@ -316,6 +332,11 @@ impl MachineProcess {
         self.report(&outcome.unwrap_or_else(|why| Report::Declined { why }))
     }
 
+    /// What there is to make a machine of.
+    fn take_opened(&mut self) -> Result<Opened, OrderError> {
+        self.opened.take().ok_or(OrderError::Used)
+    }
+
     /// Becomes the successor in a hand-over.
     fn receive(
         &mut self,
@@ -324,7 +345,8 @@ impl MachineProcess {
     ) -> Result<(), OrderError> {
         let socket = descriptors.pop().ok_or(OrderError::Descriptors(0))?;
         let successor = Nonce::new(order.successor).ok_or(OrderError::NoId)?;
-        let arrived = handover::receive(&Channel::from(socket), successor, order.dirty_log)?;
+        let host = self.take_opened()?.host;
+        let arrived = handover::receive(&Channel::from(socket), successor, host, order.dirty_log)?;
         self.watch_guest(&arrived.resident, arrived.running.parts());
         self.resident = Some(arrived.resident);
         self.guest = Guest::Running(arrived.running);

@@ -8,6 +8,7 @@ mod control;
 mod guest;
 mod job;
 mod machine_loop;
+mod opened;
 mod order;
 mod start;
 

@@ -9,11 +9,11 @@ use dwcp::acp::{Nonce, VmId};
 use dwcp::archive::{ArchiveId, ArchiveKey};
 use dwcp::digest::DigestKey;
 
+use super::opened::Opened;
 use super::order::{BootOrder, RestoreOrder, SnapshotOrder};
 use crate::boot::{BootError, BootSource};
 use crate::devices::ConsoleLink;
 use crate::handover::{HandOverError, Resident};
-use crate::kvm::Host;
 use crate::meter::Meter;
 use crate::permit::{PermitFile, PermitFileError};
 use crate::snapshot::{self, Chain, Loader, RestoreReport, Restored, SnapshotError, Taking};
@@ -39,6 +39,8 @@ pub(super) enum OrderError {
     ImageTooLarge,
     #[error("the order came with {0} descriptors, which is not what it needs")]
     Descriptors(usize),
+    #[error("this process has had its machine; each has one")]
+    Used,
     #[error("the order names a machine or a process by an id of zeros")]
     NoId,
     #[error("there is no guest that this process may touch")]
@@ -56,7 +58,11 @@ pub(super) struct Start {
 }
 
 /// Boots a guest, if the record says that this process may run it.
-pub(super) fn boot(order: &BootOrder, descriptors: Vec<OwnedFd>) -> Result<Start, OrderError> {
+pub(super) fn boot(
+    order: &BootOrder,
+    descriptors: Vec<OwnedFd>,
+    opened: Opened,
+) -> Result<Start, OrderError> {
     let count = descriptors.len();
     let mut descriptors = descriptors.into_iter();
     let (Some(record), Some(console), Some(kernel)) =
@@ -69,7 +75,9 @@ pub(super) fn boot(order: &BootOrder, descriptors: Vec<OwnedFd>) -> Result<Start
         return Err(OrderError::Descriptors(count));
     }
     let permit = permit(record, order.vm, order.runner)?;
-    let host = Host::open().map_err(VmError::from)?;
+    #[cfg(feature = "fault-injection")]
+    crate::fault::open_by_name()?;
+    let host = opened.host.map_err(VmError::from)?;
     let mut paused = Paused::with_dirty_log(&host, order.config, order.dirty_log)?;
     let kernel = read_image(kernel)?;
     let initrd = initrd.map(read_image).transpose()?;
@@ -89,6 +97,7 @@ pub(super) fn boot(order: &BootOrder, descriptors: Vec<OwnedFd>) -> Result<Start
 pub(super) fn restore(
     order: &RestoreOrder,
     descriptors: Vec<OwnedFd>,
+    opened: Opened,
 ) -> Result<(Start, RestoreReport), OrderError> {
     let count = descriptors.len();
     let mut descriptors = descriptors.into_iter();
@@ -98,7 +107,9 @@ pub(super) fn restore(
     let permit = permit(record, order.vm, order.runner)?;
     let chain = open_chain(descriptors, &order.names, order.key)?;
     let (bytes, pages, is_lazy) = (chain.bytes(), chain.pages(), order.is_lazy);
-    let restored = snapshot::restore(chain, is_lazy, order.dirty_log)?;
+    let Opened { host, userfault } = opened;
+    let lazily = is_lazy.then_some(userfault).transpose().map_err(SnapshotError::Userfault)?;
+    let restored = snapshot::restore(chain, host, lazily, order.dirty_log)?;
     let Restored { paused, digest_key, loader } = restored;
     let resident = Resident { permit, console: ConsoleLink::new(console)?, digest_key };
     let report = RestoreReport { bytes, pages, total_ns: 0, is_lazy };

@@ -11,7 +11,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::SnapshotError;
 use super::chain::Chain;
-use crate::memory::{GuestRam, Userfault};
+use crate::jail::{self, ThreadKind};
+use crate::memory::{GuestRam, Userfault, UserfaultFd};
 
 /// A thread that puts the pages of a snapshot into guest RAM: those that somebody waits for first.
 ///
@@ -44,13 +45,15 @@ impl Loader {
     /// Makes all pages of `ram` missing, and begins to fetch them.
     ///
     /// # Errors
-    /// When this process may not serve the kernel's faults, or has no thread left.
+    /// When the kernel refuses, or this process has no thread left.
     pub(crate) fn start(
+        descriptor: UserfaultFd,
         ram: &Arc<GuestRam>,
         chain: Chain,
         key: DigestKey,
     ) -> Result<Self, SnapshotError> {
-        let fault = Userfault::new(Arc::clone(ram)).map_err(SnapshotError::Userfault)?;
+        let fault = Userfault::new(descriptor, Arc::clone(ram));
+        let fault = fault.map_err(SnapshotError::Userfault)?;
         let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
         let shared = Arc::new(Shared {
             progress: Mutex::new(Progress::Loading),
@@ -68,7 +71,10 @@ impl Loader {
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("loader".into())
-            .spawn(move || theirs.end(work.run(&blocks, &theirs.stop)))
+            .spawn(move || {
+                jail::narrow(ThreadKind::Loader);
+                theirs.end(work.run(&blocks, &theirs.stop));
+            })
             .map_err(SnapshotError::Userfault)?;
         Ok(Self { thread: Some(thread), shared })
     }

@@ -14,8 +14,9 @@ use super::lazy::Loader;
 use crate::clock::{boot_id, realtime_ns};
 use crate::dirty::DirtyLogKind;
 use crate::fault::{Step, reached};
-use crate::kvm::Host;
-use crate::memory::GuestRam;
+use crate::jail::{self, ThreadKind};
+use crate::kvm::{Host, HostError};
+use crate::memory::{GuestRam, UserfaultFd};
 use crate::state::MachineState;
 use crate::vcpu::TimeBase;
 use crate::vm::{Paused, VmError};
@@ -32,7 +33,7 @@ pub(crate) struct Restored {
     pub(crate) loader: Option<Loader>,
 }
 
-/// Builds the machine of a snapshot, and tells its guest that it is a copy.
+/// Builds the machine of a snapshot, and tells its guest that it is a copy. With a userfaultfd its pages come lazily.
 ///
 /// | step | why there |
 /// |---|---|
@@ -47,23 +48,25 @@ pub(crate) struct Restored {
 /// Says what of the snapshot is damaged, or what this host lacks.
 pub(crate) fn restore(
     chain: Chain,
-    lazily: bool,
+    host: Result<Host, HostError>,
+    lazily: Option<UserfaultFd>,
     dirty_log: DirtyLogKind,
 ) -> Result<Restored, SnapshotError> {
     reached(Step::RestoreStart);
     let Description { config, cpuid, sections, digest_key, .. } = chain.description().clone();
     MachineState::check_sections(&sections).map_err(VmError::from)?;
-    let host = Host::open().map_err(VmError::from)?;
+    let host = host.map_err(VmError::from)?;
     let cpuid = cpuid.accept(&host, config.cpu, config.cpus.get()).map_err(VmError::from)?;
     let moment = chain.moment()?;
     let state = MachineState::decode(&moment.state, config.cpus.get()).map_err(VmError::from)?;
     let ram = Arc::new(GuestRam::new(config.memory)?);
     let digest_key = DigestKey::new(digest_key);
-    let loader = if lazily {
-        Some(Loader::start(&ram, chain, digest_key.clone())?)
-    } else {
-        load(&ram, &chain, &digest_key)?;
-        None
+    let loader = match lazily {
+        Some(descriptor) => Some(Loader::start(descriptor, &ram, chain, digest_key.clone())?),
+        None => {
+            load(&ram, &chain, &digest_key)?;
+            None
+        }
     };
     reached(Step::RestoreMemory);
     let mut paused = Paused::around(&host, config, cpuid, ram, dirty_log)?;
@@ -104,9 +107,15 @@ fn load(ram: &GuestRam, chain: &Chain, key: &DigestKey) -> Result<(), SnapshotEr
         }
         Ok(())
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    // Not `available_parallelism`, which reads files of control groups: here nothing is opened.
+    let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
+    let threads = usize::try_from(cpus).unwrap_or(1).clamp(1, MOST_THREADS);
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let narrowed = || {
+            jail::narrow(ThreadKind::Loader);
+            work()
+        };
+        let workers: Vec<_> = (1..threads).map(|_| scope.spawn(narrowed)).collect();
         let own = work();
         let theirs = workers.into_iter().map(|worker| worker.join().expect("a panic aborts"));
         theirs.fold(own, Result::and)

@@ -37,26 +37,22 @@ impl Birth {
         Ok(Self { vm, runner, held, watch, home: None })
     }
 
-    /// Starts the process of a machine that is kept, or not.
-    pub(super) fn start_process(
-        &self,
-        executable: Executable<'_>,
-    ) -> Result<MachineProcess, SuperviseError> {
-        start_process(executable, self.home.as_ref(), self.runner)
+    /// Makes the machine's first process outlive this one, if the machine has a home.
+    pub(super) fn keep(&self, process: &mut MachineProcess) -> Result<(), SuperviseError> {
+        keep(process, self.home.as_ref(), self.runner)
     }
 }
 
-/// A process for a machine: one that outlives this one, if the machine has a home.
-pub(super) fn start_process(
-    executable: Executable<'_>,
+/// Makes a process for a machine outlive this one, if the machine has a home.
+pub(super) fn keep(
+    process: &mut MachineProcess,
     home: Option<&Home>,
     runner: [u8; 16],
-) -> Result<MachineProcess, SuperviseError> {
-    let mut process = MachineProcess::start(executable)?;
-    if let Some(home) = home {
-        process.keep(runner, &home.listen(runner)?, &home.ends()?)?;
+) -> Result<(), SuperviseError> {
+    match home {
+        Some(home) => process.keep(runner, &home.listen(runner)?, &home.ends()?),
+        None => Ok(()),
     }
-    Ok(process)
 }
 
 fn id<T>(id: Option<T>) -> io::Result<T> {
@@ -149,7 +145,7 @@ impl Home {
         config: MachineConfig,
         images: &Images,
     ) -> Result<(Supervised, UnixStream), SuperviseError> {
-        Supervised::boot_as(executable, self.begin()?, config, images)
+        Supervised::boot_as(executable, || self.begin(), config, images)
     }
 
     /// Restores a snapshot in a new process, which outlives this one.
@@ -162,7 +158,7 @@ impl Home {
         path: &Path,
         options: RestoreOptions<'_>,
     ) -> Result<(Supervised, UnixStream, RestoreReport), SuperviseError> {
-        Supervised::restore_as(executable, self.begin()?, path, options)
+        Supervised::restore_as(executable, || self.begin(), path, options)
     }
 
     /// Finds the machine's process, whoever started it, and becomes its keeper. What it is doing for the keeper before,

@@ -1,22 +1,25 @@
 //! A machine process, seen from whoever started it or keeps it now.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::death::{self, Death};
 use super::{Executable, PATIENCE, SuperviseError};
 use crate::ipc::{Channel, ChannelError};
 use crate::role::{Greeting, Order, Report};
 
 /// How long a process that has closed its control connection may take to end.
 const LAST_MOMENTS: Duration = Duration::from_secs(2);
+
+/// A process closes its sockets a moment before it is dead; the memory of a large guest takes longer to be freed.
+const DYING: Duration = Duration::from_secs(10);
 
 /// A process in the role `novacron machine`. Dropping a tied one ends the process and its guest; a kept one goes on.
 #[derive(Debug)]
@@ -148,17 +151,40 @@ impl MachineProcess {
     }
 
     fn lost(&self, source: ChannelError) -> SuperviseError {
-        SuperviseError::Lost { id: self.id(), source }
+        let death = match source {
+            ChannelError::Closed => self.death(DYING),
+            _ => None,
+        };
+        SuperviseError::Lost { id: self.id(), source, death }
+    }
+
+    /// How it has ended, once it has, within `limit`; nothing of one that another process started.
+    fn death(&self, limit: Duration) -> Option<Death> {
+        let child = self.child.as_ref()?;
+        Death::of(Pid::from_child(child), self.pidfd.as_fd(), limit)
+    }
+
+    /// Why a hand-over to it failed, with how it has ended, if it was killed. One that has refused the guest ends as
+    /// well.
+    pub(super) fn with_death(&self, why: String) -> String {
+        match self.death(Duration::from_secs(1)) {
+            Some(death @ Death::Signal(_)) => {
+                format!("{why}; of its new process {}: {death}", self.id())
+            }
+            _ => why,
+        }
     }
 
     /// Waits until the process has ended, kills it if that takes too long, and says how it ended, if it is a child.
-    pub fn bury(mut self) -> Option<ExitStatus> {
-        if !has_ended(self.pidfd.as_fd(), LAST_MOMENTS) {
+    pub fn bury(mut self) -> Option<Death> {
+        if !death::has_ended(self.pidfd.as_fd(), LAST_MOMENTS) {
             let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         }
+        let death = self.death(DYING);
         // Dropping it would wait for nothing that is not done here.
         self.is_kept = true;
-        self.child.take().and_then(|mut child| child.wait().ok())
+        self.child.take().map(|mut child| child.wait());
+        death
     }
 }
 
@@ -175,42 +201,6 @@ impl Drop for MachineProcess {
             }
             let _ = child.wait();
         }
-    }
-}
-
-/// Whether a process ends within `limit`.
-fn has_ended(pidfd: BorrowedFd<'_>, limit: Duration) -> bool {
-    let end = std::time::Instant::now() + limit;
-    loop {
-        let left = end.saturating_duration_since(std::time::Instant::now());
-        let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
-        match poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&left)) {
-            Ok(0) => return false,
-            Ok(_) => return true,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return false,
-        }
-    }
-}
-
-/// What an exit status says, in words.
-#[must_use]
-pub fn describe_exit(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => {
-            let name = match Signal::from_named_raw(signal) {
-                Some(Signal::KILL) => " (SIGKILL)",
-                Some(Signal::SYS) => " (SIGSYS: a system call that its jail forbids)",
-                Some(Signal::ABORT) => " (SIGABRT: it found itself in error)",
-                Some(Signal::SEGV) => " (SIGSEGV)",
-                Some(Signal::BUS) => " (SIGBUS)",
-                Some(Signal::TERM) => " (SIGTERM)",
-                _ => "",
-            };
-            format!("its process was killed by signal {signal}{name}")
-        }
-        (None, Some(code)) => format!("its process ended with code {code}"),
-        (None, None) => "its process ended".to_owned(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use dwcp::archive::ArchiveKey;
 
 use super::home::Birth;
-use super::{Executable, PATIENCE, SuperviseError, Supervised, Watch, unexpected};
+use super::{Executable, MachineProcess, PATIENCE, SuperviseError, Supervised, Watch, unexpected};
 use crate::ipc::MAX_DESCRIPTORS;
 use crate::random::random;
 use crate::role::{Order, Report, RestoreOrder, SnapshotOrder};
@@ -100,20 +100,22 @@ impl Supervised {
         path: &Path,
         options: RestoreOptions<'_>,
     ) -> Result<(Self, UnixStream, RestoreReport), SuperviseError> {
-        Self::restore_as(executable, Birth::nameless(directory)?, path, options)
+        Self::restore_as(executable, || Birth::nameless(directory), path, options)
     }
 
     pub(super) fn restore_as(
         executable: Executable<'_>,
-        birth: Birth,
+        birth: impl FnOnce() -> Result<Birth, SuperviseError>,
         path: &Path,
         options: RestoreOptions<'_>,
     ) -> Result<(Self, UnixStream, RestoreReport), SuperviseError> {
         let RestoreOptions { key, is_lazy } = options;
         let chain = find_chain(path, key)?;
-        let (console, theirs) = UnixStream::pair()?;
-        let process = birth.start_process(executable)?;
+        let mut process = MachineProcess::start(executable)?;
+        let birth = birth()?;
+        birth.keep(&mut process)?;
         let Birth { vm, runner, held, watch, home } = birth;
+        let (console, theirs) = UnixStream::pair()?;
         let order = Order::Restore(RestoreOrder {
             vm,
             runner,

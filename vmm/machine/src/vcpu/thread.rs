@@ -13,6 +13,7 @@ use vmm_sys_util::signal::{Error as SignalError, Killable, SIGRTMIN, block_signa
 use super::exit::{GuestExit, VcpuError, internal_error};
 use crate::devices::{Bus, BusRequest};
 use crate::dirty::DirtyRings;
+use crate::jail::{self, ThreadKind};
 use crate::kvm::set_signal_mask;
 use crate::memory::GuestRam;
 
@@ -146,6 +147,7 @@ impl VcpuThread {
             Err(error) => return Err(VcpuError::Thread(std::io::Error::other(error.to_string()))),
         }
         let body = move || {
+            jail::narrow(ThreadKind::Vcpu);
             for mut vcpu in lent {
                 let exit = match vcpu.run(&paused) {
                     Stop::Kicked => None,

@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Daemon {
     folder: tempfile::TempDir,
     environment: Vec<(String, String)>,
+    settings: Vec<String>,
     child: Child,
     client: Client,
 }
@@ -28,12 +29,22 @@ impl Daemon {
 
     /// With more in its environment, which its machine processes have, too.
     pub(crate) fn start_with(environment: &[(&str, &str)]) -> Self {
+        Self::start_as(environment, &[])
+    }
+
+    /// With fields of its configuration set.
+    pub(crate) fn start_set(settings: &[&str]) -> Self {
+        Self::start_as(&[], settings)
+    }
+
+    fn start_as(environment: &[(&str, &str)], settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let environment: Vec<_> = environment.iter().map(own).collect();
-        let child = spawn(folder.path(), &environment);
+        let settings: Vec<_> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let child = spawn(folder.path(), &environment, &settings);
         let client = Client::new(&folder.path().join("s")).unwrap();
-        let mut daemon = Self { folder, environment, child, client };
+        let mut daemon = Self { folder, environment, settings, child, client };
         daemon.wait_until_it_answers();
         daemon
     }
@@ -41,7 +52,7 @@ impl Daemon {
     /// Starts the next one, once this one has gone.
     pub(crate) fn start_again(&mut self) {
         self.child.wait().unwrap();
-        self.child = spawn(self.folder.path(), &self.environment);
+        self.child = spawn(self.folder.path(), &self.environment, &self.settings);
         self.wait_until_it_answers();
     }
 
@@ -72,8 +83,8 @@ impl Daemon {
         self.folder.path().join("s")
     }
 
-    pub(crate) fn process(&self) -> u32 {
-        self.child.id()
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -152,7 +163,7 @@ impl Drop for Daemon {
             // Whatever its machines are, the next one finds them.
             let _ = self.child.kill();
             let _ = self.child.wait();
-            self.child = spawn(self.folder.path(), &[]);
+            self.child = spawn(self.folder.path(), &[], &self.settings);
             let end = Instant::now() + PATIENCE;
             while self.client.get::<Info>("/v1/info").is_err() && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(5));
@@ -174,13 +185,14 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(folder: &Path, environment: &[(String, String)]) -> Child {
+fn spawn(folder: &Path, environment: &[(String, String)], settings: &[String]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
     Command::new(env!("CARGO_BIN_EXE_novacron"))
         .args(["daemon", "--config", "/dev/null", "--socket"])
         .arg(folder.join("s"))
         .arg("--state")
         .arg(folder.join("state"))
+        .args(settings.iter().flat_map(|setting| ["--set", setting]))
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

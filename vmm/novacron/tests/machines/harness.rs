@@ -35,9 +35,14 @@ impl Faulty {
         }
     }
 
-    /// Without faults, and with a folder that nobody else writes to.
+    /// With a folder that nobody else writes to.
+    pub(crate) fn with_folder(faults: &str, folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), ..Self::new(faults) }
+    }
+
+    /// Without faults, and with such a folder.
     pub(crate) fn sound_in(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), ..Self::new("") }
+        Self::with_folder("", folder)
     }
 
     /// The same with another dirty log.
@@ -156,11 +161,21 @@ impl Oracle {
     }
 
     fn start(shape: Shape, faults: &Faulty) -> Self {
+        Self::try_start(shape, faults).unwrap()
+    }
+
+    /// Boots, and says why not.
+    pub(crate) fn try_boot(shape: Shape, faults: &Faulty) -> Result<Self, SuperviseError> {
+        let shared = shared();
+        Ok(Self { _shared: Some(shared), ..Self::try_start(shape, faults)? })
+    }
+
+    fn try_start(shape: Shape, faults: &Faulty) -> Result<Self, SuperviseError> {
         let (config, images) = shape.parts(&faults.folder);
         let booted =
             faults.with(|executable| Supervised::boot(executable, &faults.folder, config, &images));
-        let (machine, console) = booted.unwrap();
-        Self::around(machine, console)
+        let (machine, console) = booted?;
+        Ok(Self::around(machine, console))
     }
 
     /// Boots a machine that outlives this process, and waits until the guest has filled its memory.

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
 
 mod adoption;
+mod api;
 mod audit;
 mod census;
 mod config;
@@ -16,8 +17,11 @@ mod errors;
 mod guests;
 mod handover;
 mod harness;
+mod jail;
 mod kept;
 mod killed;
+mod minimal;
 mod planted;
 mod power_button;
+mod session;
 mod snapshots;

@@ -1,0 +1,19 @@
+//! What a thread does when a test has it do something wrong (`fault/injected.rs`).
+
+use libc::{
+    F_ADD_SEALS, F_DUPFD_CLOEXEC, SYS_clock_nanosleep, SYS_ftruncate, SYS_kill, SYS_memfd_create,
+};
+
+use crate::jail::call::{Call, Value, call, fcntl};
+
+pub(in crate::jail) const CALLS: &[Call] = &[
+    // `kill:STEP`.
+    call("kill", SYS_kill).where_is(0, Value::OwnProcess),
+    // `slow-take`.
+    call("clock_nanosleep", SYS_clock_nanosleep),
+    // `reference`: a copy of memory. What comes of it is looked at by the device loop, whose filter has all of it.
+    call("memfd_create", SYS_memfd_create),
+    call("ftruncate", SYS_ftruncate),
+    fcntl("fcntl(F_ADD_SEALS)", F_ADD_SEALS),
+    fcntl("fcntl(F_DUPFD_CLOEXEC)", F_DUPFD_CLOEXEC),
+];
