@@ -71,23 +71,23 @@ mod tests {
 
     #[test]
     fn what_no_machine_can_be_is_refused_by_its_field() {
-        let check = |spec: MachineSpec, why: &str| {
-            let error = super::check(&spec).unwrap_err();
+        let refuses = |spec: MachineSpec, why: &str| {
+            let error = check(&spec).unwrap_err();
             assert_eq!(error.code, ErrorCode::BadRequest);
             assert!(error.message.starts_with(why), "{error}");
         };
         let spec = MachineSpec::default;
-        assert!(super::check(&spec()).is_ok());
-        check(MachineSpec { cpus: 0, ..spec() }, "spec.cpus: ");
-        check(MachineSpec { cpus: 65, ..spec() }, "spec.cpus: ");
-        check(MachineSpec { cpu: "pentium".into(), ..spec() }, "spec.cpu: ");
-        check(MachineSpec { memory_bytes: 0, ..spec() }, "spec.memory_bytes");
-        check(MachineSpec { memory_bytes: u64::MAX, ..spec() }, "spec.memory_bytes");
-        check(MachineSpec { hole_start_bytes: 1, ..spec() }, "spec.memory_bytes, hole_start");
-        check(MachineSpec { dirty_log: "ring:3".into(), ..spec() }, "spec.dirty_log: ");
+        assert!(check(&spec()).is_ok());
+        refuses(MachineSpec { cpus: 0, ..spec() }, "spec.cpus: ");
+        refuses(MachineSpec { cpus: 65, ..spec() }, "spec.cpus: ");
+        refuses(MachineSpec { cpu: "pentium".into(), ..spec() }, "spec.cpu: ");
+        refuses(MachineSpec { memory_bytes: 0, ..spec() }, "spec.memory_bytes");
+        refuses(MachineSpec { memory_bytes: u64::MAX, ..spec() }, "spec.memory_bytes");
+        refuses(MachineSpec { hole_start_bytes: 1, ..spec() }, "spec.memory_bytes, hole_start");
+        refuses(MachineSpec { dirty_log: "ring:3".into(), ..spec() }, "spec.dirty_log: ");
         let long = Boot::Oracle { options: "x".repeat(TEXT_MAX_BYTES + 1) };
-        check(MachineSpec { boot: long, ..spec() }, "spec.boot.options: 4097 bytes");
+        refuses(MachineSpec { boot: long, ..spec() }, "spec.boot.options: 4097 bytes");
         let zero = Boot::Kernel { kernel: "a\0".into(), initrd: None, command_line: "".into() };
-        check(MachineSpec { boot: zero, ..spec() }, "spec.boot.kernel: it has a zero byte");
+        refuses(MachineSpec { boot: zero, ..spec() }, "spec.boot.kernel: it has a zero byte");
     }
 }

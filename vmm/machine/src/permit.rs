@@ -413,7 +413,7 @@ mod tests {
             assert_eq!(hear(&["ready"]).as_deref(), Some("ready"));
             child.stdin.take().unwrap().write_all(b"go\n").unwrap();
             // Spread over the time that the other needs to get going.
-            std::thread::sleep(std::time::Duration::from_micros(round * 10));
+            std::thread::sleep(Duration::from_micros(round * 10));
             let withdrawn = held.withdraw(session()).is_ok();
             let took = hear(&["took", "lost"]).as_deref() == Some("took");
             child.wait().unwrap();

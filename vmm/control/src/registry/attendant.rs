@@ -17,11 +17,11 @@ use machine::{
     SnapshotOptions, SnapshotReport, SuperviseError, Supervised, Watch, Woken,
 };
 
+use super::all::Shared;
 use super::bell::Bell;
 use super::command::Command;
 use super::entry::{Entry, started};
 use super::images;
-use super::registry::Shared;
 use super::restart::{Backoff, Way};
 use crate::api::{
     ApiError, Boot, Ended, ErrorCode, HandOverOutcome, MachineState, OperationProgress,
@@ -71,7 +71,7 @@ impl Attendant {
         let mut backoff = Backoff::new(self.shared.limits.restart_backoff_max);
         loop {
             let began = Instant::now();
-            let fate = match self.bring_up(beginning) {
+            let fate = match self.bring_up(&beginning) {
                 Ok(machine) => self.attend(machine),
                 Err(fate) => fate,
             };
@@ -96,8 +96,8 @@ impl Attendant {
     }
 
     /// Gets the machine a process, or finds it.
-    fn bring_up(&self, beginning: Beginning) -> Result<Supervised, Fate> {
-        let outcome = match &beginning {
+    fn bring_up(&self, beginning: &Beginning) -> Result<Supervised, Fate> {
+        let outcome = match beginning {
             Beginning::Start(_) | Beginning::Restart => {
                 self.entry.set_state(MachineState::Starting, None);
                 self.start().map(|(machine, outcome)| (machine, MachineState::Running, outcome))
@@ -115,13 +115,13 @@ impl Attendant {
         match outcome {
             Ok((machine, state, outcome)) => {
                 self.entry.set_state(state, None);
-                self.finish(&beginning, Ok(outcome));
+                self.finish(beginning, Ok(outcome));
                 Ok(machine)
             }
             Err(error) => {
                 let how = error.message.clone();
                 let ended = Ended { at: Timestamp::now(), how, failed: true };
-                self.finish(&beginning, Err(error));
+                self.finish(beginning, Err(error));
                 Err(Fate::Ended { way: Way::Failed, ended })
             }
         }
@@ -156,7 +156,7 @@ impl Attendant {
                     let key = images::key(files, key_file.as_deref())?;
                     let options = RestoreOptions { key: key.as_ref(), is_lazy: *lazy };
                     let restored = home.restore(executable, &opened.path, options);
-                    let (machine, console, report) = restored.map_err(failed)?;
+                    let (machine, console, report) = restored.map_err(|error| failed(&error))?;
                     self.started(console)?;
                     let RestoreReport { bytes, pages, total_ns, is_lazy: lazy } = report;
                     let outcome = RestoreOutcome { bytes, pages, total_ns, lazy };
@@ -164,7 +164,7 @@ impl Attendant {
                 }
             };
             let (machine, console) =
-                home.boot(executable, shape.config, &images).map_err(failed)?;
+                home.boot(executable, shape.config, &images).map_err(|error| failed(&error))?;
             self.started(console)?;
             Ok((machine, Outcome::Plain))
         })
@@ -176,7 +176,7 @@ impl Attendant {
     }
 
     fn adopt(&self) -> Result<(Supervised, MachineState), ApiError> {
-        let adopted = self.entry.home().adopt().map_err(failed)?;
+        let adopted = self.entry.home().adopt().map_err(|error| failed(&error))?;
         let Some(adopted) = adopted else {
             return Err(ApiError::new(ErrorCode::MachineFailed, self.how_it_ended(None)));
         };
@@ -543,16 +543,12 @@ enum Rest {
 /// What an error means for whoever asked, and whether it is the machine's end.
 fn sort(error: SuperviseError) -> (Result<(), ApiError>, Option<SuperviseError>) {
     use SuperviseError as E;
-    let answer = Err(failed_ref(&error));
+    let answer = Err(failed(&error));
     let is_fatal = matches!(error, E::Lost { .. } | E::GuestEnded { .. } | E::Unexpected(_));
     (answer, is_fatal.then_some(error))
 }
 
-fn failed(error: SuperviseError) -> ApiError {
-    failed_ref(&error)
-}
-
-fn failed_ref(error: &SuperviseError) -> ApiError {
+fn failed(error: &SuperviseError) -> ApiError {
     use SuperviseError as E;
     let code = match error {
         E::Snapshot(_) => ErrorCode::File,

@@ -8,16 +8,16 @@
 //!             Attendant (a thread, while there is a process) ── machine::Supervised
 //! ```
 
+mod all;
 mod attendant;
 mod bell;
 mod command;
 mod entry;
 mod images;
 mod record;
-mod registry;
 mod restart;
 mod store;
 
-pub(crate) use registry::{Limits, Registry, Shared};
+pub(crate) use all::{Limits, Registry, Shared};
 pub(crate) use store::Store;
 pub use store::StoreError;

@@ -74,7 +74,7 @@ pub(crate) struct Store {
 /// What lies in a folder with a machine's name.
 #[derive(Debug)]
 pub(crate) enum Found {
-    Record(MachineName, Record),
+    Record(MachineName, Box<Record>),
     /// It has the name, and is no record that this executable can use. It is left alone.
     Unreadable {
         name: String,
@@ -130,7 +130,7 @@ impl Store {
             }
             let record = read(&entry.path().join("machine.json"));
             found.push(match (name.parse(), record) {
-                (Ok(name), Ok(record)) => Found::Record(name, record),
+                (Ok(name), Ok(record)) => Found::Record(name, Box::new(record)),
                 (Err(why), _) => Found::Unreadable { name, why: format!("{why}") },
                 (_, Err(why)) => Found::Unreadable { name, why },
             });

@@ -35,7 +35,7 @@ fn records_are_made_changed_and_deleted_and_the_next_daemon_finds_them() {
     let store = open(folder.path()).unwrap();
     let found = store.load().unwrap();
     assert!(
-        matches!(&found[..], [Found::Record(found, record)] if *record == one && *found == name("one"))
+        matches!(&found[..], [Found::Record(found, record)] if **record == one && *found == name("one"))
     );
     assert!(!store.home(&name("one"), &one).is_alive().unwrap());
 }
@@ -49,7 +49,7 @@ fn a_name_is_taken_once() {
     assert!(matches!(again, StoreError::Exists(_)), "{again}");
     let left: Vec<_> = std::fs::read_dir(folder.path().join("state/machines")).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
-    assert!(matches!(&store.load().unwrap()[..], [Found::Record(_, record)] if *record == first));
+    assert!(matches!(&store.load().unwrap()[..], [Found::Record(_, record)] if **record == first));
 }
 
 #[test]

@@ -119,11 +119,11 @@ mod tests {
 
     #[test]
     fn a_calls_target_is_its_paths_parameter() {
-        let target = |name, path| super::target(Method::named(name), path);
-        assert_eq!(target("machines.stop", "/v1/machines/web/stop").as_deref(), Some("web"));
-        assert_eq!(target("operations.cancel", "/v1/operations/7/cancel").as_deref(), Some("7"));
-        assert_eq!(target("machines.create", "/v1/machines"), None);
-        let long = target("machines.stop", &format!("/v1/machines/{}/stop", "x".repeat(999)));
+        let of = |name, path| target(Method::named(name), path);
+        assert_eq!(of("machines.stop", "/v1/machines/web/stop").as_deref(), Some("web"));
+        assert_eq!(of("operations.cancel", "/v1/operations/7/cancel").as_deref(), Some("7"));
+        assert_eq!(of("machines.create", "/v1/machines"), None);
+        let long = of("machines.stop", &format!("/v1/machines/{}/stop", "x".repeat(999)));
         assert_eq!(long.unwrap().len(), 80);
     }
 }

@@ -137,7 +137,7 @@ async fn stop_machine(
     Sent(stop): Sent<Stop>,
 ) -> Answer {
     let name = name(path)?;
-    accepted(&state.registry().stop(&name, stop, id)?.show())
+    accepted(&state.registry().stop(&name, &stop, id)?.show())
 }
 
 async fn kill_machine(FromState(state): FromState<State>, path: Named) -> Answer {

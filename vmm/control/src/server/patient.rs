@@ -84,15 +84,14 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_peer_that_does_not_read_is_given_up() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (ours, _silent) = UnixStream::pair().unwrap();
         let mut ours = Patient::new(ours, Duration::from_millis(50));
         // More than any socket's buffer takes.
         let much = vec![0; 16 << 20];
         let error = ours.write_all(&much).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         // One that reads, however slowly, is waited for.
-        let (ours, slow) = UnixStream::pair().unwrap();
-        theirs = slow;
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut ours = Patient::new(ours, Duration::from_millis(500));
         let reader = tokio::spawn(async move {
             let mut count = 0;

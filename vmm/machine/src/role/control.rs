@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn a_guests_end_can_be_read_from_its_file() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut control, _first, mut ends) = kept(folder.path());
+        let (control, _first, mut ends) = kept(folder.path());
         control.write_end(&exited());
         io::Seek::rewind(&mut ends).unwrap();
         let mut bytes = Vec::new();

@@ -301,18 +301,18 @@ impl MachineProcess {
                 drop(guest);
                 self.end(&GuestEnd::Stopped.to_string(), GuestEnd::Stopped)
             }
-            (order, guest) => self.obey_beside_guest(order, guest, descriptors),
+            (order, guest) => self.obey_beside_guest(&order, guest, descriptors),
         }
     }
 
     /// The same for orders that leave the guest as it is, and for those that make no sense now.
     fn obey_beside_guest(
         &mut self,
-        order: Order,
+        order: &Order,
         guest: Guest,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), RoleError> {
-        let outcome = match (&order, &guest) {
+        let outcome = match (order, &guest) {
             (Order::Console, Guest::Running(_) | Guest::Paused(_)) => {
                 let outcome = self.replace_console(&guest, descriptors);
                 outcome.map(|()| Report::ConsoleReplaced).map_err(|error| error.to_string())

@@ -100,7 +100,7 @@ impl Registry {
             match found {
                 Found::Record(name, record) => {
                     let (store, events) = (Arc::clone(&store), Arc::clone(&shared.events));
-                    machines.insert(name.clone(), Entry::new(name, record, store, events));
+                    machines.insert(name.clone(), Entry::new(name, *record, store, events));
                 }
                 Found::Unreadable { name, why } => {
                     tracing::error!(name, why, "a record cannot be used; it is left alone");
@@ -267,7 +267,7 @@ impl Registry {
     pub(crate) fn stop(
         &self,
         name: &MachineName,
-        stop: Stop,
+        stop: &Stop,
         id: CallId,
     ) -> Result<Arc<Pending>, ApiError> {
         let timeout =
@@ -429,7 +429,7 @@ impl Registry {
                 continue;
             }
             let Ok(id) = CallId::new() else { continue };
-            match self.stop(entry.name(), Stop::default(), id) {
+            match self.stop(entry.name(), &Stop::default(), id) {
                 Ok(operation) => stops.push(operation),
                 Err(error) => tracing::warn!(%error, "a machine is not stopped"),
             }
