@@ -112,7 +112,7 @@ impl Shell {
         let script = format!("uname -r; dmesg -r | grep '^<[0-4]>'; {end} -f");
         let cmdline = format!("{CMDLINE} {parameters}");
         let cpus = cpus.to_string();
-        let command = ["/init", "type", PROMPT, &script, "/bin/novacron", "run", "linux"];
+        let command = ["/init", "type", PROMPT, &script, "/bin/novacron", "run", "linux", "--rm"];
         let files = ["--kernel", "/guest/vmlinuz", "--initrd", "/guest/initrd.debian"];
         let machine = ["--memory", "512M", "--cpus", &cpus, "--cpu", cpu, "--cmdline", &cmdline];
         command.into_iter().chain(files).chain(machine).map(str::to_owned).collect()

@@ -130,7 +130,7 @@ impl Guest {
         let cmdline = format!("{CMDLINE}{cpuid}{last}");
         let [kernel, cpus, memory] =
             [format!("/guest/{kernel}"), cpus.to_string(), format!("{memory_mib}M")];
-        let novacron = ["/init", "attend", "/bin/novacron", "run", "linux"];
+        let novacron = ["/init", "attend", "/bin/novacron", "run", "linux", "--rm"];
         let options = [
             ("--kernel", kernel.as_str()),
             ("--initrd", "/guest/initrd"),

@@ -1,5 +1,6 @@
 //! The README's first session, run as it is written; and what verbs say, to the letter.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use control::api::RestartPolicy;
@@ -18,6 +19,20 @@ fn session() -> String {
     commands[start..].to_owned()
 }
 
+/// Ends the daemon that the session started, and its machines, should it stop in the middle.
+struct Ended<'a>(&'a Path);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let mut end = Command::new(env!("CARGO_BIN_EXE_novacron"));
+        let _ = end
+            .args(["shutdown", "--stop-machines"])
+            .env("NOVACRON_SOCKET", self.0.join("run/control.sock"))
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
 #[test]
 fn the_first_session_of_the_readme_runs_as_it_is_written() {
     if !has_kvm("the_first_session_of_the_readme_runs_as_it_is_written") {
@@ -25,6 +40,7 @@ fn the_first_session_of_the_readme_runs_as_it_is_written() {
     }
     let _shared = shared();
     let folder = tempfile::tempdir().unwrap();
+    let _ended = Ended(folder.path());
     let executable = env!("CARGO_BIN_EXE_novacron");
     // A person leaves the console with a key; here a signal does it. The daemon is started by the first command.
     let script = format!(
