@@ -78,7 +78,8 @@ fn run(times: u32) -> Result<(), Failure> {
 }
 
 fn novacron_command() -> Vec<String> {
-    let command = ["/init", "time", REACHED, "/bin/novacron", "run", "linux", "--rm", "--memory", "256M"];
+    let command =
+        ["/init", "time", REACHED, "/bin/novacron", "run", "linux", "--rm", "--memory", "256M"];
     let guest = ["--kernel", "/guest/vmlinux", "--initrd", "/guest/initrd", "--cmdline", CMDLINE];
     command.into_iter().chain(guest).map(str::to_owned).collect()
 }
