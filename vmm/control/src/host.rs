@@ -1,5 +1,7 @@
 //! The host on which the daemon runs.
 
+use std::sync::OnceLock;
+
 use machine::{CpuModel, Host, HostCpu};
 
 use crate::access::Role;
@@ -36,8 +38,13 @@ pub(crate) fn info(state: &State, role: Option<Role>) -> Result<Info, ApiError> 
     })
 }
 
-/// Those that guests can have here; none if there is no KVM.
+/// Those that guests can have here; none if there is no KVM. Looked at once: a host keeps its processor.
 fn cpu_models() -> Vec<String> {
+    static MODELS: OnceLock<Vec<String>> = OnceLock::new();
+    MODELS.get_or_init(find_cpu_models).clone()
+}
+
+fn find_cpu_models() -> Vec<String> {
     let Ok(host) = Host::open().and_then(|host| HostCpu::of(&host)) else { return Vec::new() };
     let offered = CpuModel::ALL.into_iter().filter(|model| model.check(&host.profile).is_ok());
     offered.map(|model| model.name().to_owned()).collect()

@@ -1,8 +1,8 @@
 //! The other side of the control socket: starts machine processes, gives them orders, hears them.
 //!
-//! A machine is one process at a time, and for the length of a hand-over two. Here the permit record
-//! has no name: the machine lives no longer than its processes, and nothing stays behind when they
-//! are killed.
+//! A machine is one process at a time, and for the length of a hand-over two. It is *tied* to whoever started it: then its
+//! permit record has no name, it lives no longer than its processes, and nothing stays behind when they are killed. Or it
+//! has a [`Home`]: then it goes on when its keeper is gone, and the next one finds it there.
 
 mod death;
 mod home;

@@ -511,10 +511,8 @@ impl Attendant {
                 }
                 Ok(command) => {
                     self.entry.is_free();
-                    command.refuse(ApiError::new(
-                        ErrorCode::Conflict,
-                        format!("machine {} waits to be started again", self.entry.name()),
-                    ));
+                    let why = format!("machine {} waits to be started again", self.entry.name());
+                    command.refuse(ApiError::new(ErrorCode::Conflict, why), &self.shared);
                 }
             }
         }
@@ -525,10 +523,8 @@ impl Attendant {
         self.entry.retire(Some(ended));
         // Nothing can be posted any more; what was posted before is answered.
         for command in self.commands.try_iter() {
-            command.refuse(ApiError::new(
-                ErrorCode::Conflict,
-                format!("the guest of machine {} has ended", self.entry.name()),
-            ));
+            let why = format!("the guest of machine {} has ended", self.entry.name());
+            command.refuse(ApiError::new(ErrorCode::Conflict, why), &self.shared);
         }
     }
 }

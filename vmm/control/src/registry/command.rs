@@ -6,6 +6,7 @@ use std::time::Duration;
 use machine::Form;
 use tokio::sync::oneshot;
 
+use super::all::Shared;
 use crate::api::{ApiError, TakeSnapshot};
 use crate::operations::Pending;
 
@@ -33,14 +34,14 @@ pub(crate) enum Command {
 
 impl Command {
     /// Answers it with an error: nobody is there who could do it.
-    pub(super) fn refuse(self, error: ApiError) {
+    pub(super) fn refuse(self, error: ApiError, shared: &Shared) {
         match self {
             Self::Pause(reply) | Self::Resume(reply) | Self::PressPowerButton(reply) => {
                 let _ = reply.send(Err(error));
             }
             Self::Stop { operation, .. }
             | Self::Snapshot { operation, .. }
-            | Self::HandOver { operation, .. } => operation.end(Err(error)),
+            | Self::HandOver { operation, .. } => shared.end(&operation, Err(error)),
             Self::Leave => {}
         }
     }
