@@ -431,7 +431,11 @@ impl Registry {
             let Ok(id) = CallId::new() else { continue };
             match self.stop(entry.name(), &Stop::default(), id) {
                 Ok(operation) => stops.push(operation),
-                Err(error) => tracing::warn!(%error, "a machine is not stopped"),
+                // Something else is being done with it: it is ended as it is.
+                Err(error) => {
+                    tracing::warn!(%error, name = %entry.name(), "a machine is killed");
+                    let _ = entry.kill();
+                }
             }
         }
         for operation in stops {

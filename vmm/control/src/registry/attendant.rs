@@ -8,6 +8,7 @@
 //! ```
 
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -108,9 +109,16 @@ impl Attendant {
         };
         let outcome = outcome.and_then(|(machine, state, outcome)| {
             let process = machine.process();
-            let ender = process.ender().map_err(ApiError::internal)?;
-            self.entry.has_process(Some((process.id(), ender)));
-            Ok((machine, state, outcome))
+            match process.ender() {
+                Ok(ender) => {
+                    self.entry.has_process(Some((process.id(), ender)));
+                    Ok((machine, state, outcome))
+                }
+                Err(error) => {
+                    machine.into_process().bury();
+                    Err(ApiError::internal(error))
+                }
+            }
         });
         match outcome {
             Ok((machine, state, outcome)) => {
@@ -157,7 +165,7 @@ impl Attendant {
                     let options = RestoreOptions { key: key.as_ref(), is_lazy: *lazy };
                     let restored = home.restore(executable, &opened.path, options);
                     let (machine, console, report) = restored.map_err(|error| failed(&error))?;
-                    self.started(console)?;
+                    let machine = self.started(machine, console)?;
                     let RestoreReport { bytes, pages, total_ns, is_lazy: lazy } = report;
                     let outcome = RestoreOutcome { bytes, pages, total_ns, lazy };
                     return Ok((machine, Outcome::Restore(outcome)));
@@ -165,14 +173,20 @@ impl Attendant {
             };
             let (machine, console) =
                 home.boot(executable, shape.config, &images).map_err(|error| failed(&error))?;
-            self.started(console)?;
-            Ok((machine, Outcome::Plain))
+            Ok((self.started(machine, console)?, Outcome::Plain))
         })
     }
 
-    fn started(&self, console: std::os::unix::net::UnixStream) -> Result<(), ApiError> {
-        self.connect(console)?;
-        self.entry.change(started).map_err(ApiError::internal)
+    /// What follows when a guest runs. One that cannot be attended to is ended: it would run on unseen.
+    fn started(&self, machine: Supervised, console: UnixStream) -> Result<Supervised, ApiError> {
+        if let Err(error) = self.connect(console) {
+            machine.into_process().bury();
+            return Err(error);
+        }
+        if let Err(error) = self.entry.change(started) {
+            tracing::error!(%error, "when a guest was started is not written");
+        }
+        Ok(machine)
     }
 
     fn adopt(&self) -> Result<(Supervised, MachineState), ApiError> {
@@ -189,7 +203,7 @@ impl Attendant {
         Ok((adopted.machine, state))
     }
 
-    fn connect(&self, console: std::os::unix::net::UnixStream) -> Result<(), ApiError> {
+    fn connect(&self, console: UnixStream) -> Result<(), ApiError> {
         let Shared { runtime, metrics, .. } = &*self.shared;
         let connected = self.entry.console().connect(console, runtime, Arc::clone(metrics));
         connected.map_err(ApiError::internal)

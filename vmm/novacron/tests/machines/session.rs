@@ -1,5 +1,6 @@
 //! The README's first session, run as it is written; and what verbs say, to the letter.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -71,6 +72,10 @@ fn the_first_session_of_the_readme_runs_as_it_is_written() {
     }
     assert!(complaints.contains("a daemon was started"), "{complaints}");
     assert!(!folder.path().join("run/control.sock").exists(), "the daemon has ended");
+    for socket in std::fs::read_dir(folder.path().join("run/machines")).unwrap() {
+        let socket = socket.unwrap().path();
+        assert!(UnixStream::connect(&socket).is_err(), "a machine is left: {}", socket.display());
+    }
 }
 
 /// Words in the place of what differs from run to run.
