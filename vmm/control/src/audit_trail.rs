@@ -62,8 +62,8 @@ impl AuditTrail {
     /// # Errors
     /// When that cannot be written: then nothing may be changed.
     pub(crate) async fn asked(self: &Arc<Self>, asked: Asked) -> Result<(), ApiError> {
-        self.append(asked, Phase::Asked).await.map_err(|error| {
-            ApiError::new(ErrorCode::AuditUnavailable, error.to_string())
+        self.append(asked, Phase::Asked).await.map_err(|why| {
+            ApiError::new(ErrorCode::AuditUnavailable, why)
                 .with_hint("nothing was changed; `novacron health` says more")
         })
     }
@@ -103,11 +103,11 @@ impl AuditTrail {
         let _ = self.append_now(&asked, Phase::Done(outcome(failed)));
     }
 
-    async fn append(self: &Arc<Self>, asked: Asked, phase: Phase) -> Result<(), AuditError> {
+    async fn append(self: &Arc<Self>, asked: Asked, phase: Phase) -> Result<(), String> {
         let trail = Arc::clone(self);
         let written = tokio::task::spawn_blocking(move || trail.append_now(&asked, phase)).await;
-        // A task that waits for storage is never cancelled, and a panic ends the process.
-        written.unwrap_or(Ok(()))
+        // A daemon that ends may not get to it: then it is not written, and nothing may be changed.
+        written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
     fn append_now(&self, asked: &Asked, phase: Phase) -> Result<(), AuditError> {

@@ -49,7 +49,8 @@ pub enum CallError {
     },
 }
 
-/// A client of one daemon. Each call is a connection of its own: a call on a Unix socket costs less than keeping one.
+/// A client of one daemon. Each call is a connection of its own: a verb makes one or two, and a daemon that was killed in
+/// between needs no second thought.
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,

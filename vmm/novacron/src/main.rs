@@ -136,7 +136,7 @@ fn machine_role() -> Result<(), Failure> {
         .map_err(Failure::other("the control socket on standard input"))?;
     let is_socket = rustix::net::sockopt::socket_type(&control).is_ok();
     if !is_socket {
-        let why = "a role that `novacron run` starts; standard input must be its control socket";
+        let why = "a role that a daemon starts; standard input must be its control socket";
         return Err(Failure::Other(format!("machine is {why}")));
     }
     // The role alone decides when the connection is closed.

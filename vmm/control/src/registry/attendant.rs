@@ -450,14 +450,8 @@ impl Attendant {
     /// The guest ended as a guest may.
     fn ended(&self, machine: Supervised, end: GuestEnd) -> Fate {
         machine.into_process().bury();
-        let way = match end {
-            GuestEnd::PoweredOff => Way::PoweredOff,
-            GuestEnd::Reset => Way::Reset,
-            GuestEnd::Stopped => Way::Stopped,
-            GuestEnd::Failed => Way::Failed,
-        };
         let ended = Ended { at: Timestamp::now(), how: end.to_string(), failed: false };
-        Fate::Ended { way, ended }
+        Fate::Ended { way: end.into(), ended }
     }
 
     /// The guest ended otherwise, or its process is lost.
@@ -467,14 +461,8 @@ impl Attendant {
             SuperviseError::GuestEnded { how, end } => (how, end),
             _ => (self.how_it_ended(death), GuestEnd::Failed),
         };
-        let way = match end {
-            GuestEnd::PoweredOff => Way::PoweredOff,
-            GuestEnd::Reset => Way::Reset,
-            GuestEnd::Stopped => Way::Stopped,
-            GuestEnd::Failed => Way::Failed,
-        };
         let failed = !end.is_orderly();
-        Fate::Ended { way, ended: Ended { at: Timestamp::now(), how, failed } }
+        Fate::Ended { way: end.into(), ended: Ended { at: Timestamp::now(), how, failed } }
     }
 
     /// Why a process that said nothing has gone, as far as anybody knows.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use machine::GuestEnd;
+
 use crate::api::RestartPolicy;
 
 /// The first wait; each further one is twice as long.
@@ -20,6 +22,17 @@ pub(super) enum Way {
     Reset,
     /// Otherwise than a guest may.
     Failed,
+}
+
+impl From<GuestEnd> for Way {
+    fn from(end: GuestEnd) -> Self {
+        match end {
+            GuestEnd::PoweredOff => Self::PoweredOff,
+            GuestEnd::Reset => Self::Reset,
+            GuestEnd::Stopped => Self::Stopped,
+            GuestEnd::Failed => Self::Failed,
+        }
+    }
 }
 
 /// The waits of one machine.

@@ -14,8 +14,8 @@ use super::body::Sent;
 use super::router::{Routes, State};
 use super::{console, events, openapi, pass};
 use crate::api::{
-    ApiError, CreateMachine, ErrorCode, HandOver, MachineName, RestoreSnapshot, Shutdown, Stop,
-    TakeSnapshot,
+    ApiError, CreateMachine, ErrorCode, Event, EventKind, HandOver, MachineName, RestoreSnapshot,
+    Shutdown, Stop, TakeSnapshot,
 };
 use crate::audit_trail::{CallId, Sender};
 use crate::{health, host};
@@ -23,9 +23,8 @@ use crate::{health, host};
 /// The longest that a call may wait for an operation.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// How long a killed process is waited for, and how often it is looked at.
-const KILL_TRIES: u32 = 100;
-const KILL_PAUSE: Duration = Duration::from_millis(10);
+/// How long the end of a killed process is waited for.
+const KILL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A name in a path.
 type Named = Result<Path<String>, axum::extract::rejection::PathRejection>;
@@ -142,14 +141,15 @@ async fn stop_machine(
 
 async fn kill_machine(FromState(state): FromState<State>, path: Named) -> Answer {
     let entry = state.registry().find(&name(path)?)?;
+    let events = &state.registry().shared().events;
+    let mut place = events.now();
     entry.kill()?;
-    // What is shown is what it came to: a killed process is gone in moments.
-    for _ in 0..KILL_TRIES {
-        if entry.show().process_id.is_none() {
-            break;
-        }
-        tokio::time::sleep(KILL_PAUSE).await;
-    }
+    // What is answered is what it came to: a killed process is gone in moments.
+    let is_noted = |event: &Event| matches!(&event.kind, EventKind::MachineState { machine, .. } if machine == entry.name());
+    let noted = async {
+        while events.next(&mut place).await.is_ok_and(|news| !news.iter().any(is_noted)) {}
+    };
+    let _ = tokio::time::timeout(KILL_PATIENCE, noted).await;
     ok(entry.show())
 }
 
