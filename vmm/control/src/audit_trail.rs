@@ -92,7 +92,11 @@ impl AuditTrail {
 
     /// Notes how an operation ended. Waits for storage.
     pub(crate) fn ended(&self, operation: &Operation) {
-        let Some(asked) = self.lock().remove(&operation.id) else { return };
+        let Some(mut asked) = self.lock().remove(&operation.id) else { return };
+        // A restore makes the machine that it is about.
+        if let (true, Some(machine)) = (asked.target.is_empty(), &operation.machine) {
+            asked.target = machine.to_string();
+        }
         let failed = match operation.state {
             OperationState::Done | OperationState::Running => None,
             OperationState::Cancelled => Some(ErrorCode::Cancelled),

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::api::{ApiError, ErrorCode};
+use crate::api::{ApiError, ErrorCode, MachineName};
 
 /// What a handler comes to.
 pub(super) type Answer = Result<Response, ApiError>;
@@ -16,6 +16,10 @@ pub(super) struct FailedAs(pub(super) ErrorCode);
 /// An answer that says that an operation has begun.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Began;
+
+/// What a call has made, whose path could not name it yet: for the audit log.
+#[derive(Clone, Debug)]
+pub(super) struct Made(pub(super) MachineName);
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {

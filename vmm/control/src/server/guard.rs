@@ -7,7 +7,7 @@ use axum::http::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::answer::{Began, FailedAs};
+use super::answer::{Began, FailedAs, Made};
 use super::router::State;
 use crate::access::{Caller, Role};
 use crate::api::{ApiError, ErrorCode};
@@ -89,6 +89,8 @@ async fn noted(
     let response = tracing::Instrument::instrument(next.run(request), span).await;
     if response.extensions().get::<Began>().is_none() {
         audit.expects_no_more(&id);
+        let made = response.extensions().get::<Made>().map(|made| made.0.to_string());
+        let asked = Asked { target: made.unwrap_or(asked.target), ..asked };
         audit.answered(asked, response.extensions().get::<FailedAs>().map(|failed| failed.0)).await;
     }
     response

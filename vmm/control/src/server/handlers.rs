@@ -9,7 +9,7 @@ use axum::{Extension, Json};
 use hyper::upgrade::OnUpgrade;
 use serde::Deserialize;
 
-use super::answer::{Answer, accepted, ok};
+use super::answer::{Answer, Made, accepted, ok};
 use super::body::Sent;
 use super::router::{Routes, State};
 use super::{console, events, openapi, pass};
@@ -106,8 +106,11 @@ async fn create_machine(
     FromState(state): FromState<State>,
     Sent(CreateMachine { name, spec }): Sent<CreateMachine>,
 ) -> Answer {
+    let made = Made(name.clone());
     let machine = blocking(move || state.registry().create(&name, spec)).await?;
-    Ok((StatusCode::CREATED, Json(machine)).into_response())
+    let mut response = (StatusCode::CREATED, Json(machine)).into_response();
+    response.extensions_mut().insert(made);
+    Ok(response)
 }
 
 async fn show_machine(FromState(state): FromState<State>, path: Named) -> Answer {

@@ -150,6 +150,56 @@ fn every_method_takes_its_role_and_who_has_less_changes_nothing() {
     }
 }
 
+#[test]
+fn every_change_has_both_of_its_ends_in_the_audit_log() {
+    if !has_kvm("every_change_has_both_of_its_ends_in_the_audit_log") {
+        return;
+    }
+    let _shared = shared();
+    let daemon = Daemon::start();
+    daemon.says(&["run", "one", "--memory", "32M", "--cmdline", "fill=4M rate=200", "--detach"]);
+    daemon.says(&["pause", "one"]);
+    daemon.says(&["snapshot", "one", "one.nova"]);
+    daemon.says(&["restore", "one.nova", "--name", "two", "--lazy", "--detach"]);
+    assert!(!daemon.novacron(&["delete", "two"]).status.success(), "it runs");
+    daemon.operate("one", "stop").unwrap();
+    daemon.says(&["delete", "one"]);
+    let state = daemon.state();
+    let show =
+        ["audit", "show", "--output", "json", "--last", "1000", "--state", state.to_str().unwrap()];
+    let shown: serde_json::Value = serde_json::from_str(&daemon.says(&show)).unwrap();
+    let word =
+        |call: &serde_json::Value, field: &str| call[field].as_str().unwrap_or_default().to_owned();
+    let calls: Vec<_> =
+        shown.as_array().unwrap().iter().filter_map(|record| record.get("call")).collect();
+    let asked: Vec<_> = calls.iter().filter(|call| call["phase"] == "asked").collect();
+    let ends: Vec<_> = asked
+        .iter()
+        .map(|asked| {
+            let is_its = |call: &&&serde_json::Value| {
+                call["phase"] == "done" && call["operation"] == asked["operation"]
+            };
+            let done: Vec<_> = calls.iter().filter(is_its).collect();
+            assert_eq!(done.len(), 1, "{asked} ends once: {done:?}");
+            let method = word(done[0], "method");
+            format!("{method} {} {}", word(done[0], "target"), word(done[0], "outcome"))
+        })
+        .filter(|end| !end.starts_with("files.pass"))
+        .collect();
+    let expected = [
+        "machines.create one ok",
+        "machines.start one ok",
+        "machines.pause one ok",
+        "machines.snapshot one ok",
+        "snapshots.restore two ok",
+        "machines.delete two conflict",
+        "machines.stop one ok",
+        "machines.delete one ok",
+    ];
+    assert_eq!(ends, expected);
+    daemon.says(&["audit", "verify", "--state", state.to_str().unwrap()]);
+}
+
 /// A call of a method that would do something, if it were allowed.
 fn call(method: &Method) -> Vec<u8> {
     let path = method.path.replace("{name}", "one").replace("{id}", "0");
