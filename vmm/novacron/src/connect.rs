@@ -35,41 +35,50 @@ pub(crate) fn connect_or_start(globals: &Globals) -> Result<Client, Failure> {
     let options = File::options().create(true).append(true).read(true).open(&log_path);
     let mut log = options.map_err(Failure::other("the daemon's log"))?;
     let start = log.seek(SeekFrom::End(0)).map_err(Failure::other("the daemon's log"))?;
-    let mut daemon = spawn(globals, client.socket(), &log)?;
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match client.get::<Info>("/v1/info") {
-            Ok(info) => {
-                eprintln!(
-                    "novacron: a daemon was started (process {}, log {}); `novacron shutdown` ends it",
-                    info.process_id,
-                    log_path.display()
-                );
-                return Ok(client);
-            }
-            Err(CallError::NoDaemon { .. }) if Instant::now() < end => {}
-            Err(error) => return Err(error.into()),
-        }
-        if let Ok(Some(_)) = daemon.try_wait() {
-            return Err(Failure::Other(why_not(&mut log, start)));
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let mut command = daemon_command(client.socket(), &log)?;
+    command.arg("--detached").envs(globals.log.environment()).process_group(0);
+    let mut daemon = command.spawn().map_err(Failure::other("a daemon cannot be started"))?;
+    let info = wait_until_it_answers(&client, &mut daemon, &mut log, start)?;
+    eprintln!(
+        "novacron: a daemon was started (process {}, log {}); `novacron shutdown` ends it",
+        info.process_id,
+        log_path.display()
+    );
+    Ok(client)
 }
 
-fn spawn(globals: &Globals, socket: &Path, log: &File) -> Result<Child, Failure> {
+/// A daemon of this executable on a socket, whose log is `log`.
+pub(crate) fn daemon_command(socket: &Path, log: &File) -> Result<Command, Failure> {
     let executable = std::env::current_exe();
     let mut command =
         Command::new(executable.map_err(Failure::other("the path of this executable"))?);
     command
-        .args(["daemon", "--detached", "--socket"])
+        .args(["daemon", "--socket"])
         .arg(socket)
-        .envs(globals.log.environment())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(log.try_clone().map_err(Failure::other("the daemon's log"))?)
-        .process_group(0);
-    command.spawn().map_err(Failure::other("a daemon cannot be started"))
+        .stderr(log.try_clone().map_err(Failure::other("the daemon's log"))?);
+    Ok(command)
+}
+
+/// Waits for a daemon that was just started; one that ends instead has said why in its log, behind `start`.
+pub(crate) fn wait_until_it_answers(
+    client: &Client,
+    daemon: &mut Child,
+    log: &mut File,
+    start: u64,
+) -> Result<Info, Failure> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match client.get::<Info>("/v1/info") {
+            Err(CallError::NoDaemon { .. }) if Instant::now() < end => {}
+            answered => return answered.map_err(Failure::from),
+        }
+        if let Ok(Some(_)) = daemon.try_wait() {
+            return Err(Failure::Other(why_not(log, start)));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// What a daemon that has ended said last.

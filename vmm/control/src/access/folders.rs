@@ -77,17 +77,8 @@ impl Folders {
         let refused = |what: String| self.refused(name, what);
         let root = self.open_folder(name, folder)?;
         let found = walk(&root, &below, OFlags::PATH).map_err(|error| refused(explain(error)))?;
-        let kind = fstat(&found).map_err(|error| refused(explain(error)))?.st_mode;
-        let kind = FileType::from_raw_mode(kind);
-        if !kind.is_file() {
-            return Err(refused(format!("is {}, not a regular file", word(kind))));
-        }
-        // Does not block: else a process with a lease on the file (fcntl(2), F_SETLEASE) makes this wait for it.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let own = format!("/proc/self/fd/{}", found.as_raw_fd());
-        let file = rustix::fs::open(own, flags, Mode::empty())
-            .map_err(|error| refused(format!("cannot be read: {}", io::Error::from(error))))?;
-        Ok(OpenedFile { file: file.into(), path: folder.join(below) })
+        let file = open_regular(&found).map_err(refused)?;
+        Ok(OpenedFile { file, path: folder.join(below) })
     }
 
     /// Finds the place for a new file. It makes nothing: whoever does, says there that nothing is overwritten.
@@ -172,8 +163,21 @@ impl Folders {
     }
 }
 
+/// Opens for reading what was found, if it is a regular file; says what is wrong else.
+pub(super) fn open_regular(found: &OwnedFd) -> Result<File, String> {
+    let kind = FileType::from_raw_mode(fstat(found).map_err(explain)?.st_mode);
+    if !kind.is_file() {
+        return Err(format!("is {}, not a regular file", word(kind)));
+    }
+    // Does not block: else a process with a lease on the file (fcntl(2), F_SETLEASE) makes this wait for it.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let own = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let file = rustix::fs::open(own, flags, Mode::empty());
+    Ok(file.map_err(|error| format!("cannot be read: {}", io::Error::from(error)))?.into())
+}
+
 /// Opens what is at a path beneath a folder, without ever leaving it.
-fn walk(root: &impl AsFd, below: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(super) fn walk(root: &impl AsFd, below: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let mut tries = 0;
     loop {
@@ -186,7 +190,7 @@ fn walk(root: &impl AsFd, below: &Path, flags: OFlags) -> Result<OwnedFd, Errno>
     }
 }
 
-fn explain(error: Errno) -> String {
+pub(super) fn explain(error: Errno) -> String {
     match error {
         Errno::NOENT => "is not there".to_owned(),
         Errno::XDEV => "leads out of its folder by a link".to_owned(),

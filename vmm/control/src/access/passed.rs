@@ -8,15 +8,15 @@
 //! is taken only of those who have these rights: of the daemon's own user, and of root.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fcntl_getfl, fstat, openat2};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 
+use super::folders::{explain, open_regular, walk};
 use super::{Caller, FileError, Folders, NewFile, OpenedFile};
 use crate::random::{hex, random};
 
@@ -96,25 +96,19 @@ impl Files {
         let Some((id, below)) = split(name) else { return self.folders.open(name) };
         let passed = self.lock();
         let file = self.find(&passed, name, id)?;
-        let refused = |error| self.folders.refused(name, format!("cannot be opened: {error}"));
+        let refused = |what| self.folders.refused(name, what);
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.descriptor.as_raw_fd()));
         match (file.kind, below) {
+            // Opened anew, since whoever passed it shares its position.
             (FileType::RegularFile, None) => {
-                // Opened anew, since whoever passed it shares its position.
-                let path = PathBuf::from(format!("/proc/self/fd/{}", file.descriptor.as_raw_fd()));
-                let file = File::open(&path).map_err(refused)?;
+                let file = open_regular(&file.descriptor).map_err(refused)?;
                 Ok(OpenedFile { file, path })
             }
             (FileType::Directory, Some(below)) => {
-                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-                let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-                let opened = openat2(&file.descriptor, below, flags, Mode::empty(), resolve);
-                let opened = opened.map_err(|error| refused(error.into()))?;
-                let kind = fstat(&opened).map_err(|error| refused(error.into()))?;
-                if !FileType::from_raw_mode(kind.st_mode).is_file() {
-                    return Err(self.folders.refused(name, "is no regular file".to_owned()));
-                }
-                let folder = format!("/proc/self/fd/{}", file.descriptor.as_raw_fd());
-                Ok(OpenedFile { file: opened.into(), path: Path::new(&folder).join(below) })
+                let found = walk(&file.descriptor, Path::new(below), OFlags::PATH);
+                let found = found.map_err(|error| refused(explain(error)))?;
+                let file = open_regular(&found).map_err(refused)?;
+                Ok(OpenedFile { file, path: path.join(below) })
             }
             (FileType::Directory, None) => {
                 Err(self.folders.refused(name, "names a folder, not a file".to_owned()))
@@ -182,7 +176,10 @@ fn split(name: &str) -> Option<(&str, Option<&str>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{Read, Write};
+
+    use rustix::fs::Mode;
 
     use super::*;
 

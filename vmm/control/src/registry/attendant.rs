@@ -14,20 +14,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use machine::{
-    Death, Form, GuestEnd, GuestStatus, HandOverReport, Limits, RestoreOptions, RestoreReport,
-    SnapshotOptions, SnapshotReport, SuperviseError, Supervised, Watch, Woken,
+    Death, GuestEnd, GuestStatus, RestoreOptions, RestoreReport, SuperviseError, Supervised, Woken,
 };
 
-use super::all::Shared;
 use super::bell::Bell;
 use super::command::Command;
 use super::entry::{Entry, started};
 use super::images;
 use super::restart::{Backoff, Way};
-use crate::api::{
-    ApiError, Boot, Ended, ErrorCode, HandOverOutcome, MachineState, OperationProgress,
-    RestoreOutcome, SnapshotOutcome, TakeSnapshot, Timestamp,
-};
+use super::shared::Shared;
+use crate::api::{ApiError, Boot, Ended, ErrorCode, MachineState, RestoreOutcome, Timestamp};
 use crate::metrics::{End as EndMetric, EndLabel};
 use crate::operations::{Outcome, Pending};
 use crate::spec;
@@ -56,15 +52,36 @@ pub(super) struct Attendant {
 #[derive(Debug)]
 enum Fate {
     /// Its guest ended, or its process.
-    Ended { way: Way, ended: Ended },
+    Ended {
+        way: Way,
+        ended: Ended,
+        /// The operation that is over with it, and what that came to.
+        last: Last,
+    },
     /// It lives on without this daemon.
     Left,
 }
+
+/// An operation that ends with the machine. It does when the machine is seen to be stopped, not before: whoever waited for
+/// it goes on with that.
+type Last = Option<Box<(Arc<Pending>, Result<Outcome, ApiError>)>>;
 
 /// A machine that somebody wants to be stopped.
 struct Stopping {
     operation: Arc<Pending>,
     until: Instant,
+}
+
+impl Fate {
+    /// The same, when an operation that was to bring it about is over with it.
+    fn with(self, operation: Arc<Pending>) -> Self {
+        match self {
+            Self::Ended { way, ended, .. } => {
+                Self::Ended { way, ended, last: Some(Box::new((operation, Ok(Outcome::Plain)))) }
+            }
+            Self::Left => Self::Left,
+        }
+    }
 }
 
 impl Attendant {
@@ -76,18 +93,20 @@ impl Attendant {
                 Ok(machine) => self.attend(machine),
                 Err(fate) => fate,
             };
-            let Fate::Ended { way, ended } = fate else { return };
+            let Fate::Ended { way, ended, last } = fate else { return };
             self.note(way, &ended);
             let policy = self.entry.record().spec.restart;
             let wait = backoff.after(policy, way, began.elapsed());
             let Some(wait) = wait.filter(|_| self.entry.record().should_run) else {
-                return self.retire(ended);
+                return self.retire(ended, last);
             };
             self.entry.has_process(None);
             self.entry.set_state(MachineState::Waiting, Some(ended.clone()));
             match self.rest(wait) {
                 Rest::Over => {}
-                Rest::Stop => return self.retire(ended),
+                Rest::Stop(operation) => {
+                    return self.retire(ended, Some(Box::new((operation, Ok(Outcome::Plain)))));
+                }
                 Rest::Leave => return,
             }
             self.entry.was_restarted();
@@ -123,25 +142,24 @@ impl Attendant {
         match outcome {
             Ok((machine, state, outcome)) => {
                 self.entry.set_state(state, None);
-                self.finish(beginning, Ok(outcome));
+                if let Beginning::Start(operation) = beginning {
+                    self.end(operation, Ok(outcome));
+                }
                 Ok(machine)
             }
             Err(error) => {
                 let how = error.message.clone();
                 let ended = Ended { at: Timestamp::now(), how, failed: true };
-                self.finish(beginning, Err(error));
-                Err(Fate::Ended { way: Way::Failed, ended })
+                let last = match beginning {
+                    Beginning::Start(operation) => {
+                        // What cannot be started by hand is not tried again by itself.
+                        self.should_run(false);
+                        Some(Box::new((Arc::clone(operation), Err(error))))
+                    }
+                    Beginning::Adopt | Beginning::Restart => None,
+                };
+                Err(Fate::Ended { way: Way::Failed, ended, last })
             }
-        }
-    }
-
-    fn finish(&self, beginning: &Beginning, outcome: Result<Outcome, ApiError>) {
-        if let Beginning::Start(operation) = beginning {
-            if outcome.is_err() {
-                // What cannot be started by hand is not tried again by itself.
-                self.should_run(false);
-            }
-            self.end(operation, outcome);
         }
     }
 
@@ -227,10 +245,14 @@ impl Attendant {
                 Err(fate) => break fate,
             }
         };
-        if let Some(Stopping { operation, .. }) = stopping {
-            self.end(&operation, Ok(Outcome::Plain));
+        match (fate, stopping) {
+            (Fate::Left, Some(Stopping { operation, .. })) => {
+                self.end(&operation, Ok(Outcome::Plain));
+                Fate::Left
+            }
+            (fate, Some(Stopping { operation, .. })) => fate.with(operation),
+            (fate, None) => fate,
         }
-        fate
     }
 
     /// Obeys what has arrived.
@@ -250,8 +272,7 @@ impl Attendant {
                         }
                         Err(operation) => {
                             let fate = self.stop(machine);
-                            self.end(&operation, Ok(Outcome::Plain));
-                            return Err(fate);
+                            return Err(fate.with(operation));
                         }
                     }
                 }
@@ -342,108 +363,14 @@ impl Attendant {
                     how: GuestEnd::Stopped.to_string(),
                     failed: false,
                 },
+                last: None,
             },
             // It ended by itself in the same moment, or hangs and was killed.
             Err(error) => Fate::Ended {
                 way: Way::Stopped,
                 ended: Ended { at: Timestamp::now(), how: error.to_string(), failed: false },
+                last: None,
             },
-        }
-    }
-
-    fn snapshot(
-        &self,
-        machine: &Supervised,
-        operation: &Pending,
-        request: &TakeSnapshot,
-    ) -> (Result<Outcome, ApiError>, Option<SuperviseError>) {
-        let files = &self.shared.files;
-        let prepare = || {
-            let new = files.resolve_new(&request.file)?;
-            let key = images::key(files, request.key_file.as_deref())?;
-            let base = images::base(&new, files, request.base.as_deref())?;
-            Ok((new, key, base))
-        };
-        let (new, key, base) = match prepare() {
-            Ok(prepared) => prepared,
-            Err(error) => return (Err(error), None),
-        };
-        let watch = |progress: machine::Progress| {
-            let machine::Progress { rounds, pages_done, pages_owed } = progress;
-            operation.advance(OperationProgress { rounds, pages_done, pages_owed })
-        };
-        let options = SnapshotOptions {
-            key: key.as_ref(),
-            parent: base.as_deref(),
-            watch: Some(Watch(&watch)),
-        };
-        match machine.snapshot(&new.path_by_descriptor(), options) {
-            Ok(SnapshotReport { bytes, pages, rounds, paused_ns, total_ns }) => {
-                self.shared.metrics.snapshot_bytes.inc_by(bytes);
-                if paused_ns > 0 {
-                    self.shared.metrics.blackout_seconds.observe(seconds(paused_ns));
-                }
-                let file = new.path().display().to_string();
-                let outcome = SnapshotOutcome { file, bytes, pages, rounds, paused_ns, total_ns };
-                (Ok(Outcome::Snapshot(outcome)), None)
-            }
-            Err(error) => {
-                let (answer, fatal) = sort(error);
-                let answer = answer.map(|()| Outcome::Plain).map_err(|error| ApiError {
-                    // The caller knows the folder by its name.
-                    message: error.message.replace(
-                        &new.path_by_descriptor().display().to_string(),
-                        &new.path().display().to_string(),
-                    ),
-                    code: cancelled_or(operation, error.code),
-                    ..error
-                });
-                (answer, fatal)
-            }
-        }
-    }
-
-    fn hand_over(
-        &self,
-        machine: &mut Supervised,
-        operation: &Pending,
-        form: Form,
-    ) -> (Result<Outcome, ApiError>, Option<SuperviseError>) {
-        let watch = |progress: machine::Progress| {
-            let machine::Progress { rounds, pages_done, pages_owed } = progress;
-            operation.advance(OperationProgress { rounds, pages_done, pages_owed })
-        };
-        let dirty_log = match spec::check(&self.entry.record().spec) {
-            Ok(shape) => shape.dirty_log,
-            Err(error) => return (Err(error), None),
-        };
-        let outcome = self.shared.with_executable(dirty_log, |executable| {
-            let watch = Some(Watch(&watch));
-            machine.hand_over_watched(executable, form, Limits::default(), watch)
-        });
-        let process = machine.process();
-        if let Ok(ender) = process.ender() {
-            self.entry.has_process(Some((process.id(), ender)));
-        }
-        match outcome {
-            Ok(report) => {
-                let outcome = hand_over_outcome(&report);
-                self.shared.metrics.blackout_seconds.observe(seconds(outcome.blackout_ns));
-                (Ok(Outcome::HandOver(outcome)), None)
-            }
-            Err(SuperviseError::PredecessorDied(_)) => (Ok(Outcome::Plain), None),
-            Err(error) => {
-                if matches!(error, SuperviseError::Departed(_)) {
-                    self.entry.set_state(MachineState::Departed, None);
-                }
-                let (answer, fatal) = sort(error);
-                let answer = answer.map(|()| Outcome::Plain);
-                let code = |error: ApiError| ApiError {
-                    code: cancelled_or(operation, error.code),
-                    ..error
-                };
-                (answer.map_err(code), fatal)
-            }
         }
     }
 
@@ -451,7 +378,7 @@ impl Attendant {
     fn ended(&self, machine: Supervised, end: GuestEnd) -> Fate {
         machine.into_process().bury();
         let ended = Ended { at: Timestamp::now(), how: end.to_string(), failed: false };
-        Fate::Ended { way: end.into(), ended }
+        Fate::Ended { way: end.into(), ended, last: None }
     }
 
     /// The guest ended otherwise, or its process is lost.
@@ -462,7 +389,11 @@ impl Attendant {
             _ => (self.how_it_ended(death), GuestEnd::Failed),
         };
         let failed = !end.is_orderly();
-        Fate::Ended { way: end.into(), ended: Ended { at: Timestamp::now(), how, failed } }
+        Fate::Ended {
+            way: end.into(),
+            ended: Ended { at: Timestamp::now(), how, failed },
+            last: None,
+        }
     }
 
     /// Why a process that said nothing has gone, as far as anybody knows.
@@ -508,8 +439,7 @@ impl Attendant {
                 Err(RecvTimeoutError::Disconnected) | Ok(Command::Leave) => return Rest::Leave,
                 Ok(Command::Stop { operation, .. }) => {
                     self.should_run(false);
-                    self.end(&operation, Ok(Outcome::Plain));
-                    return Rest::Stop;
+                    return Rest::Stop(operation);
                 }
                 Ok(command) => {
                     self.entry.is_free();
@@ -520,7 +450,7 @@ impl Attendant {
         }
     }
 
-    fn retire(self, ended: Ended) {
+    fn retire(self, ended: Ended, last: Last) {
         self.should_run(false);
         self.entry.retire(Some(ended));
         // Nothing can be posted any more; what was posted before is answered.
@@ -528,18 +458,22 @@ impl Attendant {
             let why = format!("the guest of machine {} has ended", self.entry.name());
             command.refuse(ApiError::new(ErrorCode::Conflict, why), &self.shared);
         }
+        if let Some(last) = last {
+            let (operation, outcome) = *last;
+            self.shared.end(&operation, outcome);
+        }
     }
 }
 
 /// How a wait has ended.
 enum Rest {
     Over,
-    Stop,
+    Stop(Arc<Pending>),
     Leave,
 }
 
 /// What an error means for whoever asked, and whether it is the machine's end.
-fn sort(error: SuperviseError) -> (Result<(), ApiError>, Option<SuperviseError>) {
+pub(super) fn sort(error: SuperviseError) -> (Result<(), ApiError>, Option<SuperviseError>) {
     use SuperviseError as E;
     let answer = Err(failed(&error));
     let is_fatal = matches!(error, E::Lost { .. } | E::GuestEnded { .. } | E::Unexpected(_));
@@ -555,29 +489,4 @@ fn failed(error: &SuperviseError) -> ApiError {
         _ => ErrorCode::MachineFailed,
     };
     ApiError::new(code, error.to_string())
-}
-
-fn cancelled_or(operation: &Pending, code: ErrorCode) -> ErrorCode {
-    if operation.is_cancelled() && code == ErrorCode::MachineFailed {
-        ErrorCode::Cancelled
-    } else {
-        code
-    }
-}
-
-fn hand_over_outcome(report: &HandOverReport) -> HandOverOutcome {
-    let causes = report.blackout.parts();
-    HandOverOutcome {
-        blackout_ns: report.blackout.total_ns(),
-        causes: causes.map(|(cause, ns)| (cause.name().to_owned(), ns)).collect(),
-        total_ns: report.total_ns,
-        rounds: report.rounds,
-        pages_sent: report.pages_sent,
-        pages_sent_paused: report.pages_sent_paused,
-    }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "a blackout of 2^53 ns would last 104 days")]
-fn seconds(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1e9
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use machine::Form;
 use tokio::sync::oneshot;
 
-use super::all::Shared;
+use super::shared::Shared;
 use crate::api::{ApiError, TakeSnapshot};
 use crate::operations::Pending;
 

@@ -8,16 +8,19 @@
 //!             Attendant (a thread, while there is a process) ── machine::Supervised
 //! ```
 
-mod all;
 mod attendant;
 mod bell;
 mod command;
 mod entry;
 mod images;
+mod jobs;
+mod machines;
 mod record;
 mod restart;
+mod shared;
 mod store;
 
-pub(crate) use all::{Limits, Registry, Shared};
+pub(crate) use machines::Registry;
+pub(crate) use shared::{Limits, Shared};
 pub(crate) use store::Store;
 pub use store::StoreError;

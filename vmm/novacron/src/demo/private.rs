@@ -1,24 +1,24 @@
 //! A daemon of the demonstration's own: it leaves nothing behind, and disturbs no other.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use control::api::{
-    Boot, CreateMachine, HandOver, HandOverForm, HandOverOutcome, Info, Machine, MachineName,
+    Boot, CreateMachine, HandOver, HandOverForm, HandOverOutcome, Machine, MachineName,
     MachineSpec, MachineState, Operation, RestoreOutcome, RestoreSnapshot, Shutdown,
     SnapshotOutcome, TakeSnapshot,
 };
-use control::{CallError, Client, ConsoleStream};
+use control::{Client, ConsoleStream};
 use tempfile::TempDir;
 
 use crate::Failure;
 use crate::cli::Shape;
+use crate::connect::{daemon_command, wait_until_it_answers};
 use crate::log::LogOptions;
 
-/// How long the daemon may take to answer, and to end.
+/// How long a machine may take to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A daemon that goes with the value, and a client of it.
@@ -39,46 +39,21 @@ impl PrivateDaemon {
         let folder =
             TempDir::with_prefix("novacron-").map_err(Failure::other("a folder for the demo"))?;
         let socket = folder.path().join("s");
-        let errors = File::create(folder.path().join("log"));
-        let executable = std::env::current_exe();
-        let daemon =
-            Command::new(executable.map_err(Failure::other("the path of this executable"))?)
-                .args(["daemon", "--socket"])
-                .arg(&socket)
-                .arg("--state")
-                .arg(folder.path().join("state"))
-                // Not the host's configuration: what is shown must not depend on it.
-                .args(["--config", "/dev/null"])
-                .envs(log.environment())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(errors.map_err(Failure::other("the daemon's log"))?)
-                .spawn()
-                .map_err(Failure::other("a daemon cannot be started"))?;
+        let mut errors = File::options()
+            .create(true)
+            .append(true)
+            .read(true)
+            .open(folder.path().join("log"))
+            .map_err(Failure::other("the daemon's log"))?;
+        let mut command = daemon_command(&socket, &errors)?;
+        // Not the host's configuration: what is shown must not depend on it.
+        command.args(["--config", "/dev/null", "--state"]).arg(folder.path().join("state"));
+        let daemon = command.envs(log.environment()).spawn();
+        let daemon = daemon.map_err(Failure::other("a daemon cannot be started"))?;
         let client = Client::new(&socket).map_err(Failure::other("a client"))?;
         let mut started = Self { daemon, client, folder, machines: 0 };
-        started.wait_until_it_answers()?;
+        wait_until_it_answers(&started.client, &mut started.daemon, &mut errors, 0)?;
         Ok(started)
-    }
-
-    fn wait_until_it_answers(&mut self) -> Result<(), Failure> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            match self.client.get::<Info>("/v1/info") {
-                Ok(_) => return Ok(()),
-                Err(CallError::NoDaemon { .. }) if Instant::now() < end => {}
-                Err(error) => return Err(error.into()),
-            }
-            if let Ok(Some(_)) = self.daemon.try_wait() {
-                let mut text = String::new();
-                let log = File::open(self.folder.path().join("log"));
-                let _ = log.and_then(|mut log| log.read_to_string(&mut text));
-                return Err(Failure::Other(
-                    text.trim().trim_start_matches("novacron: ").to_owned(),
-                ));
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
     }
 
     pub(super) fn client(&self) -> &Client {

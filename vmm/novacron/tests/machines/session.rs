@@ -154,6 +154,34 @@ fn what_verbs_say_is_as_it_was() {
 }
 
 #[test]
+fn who_waited_for_an_operation_finds_the_machine_as_it_left_it() {
+    if !has_kvm("who_waited_for_an_operation_finds_the_machine_as_it_left_it") {
+        return;
+    }
+    let _shared = shared();
+    let daemon = Daemon::start();
+    for round in 0..20 {
+        daemon.oracle("web", "fill=4M rate=200", RestartPolicy::Always);
+        daemon.operate("web", "stop").unwrap();
+        daemon
+            .client()
+            .delete("/v1/machines/web")
+            .unwrap_or_else(|error| panic!("{round}: {error}"));
+        // One that cannot be started, neither: `run` deletes it, so that its name is free.
+        let create = serde_json::json!({
+            "name": "web",
+            "spec": { "boot": { "type": "kernel", "kernel": "nothing" } },
+        });
+        daemon.client().post::<control::api::Machine>("/v1/machines", &create).unwrap();
+        daemon.operate("web", "start").unwrap_err();
+        daemon
+            .client()
+            .delete("/v1/machines/web")
+            .unwrap_or_else(|error| panic!("{round}: {error}"));
+    }
+}
+
+#[test]
 fn json_has_stable_names() {
     let _shared = shared();
     let daemon = Daemon::start();

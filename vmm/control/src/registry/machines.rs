@@ -1,82 +1,27 @@
-//! All machines.
+//! The machines that have a record: made, found, started, deleted.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use machine::{DirtyLogKind, Executable, Form};
-use tokio::runtime::Handle;
+use machine::Form;
 use tokio::sync::oneshot;
 
 use super::attendant::{Attendant, Beginning};
 use super::bell::Bell;
 use super::command::{Command, Reply};
 use super::entry::{Entry, Mail, not_found};
+use super::shared::Shared;
 use super::store::{Found, Store, StoreError};
-use crate::access::Files;
 use crate::api::{
     ApiError, Boot, ErrorCode, EventKind, HandOverForm, Machine, MachineName, MachineSpec,
     MachineState, RestoreSnapshot, Stop, TakeSnapshot,
 };
 use crate::audit_trail::CallId;
-use crate::events::Events;
-use crate::metrics::{Metrics, StateLabel};
-use crate::operations::{Operations, Outcome, Pending};
+use crate::metrics::StateLabel;
+use crate::operations::Pending;
 use crate::spec;
-
-/// Bounds that the configuration sets.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(crate) machines: usize,
-    pub(crate) console_clients: usize,
-    pub(crate) restart_backoff_max: Duration,
-    pub(crate) stop_timeout: Duration,
-}
-
-/// Is told how an operation ended: the audit log has both ends of each.
-pub(crate) type OnEnd = Box<dyn Fn(&crate::api::Operation) + Send + Sync>;
-
-/// What every attendant needs.
-pub(crate) struct Shared {
-    pub(crate) executable: PathBuf,
-    /// What a machine process has in its environment besides ours.
-    pub(crate) environment: Vec<(String, String)>,
-    pub(crate) oracle: &'static [u8],
-    pub(crate) files: Files,
-    pub(crate) limits: Limits,
-    pub(crate) events: Arc<Events>,
-    pub(crate) operations: Operations,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) runtime: Handle,
-    pub(crate) on_end: OnEnd,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("executable", &self.executable).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// Runs `with` on the executable that has every role.
-    pub(super) fn with_executable<T>(
-        &self,
-        dirty_log: DirtyLogKind,
-        with: impl FnOnce(Executable<'_>) -> T,
-    ) -> T {
-        let environment: Vec<_> =
-            self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        with(Executable { path: &self.executable, environment: &environment, dirty_log })
-    }
-
-    /// Ends an operation, for everybody who wants to know.
-    pub(crate) fn end(&self, operation: &Pending, outcome: Result<Outcome, ApiError>) {
-        operation.end(outcome);
-        (self.on_end)(&operation.show());
-    }
-}
 
 /// All machines that have a record.
 #[derive(Debug)]
