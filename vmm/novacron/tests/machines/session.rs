@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use control::api::RestartPolicy;
+use control::api::{MachineState, RestartPolicy};
 
 use crate::daemon::Daemon;
 use crate::harness::{has_kvm, shared};
@@ -163,6 +163,8 @@ fn who_waited_for_an_operation_finds_the_machine_as_it_left_it() {
     for round in 0..20 {
         daemon.oracle("web", "fill=4M rate=200", RestartPolicy::Always);
         daemon.operate("web", "stop").unwrap();
+        // Looked at first, since that waits for nothing; a deletion waits for the audit log.
+        assert_eq!(daemon.show("web").state, MachineState::Stopped, "{round}");
         daemon
             .client()
             .delete("/v1/machines/web")
@@ -174,6 +176,7 @@ fn who_waited_for_an_operation_finds_the_machine_as_it_left_it() {
         });
         daemon.client().post::<control::api::Machine>("/v1/machines", &create).unwrap();
         daemon.operate("web", "start").unwrap_err();
+        assert_eq!(daemon.show("web").state, MachineState::Stopped, "{round}");
         daemon
             .client()
             .delete("/v1/machines/web")
