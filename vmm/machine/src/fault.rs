@@ -85,7 +85,7 @@ pub use injected::Plant;
 #[cfg(feature = "fault-injection")]
 pub(crate) use injected::{
     acknowledges_unapplied, compare_with_reference, damage_page, damage_state, do_as_planted,
-    drop_dirty_bit, drops_acknowledgement, drops_event, drops_field, drops_page, forbids,
+    drop_dirty_bits, drops_acknowledgement, drops_event, drops_field, drops_page, forbids,
     forgets_boot, lacks_dirty_ring, newer_sections, open_by_name, opens_by_name, plant,
     send_reference, slow_take, without_features,
 };

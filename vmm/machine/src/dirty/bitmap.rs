@@ -41,7 +41,7 @@ impl KvmBitmapLog {
         get_dirty_log(&self.vm, slot, region.pages(), &mut self.words)
             .map_err(ioctl("KVM_GET_DIRTY_LOG"))?;
         #[cfg(feature = "fault-injection")]
-        crate::fault::drop_dirty_bit(&mut self.words);
+        crate::fault::drop_dirty_bits(&mut self.words);
 
         let mut found = 0;
         let chunk_words = bitmap_words(CLEAR_PAGES);

@@ -19,7 +19,7 @@ use crate::memory::GuestRam;
 use crate::state::MachineState;
 use crate::vm::{Paused, VmError};
 
-/// What `NOVACRON_FAULT` asks for: a comma-separated list of `kill:STEP`, `drop-dirty-bit`,
+/// What `NOVACRON_FAULT` asks for: a comma-separated list of `kill:STEP`, `drop-dirty-bits`,
 /// `drop-page`, `damage-page`, `damage-state`, `drop-acknowledgement`, `acknowledge-unapplied`,
 /// `drop-field`, `drop-event`, `forget-boot`, `newer-state`, `slow-take`, `reference`, `lacks:FEATURE`,
 /// `no-dirty-ring`, `forbid:THREAD:CALL`, `call:THREAD:CALL`, `panic:THREAD`, `crash:THREAD`, `open-by-name`.
@@ -47,18 +47,18 @@ pub(super) fn die_if_asked(step: Step) {
     }
 }
 
-/// Forgets the first bit of a bitmap that KVM reported, after the first harvest.
-pub(crate) fn drop_dirty_bit(words: &mut [u64]) {
-    static HARVESTS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    if !is_asked("drop-dirty-bit") {
+/// Forgets the first bit of every word of a region's bitmap that KVM reported: of one harvest the last that matters,
+/// since KVM, never told to clear that bit, reports it again. One bit of the whole region would be too few to judge
+/// by: the page may have been read after it was written.
+pub(crate) fn drop_dirty_bits(words: &mut [u64]) {
+    /// Below lie the oracle's own program and stacks, without which it could not tell what it finds.
+    const FIRST_FRAME: usize = 1024;
+    if !is_asked("drop-dirty-bits") {
         return;
     }
-    // The first harvest has every bit set: dropping one there loses a page that was never sent.
-    // The others are what the guest wrote.
-    if HARVESTS.fetch_add(1, Ordering::Relaxed) < 4 {
-        return;
-    }
-    if let Some(word) = words.iter_mut().find(|word| **word != 0) {
+    let all = words.iter_mut().skip(FIRST_FRAME / 64);
+    // The first harvest has every bit set, and a page that was never sent is another fault.
+    for word in all.filter(|word| **word != 0 && **word != u64::MAX) {
         *word &= *word - 1;
     }
 }
@@ -72,7 +72,7 @@ pub(crate) struct LastPage {
 
 impl LastPage {
     pub(crate) fn of_harvest() -> Self {
-        Self { is_asked: is_asked("drop-dirty-bit"), last: None }
+        Self { is_asked: is_asked("drop-dirty-bits"), last: None }
     }
 
     /// The page to be kept when this one comes: itself, or the one before it.

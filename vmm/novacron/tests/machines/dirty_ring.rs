@@ -75,7 +75,7 @@ fn a_page_forgotten_by_a_ring_is_caught() {
     if !has_ring("a_page_forgotten_by_a_ring_is_caught") {
         return;
     }
-    let source = Faulty::new("reference,drop-dirty-bit").logging(RING);
+    let source = Faulty::new("reference,drop-dirty-bits").logging(RING);
     let mut oracle = Oracle::boot(Shape { memory: 64 * MIB, ..Shape::default() }, &source);
     oracle.wait_for_rounds(100);
     match oracle.hand_over_with(Form::Copying, &Faulty::new("").logging(RING)) {

@@ -123,9 +123,9 @@ fn a_state_of_another_version_is_refused_before_anything_moves() {
 }
 
 #[test]
-fn a_lost_dirty_bit_is_caught() {
-    if has_kvm("a_lost_dirty_bit_is_caught") {
-        is_caught("reference,drop-dirty-bit", "", Form::Copying, "memory, compared byte for byte");
+fn lost_dirty_bits_are_caught() {
+    if has_kvm("lost_dirty_bits_are_caught") {
+        is_caught("reference,drop-dirty-bits", "", Form::Copying, "memory, compared byte for byte");
     }
 }
 

@@ -266,15 +266,15 @@ fn clocks_go_on_after_a_restore_on_another_boot() {
 }
 
 #[test]
-fn a_dirty_bit_that_is_lost_while_saving_is_found_by_the_guest() {
-    if !has_kvm("a_dirty_bit_that_is_lost_while_saving_is_found_by_the_guest") {
+fn dirty_bits_that_are_lost_while_saving_are_found_by_the_guest() {
+    if !has_kvm("dirty_bits_that_are_lost_while_saving_are_found_by_the_guest") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("one");
     let words = "pattern=random rate=20000 working_set=16M";
     let shape = Shape { memory: SMALL, words, ..Shape::default() };
-    let original = Oracle::boot(shape, &Faulty::new("drop-dirty-bit"));
+    let original = Oracle::boot(shape, &Faulty::new("drop-dirty-bits"));
     take(&original, &path);
     drop(original);
     let mut copy = restore(&path, false).unwrap();
