@@ -92,6 +92,7 @@ impl Supervisor {
             path: &self.executable,
             environment: &[],
             dirty_log: self.dirty_log,
+            nice: 0,
         };
         MachineProcess::start(executable).map_err(Stop::failed("cannot start a machine process"))
     }

@@ -1,6 +1,6 @@
 //! The control socket under load: many records, running guests, and more callers than processors.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Little work, so that the callers and not the guests have the processors.
 const GUEST: &str = "fill=2M working_set=1M rate=20 report=1000";
 
-/// Calls a daemon's API from many connections at a time; each call is a connection of its own
+/// Calls a daemon's API from many connections at a time, each of them kept for one call after another
 #[derive(Debug, Parser)]
 struct Options {
     /// Records of machines, those that run included
@@ -33,6 +33,9 @@ struct Options {
     /// Callers at a time
     #[arg(long, value_name = "N", default_value_t = 256)]
     clients: u32,
+    /// `machines.nice` of the daemon
+    #[arg(long, value_name = "N", default_value_t = 19)]
+    nice: u8,
     /// Figures as JSON
     #[arg(long)]
     json: bool,
@@ -44,6 +47,7 @@ struct Outcome {
     machines: u32,
     running: u32,
     clients: u32,
+    nice: u8,
     calls: Vec<CallOutcome>,
     errors: u32,
     /// From the first call to the last answer.
@@ -93,7 +97,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(executable: &Executable) -> Result<Self, Stop> {
+    fn start(executable: &Executable, nice: u8) -> Result<Self, Stop> {
         let folder = std::env::temp_dir().join(format!("novacron-load-{}", std::process::id()));
         std::fs::create_dir(&folder).map_err(Stop::failed("a folder"))?;
         let log = std::fs::File::create(folder.join("log")).map_err(Stop::failed("a log"))?;
@@ -102,6 +106,7 @@ impl Daemon {
             .arg(folder.join("s"))
             .arg("--state")
             .arg(folder.join("state"))
+            .args(["--set", &format!("machines.nice={nice}")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -119,7 +124,11 @@ impl Daemon {
     }
 
     fn call(&self, verb: &str, path: &str, body: &str) -> Result<String, Stop> {
-        call(&self.folder.join("s"), verb, path, body)
+        self.connect()?.call(verb, path, body)
+    }
+
+    fn connect(&self) -> Result<Connection, Stop> {
+        Connection::open(&self.folder.join("s"))
     }
 
     fn resident_kib(&self) -> u64 {
@@ -146,20 +155,47 @@ impl Drop for Daemon {
     }
 }
 
-/// One call on a connection of its own; the body of an answer of success.
-fn call(socket: &Path, verb: &str, path: &str, body: &str) -> Result<String, Stop> {
-    let mut stream = UnixStream::connect(socket).map_err(Stop::failed("connect"))?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(Stop::failed("a time limit"))?;
-    let request = format!(
-        "{verb} {path} HTTP/1.1\r\nhost: n\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).map_err(Stop::failed("write"))?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).map_err(Stop::failed("read"))?;
-    match answer.split_once("\r\n\r\n") {
-        Some((head, body)) if head.starts_with("HTTP/1.1 2") => Ok(body.to_owned()),
-        _ => Err(Stop::Failed(answer.lines().next().unwrap_or("no answer").to_owned())),
+/// A connection to the control socket, for one call after another.
+struct Connection {
+    stream: BufReader<UnixStream>,
+}
+
+impl Connection {
+    fn open(socket: &Path) -> Result<Self, Stop> {
+        let stream = UnixStream::connect(socket).map_err(Stop::failed("connect"))?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(Stop::failed("a time limit"))?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Makes a call; the body of an answer of success.
+    fn call(&mut self, verb: &str, path: &str, body: &str) -> Result<String, Stop> {
+        let length = body.len();
+        let request =
+            format!("{verb} {path} HTTP/1.1\r\nhost: n\r\ncontent-length: {length}\r\n\r\n{body}");
+        self.stream.get_mut().write_all(request.as_bytes()).map_err(Stop::failed("write"))?;
+        let status = self.line()?;
+        let mut length = 0;
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                break;
+            }
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.parse().map_err(Stop::failed("content-length"))?;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).map_err(Stop::failed("read"))?;
+        if !status.starts_with("HTTP/1.1 2") {
+            return Err(Stop::Failed(status));
+        }
+        String::from_utf8(body).map_err(Stop::failed("a body"))
+    }
+
+    fn line(&mut self) -> Result<String, Stop> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).map_err(Stop::failed("read"))?;
+        Ok(line.trim_end().to_owned())
     }
 }
 
@@ -169,16 +205,16 @@ fn main() -> ExitCode {
 
 fn measure(options: &Options) -> Result<(), Stop> {
     let executable = Executable::find()?;
-    let daemon = Daemon::start(&executable)?;
+    let daemon = Daemon::start(&executable, options.nice)?;
     let mut setting = Setting::now(executable.version());
     for number in 0..options.machines {
         let boot = format!(r#"{{"type":"oracle","options":"{GUEST}"}}"#);
         let spec = format!(r#"{{"memory_bytes":16777216,"boot":{boot}}}"#);
         let body = format!(r#"{{"name":"m{number}","spec":{spec}}}"#);
         daemon.call("POST", "/v1/machines", &body)?;
-        if number < options.running {
-            daemon.call("POST", &format!("/v1/machines/m{number}/start"), "")?;
-        }
+    }
+    for number in 0..options.running {
+        daemon.call("POST", &format!("/v1/machines/m{number}/start"), "")?;
     }
     wait_until_they_run(&daemon, options.running)?;
     // What the first calls make the daemon keep for good, is no leak.
@@ -211,6 +247,7 @@ fn measure(options: &Options) -> Result<(), Stop> {
         machines: options.machines,
         running: options.running,
         clients: options.clients,
+        nice: options.nice,
         verdicts: vec![Verdict {
             what: "p95 of all reads".to_owned(),
             found: format!("{} ms", milliseconds(p95)),
@@ -246,6 +283,7 @@ fn run(daemon: &Daemon, options: &Options, calls: u32) -> (Vec<(Kind, u64)>, u32
     let (next, errors) = (AtomicU32::new(0), AtomicU32::new(0));
     let client = || {
         let mut times = Vec::new();
+        let mut connection = None;
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= calls {
@@ -258,8 +296,17 @@ fn run(daemon: &Daemon, options: &Options, calls: u32) -> (Vec<(Kind, u64)>, u32
                 Kind::List => "/v1/machines".to_owned(),
             };
             let started = Instant::now();
-            match daemon.call("GET", &path, "") {
-                Ok(_) => times.push((kind, nanoseconds(started.elapsed()))),
+            // What a failed call leaves on its connection could be taken for the next one's answer.
+            let open = connection.take().map_or_else(|| daemon.connect(), Ok);
+            let answer = open.and_then(|mut open| {
+                open.call("GET", &path, "")?;
+                Ok(open)
+            });
+            match answer {
+                Ok(open) => {
+                    times.push((kind, nanoseconds(started.elapsed())));
+                    connection = Some(open);
+                }
                 Err(_) => drop(errors.fetch_add(1, Ordering::Relaxed)),
             }
         }
@@ -278,8 +325,8 @@ fn nanoseconds(time: Duration) -> u64 {
 fn print(outcome: &Outcome) {
     println!("{}", outcome.setting);
     println!(
-        "{} records, {} guests that run, {} callers at a time",
-        outcome.machines, outcome.running, outcome.clients
+        "{} records, {} guests that run at nice {}, {} callers at a time",
+        outcome.machines, outcome.running, outcome.nice, outcome.clients
     );
     let mut table = Table::new(&["call", "count", "p50 ms", "p95 ms", "p99 ms", "max ms"]);
     for call in &outcome.calls {

@@ -215,7 +215,7 @@ impl Bench<'_> {
 
     fn as_machine(&self) -> machine::Executable<'_> {
         let dirty_log = machine::DirtyLogKind::default();
-        machine::Executable { path: self.executable.path(), environment: &[], dirty_log }
+        machine::Executable { path: self.executable.path(), environment: &[], dirty_log, nice: 0 }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -132,6 +132,7 @@ impl Daemon {
                 console_clients: count(config.limits.console_clients),
                 restart_backoff_max: config.machines.restart_backoff_max.duration(),
                 stop_timeout: config.machines.stop_timeout.duration(),
+                nice: u8::try_from(config.machines.nice).expect("the table allows up to 19"),
             },
             operations: Operations::new(count(config.limits.operations_kept), Arc::clone(&events)),
             events,

@@ -14,7 +14,8 @@ pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
 
 /// Bytes as people write them.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 /// The bytes that [`hex`] wrote.

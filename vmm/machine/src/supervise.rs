@@ -108,6 +108,8 @@ pub struct Executable<'a> {
     pub environment: &'a [(&'a str, &'a str)],
     /// The dirty log that KVM keeps for a machine in that process.
     pub dirty_log: DirtyLogKind,
+    /// How far the process steps back behind others for the host's processors: 0 to 19, as `nice` counts.
+    pub nice: u8,
 }
 
 /// What a machine boots.

@@ -91,5 +91,8 @@ configuration! {
         restart_backoff_max: TimeSpan [TimeSpan::seconds(1), DAY] = TimeSpan::seconds(60);
         /// How long a guest may take to switch itself off once its power button was pressed.
         stop_timeout: TimeSpan [TimeSpan::seconds(1), DAY] = TimeSpan::seconds(30);
+        /// How far machine processes step back behind others for the host's processors, as `nice` counts. With 19 the
+        /// daemon stays quick when guests take every processor; but any other busy program, too, goes before them.
+        nice: u32 [0, 19] = 0;
     }
 }

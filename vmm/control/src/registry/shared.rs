@@ -20,6 +20,7 @@ pub(crate) struct Limits {
     pub(crate) console_clients: usize,
     pub(crate) restart_backoff_max: Duration,
     pub(crate) stop_timeout: Duration,
+    pub(crate) nice: u8,
 }
 
 /// Is told how an operation ended: the audit log has both ends of each.
@@ -55,7 +56,12 @@ impl Shared {
     ) -> T {
         let environment: Vec<_> =
             self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        with(Executable { path: &self.executable, environment: &environment, dirty_log })
+        with(Executable {
+            path: &self.executable,
+            environment: &environment,
+            dirty_log,
+            nice: self.limits.nice,
+        })
     }
 
     /// Ends an operation, for everybody who wants to know.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
@@ -141,7 +143,12 @@ impl Connection {
         let Self { stream, sender, permit } = self;
         terms.metrics.connections.inc();
         let is_stranger = sender.role.is_none();
-        let service = router.layer(axum::Extension(sender));
+        // Not a layer of the router, which would be made anew, every route of it, for each connection.
+        let router = TowerToHyperService::new(router);
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(sender.clone());
+            router.call(request)
+        });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(terms.patience)
@@ -150,7 +157,7 @@ impl Connection {
             // A stranger has its answer, and makes room.
             .keep_alive(!is_stranger);
         let stream = TokioIo::new(Patient::new(stream, terms.patience));
-        let connection = http.serve_connection(stream, TowerToHyperService::new(service));
+        let connection = http.serve_connection(stream, service);
         let mut connection = std::pin::pin!(connection.with_upgrades());
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, setpriority_process,
+};
 
 use super::death::{self, Death};
 use super::{Executable, PATIENCE, SuperviseError};
@@ -48,7 +50,12 @@ impl MachineProcess {
             .process_group(0)
             .spawn()?;
         // Nobody has waited for it, so that its number is still its own.
-        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        let pid = Pid::from_child(&child);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        if executable.nice > 0 {
+            // It has one thread until its first order, and those that it starts then do as that one does.
+            setpriority_process(Some(pid), executable.nice.into())?;
+        }
         Ok(Self { child: Some(child), pidfd, control, is_kept: false })
     }
 

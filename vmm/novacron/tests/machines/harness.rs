@@ -55,7 +55,7 @@ impl Faulty {
         let folder = self.folder.to_string_lossy();
         let environment = [("NOVACRON_FAULT", self.faults.as_str()), ("TMPDIR", &folder)];
         let path = Path::new(env!("CARGO_BIN_EXE_novacron"));
-        with(Executable { path, environment: &environment, dirty_log: self.dirty_log })
+        with(Executable { path, environment: &environment, dirty_log: self.dirty_log, nice: 0 })
     }
 }
 

@@ -201,3 +201,25 @@ fn json_has_stable_names() {
         assert!(spec.iter().any(|found| found == name), "{name}: {spec:?}");
     }
 }
+
+#[test]
+fn machines_step_back_behind_others_as_far_as_the_configuration_says() {
+    if !has_kvm("machines_step_back_behind_others_as_far_as_the_configuration_says") {
+        return;
+    }
+    let _shared = shared();
+    let daemon = Daemon::start_set(&["machines.nice=7"]);
+    daemon.oracle("web", "fill=4M rate=200", RestartPolicy::Never);
+    let is_nice = |machine: &control::api::Machine| {
+        let threads = format!("/proc/{}/task", machine.process_id.unwrap());
+        for thread in std::fs::read_dir(threads).unwrap() {
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+            // proc_pid_stat(5): the 19th field, counted from the name's end, which may have spaces in it.
+            let (_, fields) = stat.rsplit_once(')').unwrap();
+            assert_eq!(fields.split_whitespace().nth(16), Some("7"), "{stat}");
+        }
+    };
+    is_nice(&daemon.show("web"));
+    daemon.operate("web", "handover").unwrap();
+    is_nice(&daemon.show("web"));
+}
