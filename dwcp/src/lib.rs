@@ -22,6 +22,7 @@
 //! | [`itp`] | which host a machine should go to, and why |
 //! | [`wire`] | frames: their headers, what they say, and the limits on what a peer may send |
 //! | [`session`] | one attempt to move a machine: the source and the destination |
+//! | `transport` (feature) | sockets, TLS and threads that carry a session: the one part that is not pure |
 //! | `sim` (feature) | a simulated move over a network that fails, in virtual time |
 
 #![cfg_attr(
@@ -44,4 +45,6 @@ pub mod pba;
 pub mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(feature = "transport")]
+pub mod transport;
 pub mod wire;

@@ -1,0 +1,380 @@
+//! [`SourceLink`]: a source's streams.
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::link::{Link, Party, Streams};
+use super::stream::{End, Endpoint, Stream};
+use super::tls::{TlsClient, server_name};
+use super::wake::Wake;
+use super::{CLOSING, HANDSHAKE, LinkEvent, tls_error};
+use crate::acp::SessionId;
+use crate::digest::DigestKey;
+use crate::hde::{Base, Encoder, Ladder, LadderStep, Offer, Sending, Shadow, TierCounts, Tiers};
+use crate::ledger::SendNumber;
+use crate::page::{Gfn, PAGE_BYTES, PageRun};
+use crate::pba::EncoderEstimator;
+use crate::session::{Agreement, Draft, Fault, Source, SourceEvent, SourceTimers, Transmit};
+use crate::wire::{HEADER_BYTES, Header, HeaderBytes, StreamId};
+
+/// What a source's streams need of the machine and its host.
+pub trait SourceSide: Send + Sync + 'static {
+    /// A socket that is connected to the destination. It takes no longer than a few seconds.
+    ///
+    /// # Errors
+    /// When it cannot be connected: it is tried again.
+    fn dial(&self, stream: StreamId) -> io::Result<TcpStream>;
+
+    /// Copies pages of the guest's memory, which the guest may be writing to.
+    ///
+    /// # Errors
+    /// When they cannot be read. The attempt is given up then.
+    fn read(&self, run: PageRun, content: &mut [u8]) -> io::Result<()>;
+
+    /// A thread of the link begins: its jail can be narrowed.
+    fn begin_thread(&self) {}
+}
+
+/// What a [`SourceLink`] is started with.
+#[derive(Debug)]
+pub struct SourceTerms {
+    /// What both sides agreed on.
+    pub agreement: Agreement,
+    /// What the user decides about waiting.
+    pub timers: SourceTimers,
+    /// Our key, and the destination's.
+    pub tls: TlsClient,
+    /// How much memory the content of pages may take that differences are made to.
+    pub shadow_bytes: usize,
+    /// Tiers that may be used; the others are off for measurements.
+    pub tiers: Tiers,
+}
+
+/// A source, and the streams that it has.
+#[derive(Debug)]
+pub struct SourceLink {
+    link: Arc<Link<SourceParty>>,
+    events: Receiver<LinkEvent<SourceEvent>>,
+    timers: Option<JoinHandle<()>>,
+}
+
+/// A source, and what its streams have in common.
+struct SourceParty {
+    source: Source,
+    events: Sender<LinkEvent<SourceEvent>>,
+    common: Arc<Common>,
+    step: usize,
+    tiers: TierCounts,
+    encoders: EncoderEstimator,
+}
+
+impl std::fmt::Debug for SourceParty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceParty").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// What no lock is needed for, and what has one of its own.
+struct Common {
+    side: Arc<dyn SourceSide>,
+    tls: TlsClient,
+    session: SessionId,
+    key: DigestKey,
+    tiers: Tiers,
+    shadow: Option<Mutex<Shadow>>,
+}
+
+impl SourceLink {
+    /// Starts a source. Nothing is owed yet.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start(terms: SourceTerms, side: Arc<dyn SourceSide>) -> io::Result<Self> {
+        let SourceTerms { agreement, timers, tls, shadow_bytes, tiers } = terms;
+        let (send, events) = channel();
+        let shadow = (tiers.delta && shadow_bytes > 0).then(|| Shadow::new(shadow_bytes));
+        let common = Common {
+            side: Arc::clone(&side),
+            tls,
+            session: agreement.session,
+            key: agreement.key.clone(),
+            tiers,
+            shadow: shadow.map(Mutex::new),
+        };
+        let party = SourceParty {
+            source: Source::new(Duration::ZERO, &agreement, timers),
+            events: send,
+            common: Arc::new(common),
+            step: 0,
+            tiers: TierCounts::default(),
+            encoders: EncoderEstimator::new(),
+        };
+        let (link, timers) = Link::start(party, move || side.begin_thread())?;
+        Ok(Self { link, events, timers: Some(timers) })
+    }
+
+    /// Does something with the source; the second argument is its time.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Source, Duration) -> T) -> T {
+        self.link.act(|party, _, now| act(&mut party.source, now))
+    }
+
+    /// How hard pages are worked on from now on: a step of the [`Ladder`].
+    pub fn set_step(&self, step: usize) {
+        self.link.act(|party, _, _| {
+            party.step = step;
+            party.source.set_batch_pages(Ladder::step(step).batch_pages);
+        });
+    }
+
+    /// By which tiers pages went out, so far.
+    #[must_use]
+    pub fn tiers(&self) -> TierCounts {
+        self.link.look(|party, _, _| party.tiers)
+    }
+
+    /// What encoding costs and saves, so far.
+    pub fn with_encoders<T>(&self, look: impl FnOnce(&EncoderEstimator) -> T) -> T {
+        self.link.look(|party, _, _| look(&party.encoders))
+    }
+
+    /// The next thing that has happened, if it does within this time.
+    #[must_use]
+    pub fn next_event(&self, within: Duration) -> Option<LinkEvent<SourceEvent>> {
+        self.events.recv_timeout(within).ok()
+    }
+}
+
+/// Ends the streams, whatever they still carry.
+impl Drop for SourceLink {
+    fn drop(&mut self) {
+        self.link.close(CLOSING);
+        if let Some(timers) = self.timers.take() {
+            let _ = timers.join();
+        }
+    }
+}
+
+impl Party for SourceParty {
+    fn handle_timeout(&mut self, now: Duration) {
+        self.source.handle_timeout(now);
+    }
+
+    fn poll_timeout(&self) -> Option<Duration> {
+        self.source.poll_timeout()
+    }
+
+    fn follow(&mut self, link: &Arc<Link<Self>>, streams: &mut Streams, now: Duration) {
+        while let Some(stream) = self.source.poll_connect(now) {
+            if let Err(error) = self.open(link, streams, stream) {
+                self.source.handle_closed(now, stream);
+                self.tell(LinkEvent::StreamEnded { stream, why: error.to_string() });
+            }
+        }
+        while let Some(event) = self.source.poll_event() {
+            match &event {
+                SourceEvent::Disconnected => streams.end(|_| true),
+                SourceEvent::StreamDead(dead) => streams.end(|stream| stream == *dead),
+                _ => {}
+            }
+            self.tell(LinkEvent::Session(event));
+        }
+    }
+}
+
+impl SourceParty {
+    fn tell(&self, event: LinkEvent<SourceEvent>) {
+        // Nobody listens any more once the link is being dropped.
+        let _ = self.events.send(event);
+    }
+
+    /// Gives a stream a thread, which connects it.
+    fn open(
+        &self,
+        link: &Arc<Link<Self>>,
+        streams: &mut Streams,
+        stream: StreamId,
+    ) -> io::Result<()> {
+        let wake = Arc::new(Wake::new()?);
+        let common = Arc::clone(&self.common);
+        let of_thread = Arc::clone(&wake);
+        let name = format!("dwcp-{}.{}", stream.connection, stream.place);
+        link.spawn(name, move |link| {
+            common.side.begin_thread();
+            let end = common.carry(link, stream, of_thread);
+            link.forget(stream, |party, now| {
+                party.source.handle_closed(now, stream);
+                party.tell(LinkEvent::StreamEnded { stream, why: end.to_string() });
+            });
+        })?;
+        streams.add(stream, wake);
+        Ok(())
+    }
+}
+
+impl Common {
+    /// A stream's life.
+    fn carry(
+        self: &Arc<Self>,
+        link: &Arc<Link<SourceParty>>,
+        id: StreamId,
+        wake: Arc<Wake>,
+    ) -> End {
+        let until = Instant::now() + HANDSHAKE;
+        let opened = self.side.dial(id).map_err(End::from).and_then(|socket| {
+            let tls = self.tls.connection(server_name(self.session)).map_err(tls_error)?;
+            Stream::open(socket, tls, wake, until)
+        });
+        let mut stream = match opened {
+            Ok(stream) => stream,
+            Err(end) => return end,
+        };
+        link.act(|party, _, now| party.source.handle_connected(now, id));
+        stream.serve(&mut Carrier {
+            link,
+            common: self,
+            stream: id,
+            encoder: Encoder::new(),
+            content: Vec::new(),
+            bases: Bases::default(),
+        })
+    }
+}
+
+/// What one stream of a source sends and hears.
+struct Carrier<'a> {
+    link: &'a Arc<Link<SourceParty>>,
+    common: &'a Common,
+    stream: StreamId,
+    encoder: Encoder,
+    content: Vec<u8>,
+    bases: Bases,
+}
+
+/// The bases of a batch's differences, copied: the shadow is every stream's.
+#[derive(Default)]
+struct Bases {
+    /// The pages, ascending, with the places of their content.
+    found: Vec<(Gfn, SendNumber, usize)>,
+    content: Vec<u8>,
+}
+
+impl Bases {
+    fn copy(&mut self, draft: &Draft, shadow: &Shadow) {
+        self.found.clear();
+        self.content.clear();
+        for ((gfn, _), base) in draft.batch.sends().zip(&draft.bases) {
+            if let Some(base) = base.and_then(|number| shadow.get(gfn, number)) {
+                self.found.push((gfn, base.number, self.found.len()));
+                self.content.extend_from_slice(base.content);
+            }
+        }
+        self.found.sort_unstable();
+    }
+}
+
+impl Offer for Bases {
+    fn base(&self, gfn: Gfn) -> Option<Base<'_>> {
+        let index = self.found.binary_search_by_key(&gfn, |(gfn, ..)| *gfn).ok()?;
+        let (_, number, place) = self.found[index];
+        Some(Base { number, content: &self.content.as_chunks::<PAGE_BYTES>().0[place] })
+    }
+}
+
+impl Endpoint for Carrier<'_> {
+    fn header(&mut self, bytes: &HeaderBytes) -> Result<Header, Fault> {
+        self.link.poll(|party, _, now| party.source.handle_header(now, self.stream, bytes))
+    }
+
+    fn frame(&mut self, header: Header, payload: &[u8]) -> Result<(), Fault> {
+        self.link.act(|party, _, now| party.source.handle_frame(now, header, payload))
+    }
+
+    fn next(&mut self, frame: &mut Vec<u8>) {
+        let stream = self.stream;
+        let found =
+            self.link.poll(|party, streams, now| match party.source.poll_transmit(now, stream) {
+                Some(transmit) => Some((transmit, party.step)),
+                None => {
+                    streams.idles(stream);
+                    None
+                }
+            });
+        match found {
+            None => {}
+            Some((Transmit::Frame(bytes), _)) => *frame = bytes,
+            Some((Transmit::Pages(draft), step)) => self.encode(&draft, step, frame),
+        }
+    }
+
+    fn written(&mut self) {
+        self.link.act(|party, _, now| party.source.handle_written(now, self.stream));
+    }
+}
+
+impl Carrier<'_> {
+    fn encode(&mut self, draft: &Draft, step_index: usize, frame: &mut Vec<u8>) {
+        let began = Instant::now();
+        self.bases.found.clear();
+        if let Some(shadow) = self.common.shadow.as_ref().filter(|_| !draft.is_in_full) {
+            self.bases.copy(draft, &lock(shadow));
+        }
+        if let Err(error) = self.read(draft) {
+            self.link.act(|party, _, _| {
+                // In doubt nothing can be given up; the peer asks for what it lacks, and in vain.
+                let _ = party.source.abort(&format!("the guest's memory cannot be read: {error}"));
+            });
+            return;
+        }
+        let sending = Sending {
+            key: &self.common.key,
+            batch: &draft.batch,
+            content: &self.content,
+            settled_below: draft.settled_below,
+        };
+        frame.resize(HEADER_BYTES, 0);
+        let step = Ladder::step(step_index);
+        let zstd = self.common.tiers.zstd && step.tiers.zstd;
+        let step = LadderStep { tiers: Tiers { zstd, ..self.common.tiers }, ..step };
+        let encoded = self.encoder.encode(&sending, &step, &self.bases, frame);
+        let payload_bytes = frame.len() - HEADER_BYTES;
+        let took = began.elapsed();
+        let header = self.link.poll(|party, _, now| {
+            let (pages, bytes) = (draft.batch.pages() as u64, payload_bytes as u64);
+            party.encoders.observe(step_index, pages, bytes, took);
+            party.tiers.add(&encoded.tiers);
+            party.source.handle_encoded(now, draft, encoded.digests, payload_bytes)
+        });
+        match header {
+            Some(header) => frame[..HEADER_BYTES].copy_from_slice(&header),
+            // The stream has gone meanwhile, and what it carried is owed again.
+            None => frame.clear(),
+        }
+        if let Some(shadow) = &self.common.shadow {
+            let mut shadow = lock(shadow);
+            for ((gfn, number), page) in draft.batch.sends().zip(self.content.as_chunks().0) {
+                shadow.insert(gfn, number, page);
+            }
+        }
+    }
+
+    fn read(&mut self, draft: &Draft) -> io::Result<()> {
+        self.content.resize(draft.batch.bytes(), 0);
+        let mut rest = self.content.as_mut_slice();
+        for run in draft.batch.runs() {
+            let bytes = usize::try_from(run.bytes()).expect("a batch has a few MiB");
+            let (part, others) = rest.split_at_mut(bytes);
+            self.common.side.read(*run, part)?;
+            rest = others;
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What is in it is checked wherever it is used.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
