@@ -3,11 +3,10 @@
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::link::{Link, Party, Streams};
+use super::link::{Events, Link, Party, Streams};
 use super::stream::{End, Endpoint, Stream};
 use super::tls::TlsServer;
 use super::wake::Wake;
@@ -57,7 +56,6 @@ pub struct DestinationTerms {
 #[derive(Debug)]
 pub struct DestinationLink {
     door: Door,
-    events: Receiver<LinkEvent<DestinationEvent>>,
     timers: Option<JoinHandle<()>>,
 }
 
@@ -71,7 +69,6 @@ pub struct Door {
 #[derive(Debug)]
 struct DestinationParty {
     destination: Destination,
-    events: Sender<LinkEvent<DestinationEvent>>,
     unknown: usize,
 }
 
@@ -94,16 +91,14 @@ impl DestinationLink {
     /// When the system has no thread left.
     pub fn start(terms: DestinationTerms, memory: Arc<dyn DestinationMemory>) -> io::Result<Self> {
         let DestinationTerms { agreement, timers, tls } = terms;
-        let (send, events) = channel();
         let party = DestinationParty {
             destination: Destination::new(Duration::ZERO, &agreement, timers),
-            events: send,
             unknown: 0,
         };
         let of_timers = Arc::clone(&memory);
         let (link, timers) = Link::start(party, move || of_timers.begin_thread())?;
         let common = Arc::new(Common { memory, tls, key: agreement.key });
-        Ok(Self { door: Door { link, common }, events, timers: Some(timers) })
+        Ok(Self { door: Door { link, common }, timers: Some(timers) })
     }
 
     /// Where sockets are brought in.
@@ -120,7 +115,7 @@ impl DestinationLink {
     /// The next thing that has happened, if it does within this time.
     #[must_use]
     pub fn next_event(&self, within: Duration) -> Option<LinkEvent<DestinationEvent>> {
-        self.events.recv_timeout(within).ok()
+        self.door.link.wait(within, |_| false)
     }
 }
 
@@ -159,6 +154,8 @@ impl Drop for DestinationLink {
 }
 
 impl Party for DestinationParty {
+    type Event = DestinationEvent;
+
     fn handle_timeout(&mut self, now: Duration) {
         self.destination.handle_timeout(now);
     }
@@ -167,20 +164,19 @@ impl Party for DestinationParty {
         self.destination.poll_timeout()
     }
 
-    fn follow(&mut self, _link: &Arc<Link<Self>>, streams: &mut Streams, _now: Duration) {
+    fn follow(
+        &mut self,
+        _link: &Arc<Link<Self>>,
+        streams: &mut Streams,
+        events: &mut Events<DestinationEvent>,
+        _now: Duration,
+    ) {
         while let Some(event) = self.destination.poll_event() {
             if let DestinationEvent::Disconnected { connection } = event {
                 streams.end(|stream| stream.connection == connection);
             }
-            self.tell(LinkEvent::Session(event));
+            events.push(LinkEvent::Session(event));
         }
-    }
-}
-
-impl DestinationParty {
-    fn tell(&self, event: LinkEvent<DestinationEvent>) {
-        // Nobody listens any more once the link is being dropped.
-        let _ = self.events.send(event);
     }
 }
 
@@ -193,15 +189,14 @@ impl Common {
         let (mut stream, id) = match opened {
             Ok(opened) => opened,
             Err(end) => {
-                link.look(|party, _, _| party.tell(LinkEvent::Turned { why: end.to_string() }));
+                link.remark(LinkEvent::Turned { why: end.to_string() });
                 return;
             }
         };
         let end =
             stream.serve(&mut Carrier { link, common: self, stream: id, decoder: Decoder::new() });
-        link.forget(id, |party, now| {
+        link.forget(id, end.to_string(), |party, now| {
             party.destination.handle_closed(now, id);
-            party.tell(LinkEvent::StreamEnded { stream: id, why: end.to_string() });
         });
     }
 

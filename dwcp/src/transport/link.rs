@@ -1,22 +1,60 @@
 //! [`Link`]: what a side of a session and the threads of its streams share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::LinkEvent;
 use super::wake::Wake;
 use crate::wire::StreamId;
 
 /// A side of a session, and what it needs besides.
 pub(super) trait Party: Send + Sized + 'static {
+    /// What the session tells its caller.
+    type Event: std::fmt::Debug + Send;
     /// A time that was asked for is reached.
     fn handle_timeout(&mut self, now: Duration);
     /// When that is to be called at the latest.
     fn poll_timeout(&self) -> Option<Duration>;
     /// Does what the session asks for after something has happened.
-    fn follow(&mut self, link: &Arc<Link<Self>>, streams: &mut Streams, now: Duration);
+    fn follow(
+        &mut self,
+        link: &Arc<Link<Self>>,
+        streams: &mut Streams,
+        events: &mut Events<Self::Event>,
+        now: Duration,
+    );
+}
+
+/// What happened, for the caller.
+#[derive(Debug)]
+pub(super) struct Events<E> {
+    waiting: VecDeque<LinkEvent<E>>,
+    /// Of those, how many are for the log only.
+    remarks: usize,
+}
+
+impl<E> Events<E> {
+    /// A peer that makes something happen again and again, which nobody reads, gets no more memory for it.
+    const REMARKS_MAX: usize = 64;
+
+    pub(super) fn push(&mut self, event: LinkEvent<E>) {
+        if !matches!(event, LinkEvent::Session(_)) {
+            if self.remarks >= Self::REMARKS_MAX {
+                return;
+            }
+            self.remarks += 1;
+        }
+        self.waiting.push_back(event);
+    }
+
+    fn pop(&mut self) -> Option<LinkEvent<E>> {
+        let event = self.waiting.pop_front()?;
+        self.remarks -= usize::from(!matches!(event, LinkEvent::Session(_)));
+        Some(event)
+    }
 }
 
 /// The streams that have a thread each.
@@ -63,9 +101,12 @@ impl Streams {
 }
 
 #[derive(Debug)]
-struct State<P> {
+struct State<P: Party> {
     party: P,
     streams: Streams,
+    events: Events<P::Event>,
+    /// Callers that wait for a change.
+    waiting: usize,
     /// When the thread of timers wakes by itself.
     alarm: Option<Duration>,
     is_closed: bool,
@@ -75,7 +116,7 @@ struct State<P> {
 
 /// One end of a session's streams.
 #[derive(Debug)]
-pub(super) struct Link<P> {
+pub(super) struct Link<P: Party> {
     started: Instant,
     state: Mutex<State<P>>,
     changed: Condvar,
@@ -92,6 +133,8 @@ impl<P: Party> Link<P> {
             state: Mutex::new(State {
                 party,
                 streams: Streams::default(),
+                events: Events { waiting: VecDeque::new(), remarks: 0 },
+                waiting: 0,
                 alarm: None,
                 is_closed: false,
                 threads: 0,
@@ -147,7 +190,11 @@ impl<P: Party> Link<P> {
 
     fn follow(self: &Arc<Self>, state: &mut State<P>) {
         if !state.is_closed {
-            state.party.follow(self, &mut state.streams, self.now());
+            let State { party, streams, events, .. } = state;
+            party.follow(self, streams, events, self.now());
+        }
+        if state.waiting > 0 {
+            self.changed.notify_all();
         }
         let timeout = state.party.poll_timeout();
         let is_earlier = match (timeout, state.alarm) {
@@ -215,11 +262,46 @@ impl<P: Party> Link<P> {
         drop(done.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// A stream's thread is done with it.
-    pub(super) fn forget(self: &Arc<Self>, stream: StreamId, tell: impl FnOnce(&mut P, Duration)) {
+    /// A stream's thread is done with it, for this reason.
+    pub(super) fn forget(
+        self: &Arc<Self>,
+        stream: StreamId,
+        why: String,
+        tell: impl FnOnce(&mut P, Duration),
+    ) {
         self.act(|party, streams, now| {
             streams.0.remove(&stream);
             tell(party, now);
         });
+        self.remark(LinkEvent::StreamEnded { stream, why });
+    }
+
+    /// Something for the log.
+    pub(super) fn remark(&self, event: LinkEvent<P::Event>) {
+        self.lock().events.push(event);
+        self.changed.notify_all();
+    }
+
+    /// Waits until there is an event, and takes it, or until `is_it`, or so long.
+    pub(super) fn wait(
+        &self,
+        within: Duration,
+        is_it: impl Fn(&P) -> bool,
+    ) -> Option<LinkEvent<P::Event>> {
+        let until = Instant::now() + within;
+        let mut state = self.lock();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if let Some(event) = state.events.pop() {
+                return Some(event);
+            }
+            if left.is_zero() || is_it(&state.party) {
+                return None;
+            }
+            state.waiting += 1;
+            let woken = self.changed.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
+        }
     }
 }

@@ -2,12 +2,11 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::link::{Link, Party, Streams};
+use super::link::{Events, Link, Party, Streams};
 use super::stream::{End, Endpoint, Stream};
 use super::tls::{TlsClient, server_name};
 use super::wake::Wake;
@@ -58,14 +57,12 @@ pub struct SourceTerms {
 #[derive(Debug)]
 pub struct SourceLink {
     link: Arc<Link<SourceParty>>,
-    events: Receiver<LinkEvent<SourceEvent>>,
     timers: Option<JoinHandle<()>>,
 }
 
 /// A source, and what its streams have in common.
 struct SourceParty {
     source: Source,
-    events: Sender<LinkEvent<SourceEvent>>,
     common: Arc<Common>,
     step: usize,
     tiers: TierCounts,
@@ -95,7 +92,6 @@ impl SourceLink {
     /// When the system has no thread left.
     pub fn start(terms: SourceTerms, side: Arc<dyn SourceSide>) -> io::Result<Self> {
         let SourceTerms { agreement, timers, tls, shadow_bytes, tiers } = terms;
-        let (send, events) = channel();
         let shadow = (tiers.delta && shadow_bytes > 0).then(|| Shadow::new(shadow_bytes));
         let common = Common {
             side: Arc::clone(&side),
@@ -107,14 +103,13 @@ impl SourceLink {
         };
         let party = SourceParty {
             source: Source::new(Duration::ZERO, &agreement, timers),
-            events: send,
             common: Arc::new(common),
             step: 0,
             tiers: TierCounts::default(),
             encoders: EncoderEstimator::new(),
         };
         let (link, timers) = Link::start(party, move || side.begin_thread())?;
-        Ok(Self { link, events, timers: Some(timers) })
+        Ok(Self { link, timers: Some(timers) })
     }
 
     /// Does something with the source; the second argument is its time.
@@ -144,7 +139,17 @@ impl SourceLink {
     /// The next thing that has happened, if it does within this time.
     #[must_use]
     pub fn next_event(&self, within: Duration) -> Option<LinkEvent<SourceEvent>> {
-        self.events.recv_timeout(within).ok()
+        self.link.wait(within, |_| false)
+    }
+
+    /// The next thing that has happened; none if it is like this, or does not happen within this time.
+    #[must_use]
+    pub fn wait(
+        &self,
+        within: Duration,
+        is_it: impl Fn(&Source) -> bool,
+    ) -> Option<LinkEvent<SourceEvent>> {
+        self.link.wait(within, |party| is_it(&party.source))
     }
 }
 
@@ -159,6 +164,8 @@ impl Drop for SourceLink {
 }
 
 impl Party for SourceParty {
+    type Event = SourceEvent;
+
     fn handle_timeout(&mut self, now: Duration) {
         self.source.handle_timeout(now);
     }
@@ -167,11 +174,17 @@ impl Party for SourceParty {
         self.source.poll_timeout()
     }
 
-    fn follow(&mut self, link: &Arc<Link<Self>>, streams: &mut Streams, now: Duration) {
+    fn follow(
+        &mut self,
+        link: &Arc<Link<Self>>,
+        streams: &mut Streams,
+        events: &mut Events<SourceEvent>,
+        now: Duration,
+    ) {
         while let Some(stream) = self.source.poll_connect(now) {
             if let Err(error) = self.open(link, streams, stream) {
                 self.source.handle_closed(now, stream);
-                self.tell(LinkEvent::StreamEnded { stream, why: error.to_string() });
+                events.push(LinkEvent::StreamEnded { stream, why: error.to_string() });
             }
         }
         while let Some(event) = self.source.poll_event() {
@@ -180,17 +193,12 @@ impl Party for SourceParty {
                 SourceEvent::StreamDead(dead) => streams.end(|stream| stream == *dead),
                 _ => {}
             }
-            self.tell(LinkEvent::Session(event));
+            events.push(LinkEvent::Session(event));
         }
     }
 }
 
 impl SourceParty {
-    fn tell(&self, event: LinkEvent<SourceEvent>) {
-        // Nobody listens any more once the link is being dropped.
-        let _ = self.events.send(event);
-    }
-
     /// Gives a stream a thread, which connects it.
     fn open(
         &self,
@@ -205,9 +213,8 @@ impl SourceParty {
         link.spawn(name, move |link| {
             common.side.begin_thread();
             let end = common.carry(link, stream, of_thread);
-            link.forget(stream, |party, now| {
+            link.forget(stream, end.to_string(), |party, now| {
                 party.source.handle_closed(now, stream);
-                party.tell(LinkEvent::StreamEnded { stream, why: end.to_string() });
             });
         })?;
         streams.add(stream, wake);
