@@ -1,9 +1,9 @@
 //! [`Stream`]: frames in and out of a TLS connection.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::Connection;
 
@@ -17,6 +17,9 @@ const ENCRYPT_BYTES: usize = 256 << 10;
 
 /// Bytes that are taken in before it is looked at what can go out.
 const RECEIVE_BYTES: usize = 1 << 20;
+
+/// How long the peer may take to close a stream that we have closed.
+const PARTING: Duration = Duration::from_millis(500);
 
 /// Why a stream has ended.
 #[derive(Debug, thiserror::Error)]
@@ -124,9 +127,39 @@ impl Stream {
                 Ok(()) => {}
                 Err(end) => {
                     self.tls.send_close_notify();
-                    let _ = self.tls.write_tls(&mut self.socket);
+                    if matches!(end, End::Asked) {
+                        self.part();
+                    } else {
+                        let _ = self.tls.write_tls(&mut self.socket);
+                    }
                     return end;
                 }
+            }
+        }
+    }
+
+    /// Lets what was written arrive: a socket that is closed while bytes are there to be read resets the connection, and
+    /// what is on its way is lost with it. The last words of a session are.
+    fn part(&mut self) {
+        let until = Instant::now() + PARTING;
+        let mut rest = [0; 4096];
+        loop {
+            let is_written = self.flush().is_err() || !self.tls.wants_write();
+            if is_written && self.socket.shutdown(Shutdown::Write).is_err() {
+                return;
+            }
+            match self.socket.read(&mut rest) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if is_passing(&error) => {
+                    if !matches!(self.wake.wait(&self.socket, !is_written, Some(until)), Ok(true)) {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
+            if Instant::now() >= until {
+                return;
             }
         }
     }

@@ -6,7 +6,7 @@
 //! writes go through one door that marks the page.
 //!
 //! ```text
-//! role ─► {handover, snapshot} ─► vm ─► {vcpu, devices, boot} ─► {dirty, memory, cpu} ─► kvm
+//! role ─► {handover, migrate, snapshot} ─► vm ─► {vcpu, devices, boot} ─► {dirty, memory, cpu} ─► kvm
 //! ```
 
 mod boot;
@@ -21,6 +21,7 @@ mod jail;
 mod kvm;
 mod memory;
 mod meter;
+mod migrate;
 mod permit;
 mod random;
 mod role;
@@ -52,6 +53,10 @@ pub use memory::{
     DEFAULT_HOLE_START, GuestRam, HOLE_END, LayoutError, MemoryLayout, RamError, Region,
 };
 pub use meter::Progress;
+pub use migrate::{
+    Accepted, Description, Dial, Dialled, MigrateError, MigrateOrder, MoveLimits, MoveReport,
+    PrepareOrder, SessionKeys,
+};
 pub use permit::{PermitFile, PermitFileError, PermitWatch};
 pub use role::{
     BootOrder, Greeting, GuestStatus, HandOverOrder, Order, ReceiveOrder, Report, RestoreOrder,
@@ -65,8 +70,8 @@ pub use snapshot::{
 };
 pub use state::{MAX_STATE_BYTES, MachineState, StateError};
 pub use supervise::{
-    Adopted, Death, Ender, Executable, Home, Images, MachineProcess, RestoreOptions,
-    SnapshotOptions, SuperviseError, Supervised, Watch, Woken,
+    Adopted, Death, Ender, Executable, Home, Images, MachineProcess, Prepared, RestoreOptions,
+    SnapshotOptions, SuperviseError, Supervised, Visit, Watch, Woken,
 };
 pub use vcpu::{GuestEnd, GuestExit, VcpuError, VcpuStateError};
 pub use vm::{ConfigError, CpuCount, MachineConfig, Paused, Running, VmError};

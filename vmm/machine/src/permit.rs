@@ -18,8 +18,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dwcp::acp::{
-    Actor, Event, LockedSlots, Nonce, PermitRecord, PermitState, Record, RecordError,
-    RecordStorage, SLOT_BYTES, SessionId, Slot, Successor, VmId,
+    Actor, Event, Generation, HostName, LockedSlots, Nonce, PermitRecord, PermitState, Record,
+    RecordError, RecordStorage, SLOT_BYTES, SessionId, Slot, Successor, VmId,
 };
 use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_lock};
 
@@ -107,17 +107,7 @@ impl PermitFile {
     /// When a process of the machine lives, or the record does not allow that it runs here.
     pub fn start(path: &Path, vm: VmId, runner: Nonce) -> Result<Self, PermitFileError> {
         let file = open(path)?;
-        let end = Instant::now() + LOCK_PATIENCE;
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < end => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Err(TryLockError::WouldBlock) => return Err(PermitFileError::Alive),
-                Err(TryLockError::Error(error)) => return Err(error.into()),
-            }
-        }
+        lock_life(&file)?;
         let mut permit = Self::new(file, vm, runner)?;
         let loaded = permit.record.load()?.ok_or(PermitFileError::Missing)?;
         match loaded.record.state() {
@@ -130,6 +120,32 @@ impl PermitFile {
             _ => {}
         }
         permit.record.apply(Actor::Keeper, &Event::Start { runner })?;
+        Ok(permit)
+    }
+
+    /// Makes the record at `path` ready for a machine that comes from another host; `runner` may take the permit. There
+    /// may be none, or one of a time when the machine was here. The life lock is taken.
+    ///
+    /// # Errors
+    /// When a process of the machine lives, the record does not allow it, or it cannot be written.
+    pub fn prepare(
+        path: &Path,
+        vm: VmId,
+        session: SessionId,
+        runner: Nonce,
+        from: HostName,
+        offered: Generation,
+    ) -> Result<Self, PermitFileError> {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::DSYNC | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| describe(&error.into(), path))?;
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&file, flags, 0, 2 * SLOT_BYTES as u64)
+            .map_err(|error| describe(&error.into(), path))?;
+        let file = File::from(file);
+        lock_life(&file)?;
+        let mut permit = Self::new(file, vm, runner)?;
+        permit.record.apply(Actor::Keeper, &Event::Prepare { session, runner, from, offered })?;
         Ok(permit)
     }
 
@@ -176,6 +192,54 @@ impl PermitFile {
         self.apply(&Event::Offer { session, to: Successor::Process(to) })
     }
 
+    /// `Held` → `Offered` to another host.
+    ///
+    /// # Errors
+    /// When the record says otherwise, or cannot be written.
+    pub fn offer_to_host(
+        &mut self,
+        session: SessionId,
+        to: HostName,
+    ) -> Result<(), PermitFileError> {
+        self.apply(&Event::Offer { session, to: Successor::Host(to) })
+    }
+
+    /// How new this host's knowledge of the permit is.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn generation(&mut self) -> Result<Generation, PermitFileError> {
+        Ok(self.record.load()?.ok_or(PermitFileError::Missing)?.record.generation())
+    }
+
+    /// `Offered` to a host → `Gone`: it has the permit.
+    ///
+    /// # Errors
+    /// When the record says otherwise, or cannot be written.
+    pub fn peer_took(&mut self, session: SessionId) -> Result<(), PermitFileError> {
+        self.ensure(&Event::PeerTook { session }, |state| matches!(state, PermitState::Gone { .. }))
+    }
+
+    /// `Offered` to a host → `Held`: it never ran there, and never will.
+    ///
+    /// # Errors
+    /// When the record says otherwise, or cannot be written: then it must not run here.
+    pub fn peer_refused(&mut self, session: SessionId) -> Result<(), PermitFileError> {
+        self.ensure(&Event::PeerRefused { session }, |state| {
+            matches!(state, PermitState::Held { .. })
+        })
+    }
+
+    /// `Prepared` → `Refused`.
+    ///
+    /// # Errors
+    /// When the record says otherwise, or cannot be written: then it must not be said.
+    pub fn refuse(&mut self, session: SessionId) -> Result<(), PermitFileError> {
+        self.ensure(&Event::Refuse { session }, |state| {
+            matches!(state, PermitState::Refused { .. })
+        })
+    }
+
     /// `Offered` → `Held`, unless the successor has taken it.
     ///
     /// # Errors
@@ -189,15 +253,29 @@ impl PermitFile {
     /// # Errors
     /// When it has, or the record cannot be written: then it must not run here.
     pub fn take(&mut self, session: SessionId) -> Result<(), PermitFileError> {
-        match self.apply(&Event::Take { session }) {
+        let me = self.me;
+        self.ensure(
+            &Event::Take { session },
+            |state| matches!(state, PermitState::Taken { runner, .. } if *runner == me),
+        )
+    }
+
+    /// Applies an event, and makes sure that what it led to is durable.
+    fn ensure(
+        &mut self,
+        event: &Event,
+        is_made: impl Fn(&PermitState) -> bool,
+    ) -> Result<(), PermitFileError> {
+        match self.apply(event) {
             // The write failed, and the bytes may be there all the same. Written once more, they are
-            // durable or not: if the record says that this process has it, nobody else will run.
+            // durable or not: what the record says then, everybody goes by.
             Err(PermitFileError::Record(RecordError::Uncertain(error))) => {
                 self.record.confirm()?;
-                match self.record.load()?.map(|loaded| loaded.record.state().clone()) {
-                    Some(PermitState::Taken { runner, .. }) if runner == self.me => Ok(()),
-                    _ => Err(RecordError::Uncertain(error).into()),
+                let loaded = self.record.load()?;
+                if loaded.is_some_and(|loaded| is_made(loaded.record.state())) {
+                    return Ok(());
                 }
+                Err(RecordError::Uncertain(error).into())
             }
             outcome => outcome,
         }
@@ -225,6 +303,21 @@ impl PermitFile {
         let file = File::options().read(true).write(true).open(path)?;
         let record = PermitRecord::open(FileStorage { file: file.try_clone()? }, self.vm)?;
         Ok(PermitWatch { file, record })
+    }
+}
+
+/// Takes the life lock: no process of the machine lives.
+fn lock_life(file: &File) -> Result<(), PermitFileError> {
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(TryLockError::WouldBlock) => return Err(PermitFileError::Alive),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
     }
 }
 

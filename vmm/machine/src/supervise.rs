@@ -6,6 +6,7 @@
 
 mod death;
 mod home;
+mod migrate;
 mod process;
 mod snapshots;
 mod watch;
@@ -30,6 +31,7 @@ use crate::vm::MachineConfig;
 
 pub use death::Death;
 pub use home::{Adopted, Home};
+pub use migrate::{Prepared, Visit};
 pub use process::{Ender, MachineProcess};
 pub use snapshots::{RestoreOptions, SnapshotOptions};
 pub use watch::Watch;
@@ -75,6 +77,9 @@ pub enum SuperviseError {
     /// The hand-over failed; the guest runs on where it was
     #[error("{0}")]
     HandOver(String),
+    /// The machine did not move; the guest runs on where it was
+    #[error("{0}")]
+    Migration(String),
     /// The permit went to the successor, which was not heard of again
     #[error(
         "the guest's permit went to its new process, which was not heard of again ({0}); the frozen guest never runs here again"

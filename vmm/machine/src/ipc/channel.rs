@@ -125,6 +125,12 @@ impl Channel {
         Ok((&self.stream).write_all(&bytes[sent..])?)
     }
 
+    /// Ends the connection for both ends, whoever is reading.
+    pub(crate) fn end(&self) {
+        // It may have ended already.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
     /// Sends raw bytes, whose number the other process knows from a message before.
     ///
     /// # Errors

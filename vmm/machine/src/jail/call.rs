@@ -86,7 +86,16 @@ pub(super) const fn prctl(name: &'static str, operation: c_int) -> Call {
 
 /// An option of sockets of all kinds.
 pub(super) const fn socket_option(name: &'static str, option: c_int) -> Call {
-    call(name, SYS_setsockopt).with(1, u32::MAX, libc::SOL_SOCKET.cast_unsigned()).with(
+    option_of(name, libc::SOL_SOCKET, option)
+}
+
+/// An option of TCP's sockets.
+pub(super) const fn tcp_option(name: &'static str, option: c_int) -> Call {
+    option_of(name, libc::IPPROTO_TCP, option)
+}
+
+const fn option_of(name: &'static str, level: c_int, option: c_int) -> Call {
+    call(name, SYS_setsockopt).with(1, u32::MAX, level.cast_unsigned()).with(
         2,
         u32::MAX,
         option.cast_unsigned(),

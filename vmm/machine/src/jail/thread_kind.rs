@@ -1,7 +1,7 @@
 //! What threads a machine process has.
 
 use super::call::Call;
-use super::tables::{device_loop, job, loader, vcpu};
+use super::tables::{device_loop, job, loader, stream, thread, vcpu};
 
 /// What a thread is for, and with that, which calls it makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,11 +14,16 @@ pub(crate) enum ThreadKind {
     Job,
     /// Puts pages of a snapshot into memory: one as they are touched, or several all at once.
     Loader,
+    /// Carries a stream of a move between hosts.
+    Stream,
+    /// Owns the machine while it moves to another host, and makes the streams' threads.
+    Mover,
 }
 
 impl ThreadKind {
     /// Those that narrow themselves; the device loop's filter is the process's.
-    pub(super) const THREADS: [Self; 3] = [Self::Vcpu, Self::Job, Self::Loader];
+    pub(super) const THREADS: [Self; 5] =
+        [Self::Vcpu, Self::Job, Self::Loader, Self::Stream, Self::Mover];
 
     /// By which it is named in a fault.
     #[cfg(feature = "fault-injection")]
@@ -28,16 +33,22 @@ impl ThreadKind {
             Self::Vcpu => "vcpu",
             Self::Job => "job",
             Self::Loader => "loader",
+            Self::Stream => "stream",
+            Self::Mover => "mover",
         }
     }
 
     /// What it does that not every thread does.
-    pub(super) fn own_calls(self) -> &'static [Call] {
-        match self {
-            Self::DeviceLoop => device_loop::CALLS,
-            Self::Vcpu => vcpu::CALLS,
-            Self::Job => job::CALLS,
-            Self::Loader => loader::CALLS,
-        }
+    pub(super) fn own_calls(self) -> impl Iterator<Item = &'static Call> {
+        let tables: &[&'static [Call]] = match self {
+            Self::DeviceLoop => &[device_loop::CALLS, thread::SPAWN],
+            Self::Vcpu => &[vcpu::CALLS],
+            Self::Job => &[job::CALLS],
+            Self::Loader => &[loader::CALLS],
+            // A stream that ends may be followed by another one, which has a thread of its own.
+            Self::Stream => &[stream::CALLS, thread::SPAWN, thread::START],
+            Self::Mover => &[job::CALLS, stream::CALLS, thread::SPAWN, thread::START],
+        };
+        tables.iter().copied().flatten()
     }
 }

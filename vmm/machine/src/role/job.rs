@@ -12,6 +12,7 @@ use crate::handover::{Departure, Form, Limits, Outcome, Resident};
 use crate::ipc::Channel;
 use crate::jail::{self, ThreadKind};
 use crate::meter::Meter;
+use crate::migrate::{self, Arrival, Emigration, MigrateError, MigrateOrder};
 use crate::snapshot::{Completion, SnapshotError, SnapshotReport, Subject, Taking};
 use crate::vm::Running;
 
@@ -29,12 +30,29 @@ pub(super) enum Job {
         subject: Subject,
         taking: Box<Taking>,
     },
+    /// The machine goes to another host.
+    Migrate {
+        running: Running,
+        order: Box<MigrateOrder>,
+        sockets: Channel,
+        meter: Arc<Meter>,
+    },
+    /// It comes from another host.
+    Arrive {
+        arrival: Box<Arrival>,
+        meter: Arc<Meter>,
+    },
 }
+
+/// What is still to be done when the machine is back.
+type Afterwards = Box<dyn FnOnce() + Send>;
 
 /// What came of it.
 pub(super) enum Done {
     HandOver(Outcome),
     Snapshot(Subject, Result<SnapshotReport, SnapshotError>),
+    Migrate(migrate::Outcome),
+    Arrive(Result<Running, MigrateError>),
     /// It was not begun, since memory will never be whole: the machine as it was, and why.
     NotBegun(Subject, String),
 }
@@ -69,22 +87,32 @@ impl Jobs {
     }
 
     /// A thread for a job. `memory` is waited for before it begins: while pages are fetched, the memory file has holes
-    /// where the guest has content.
-    pub(super) fn worker(&self, name: &str, memory: Option<Completion>) -> io::Result<Worker> {
+    /// where the guest has content. Without a kind the thread may do what the device loop may.
+    pub(super) fn worker(
+        &self,
+        name: &str,
+        kind: Option<ThreadKind>,
+        memory: Option<Completion>,
+    ) -> io::Result<Worker> {
         let give_back = self.give_back.clone();
         let returned_event = self.returned_event.try_clone()?;
         let (give, taken) = channel::<(Job, Resident)>();
         let body = move || {
-            jail::narrow(ThreadKind::Job);
+            if let Some(kind) = kind {
+                jail::narrow(kind);
+            }
             let Ok((job, mut resident)) = taken.recv() else { return };
             let whole = memory.map_or(Ok(()), |memory| memory.wait());
-            let done = match whole {
+            let (done, afterwards) = match whole {
                 Ok(()) => job.run(&mut resident),
-                Err(why) => job.leave(why),
+                Err(why) => (job.leave(why), None),
             };
             // The loop ends only when it has nothing to wait for.
             let _ = give_back.send((done, resident));
             let _ = returned_event.write(1);
+            if let Some(afterwards) = afterwards {
+                afterwards();
+            }
         };
         std::thread::Builder::new().name(name.into()).spawn(body)?;
         Ok(Worker(give))
@@ -99,8 +127,8 @@ impl Worker {
 }
 
 impl Job {
-    fn run(self, resident: &mut Resident) -> Done {
-        match self {
+    fn run(self, resident: &mut Resident) -> (Done, Option<Afterwards>) {
+        let done = match self {
             Self::HandOver { running, channel, session, form, limits, meter } => {
                 let (channel, meter) = (&channel, &*meter);
                 let departure = Departure { channel, resident, session, form, limits, meter };
@@ -110,12 +138,32 @@ impl Job {
                 let (subject, outcome) = taking.run(subject);
                 Done::Snapshot(subject, outcome)
             }
-        }
+            Self::Migrate { running, order, sockets, meter } => {
+                let ram = Arc::clone(running.ram());
+                let outcome = match Emigration::new(&order, sockets, resident, &ram, &meter) {
+                    Ok(emigration) => emigration.run(running),
+                    Err(why) => migrate::Outcome::Stayed { running, why },
+                };
+                Done::Migrate(outcome)
+            }
+            Self::Arrive { arrival, meter } => match arrival.run(resident, &meter) {
+                Ok(arrived) => {
+                    let (running, afterwards) = arrived.part();
+                    return (Done::Arrive(Ok(running)), Some(Box::new(afterwards)));
+                }
+                Err(why) => Done::Arrive(Err(why)),
+            },
+        };
+        (done, None)
     }
 
     fn leave(self, why: String) -> Done {
         match self {
-            Self::HandOver { running, .. } => Done::NotBegun(Subject::Running(running), why),
+            Self::HandOver { running, .. } | Self::Migrate { running, .. } => {
+                Done::NotBegun(Subject::Running(running), why)
+            }
+            // Its memory comes over the streams, and nothing else is waited for.
+            Self::Arrive { .. } => Done::Arrive(Err(MigrateError::Aborted(why))),
             Self::Snapshot { subject, .. } => Done::NotBegun(subject, why),
         }
     }

@@ -24,9 +24,11 @@ use crate::clock::monotonic_ns;
 use crate::devices::{Console, ConsoleLink};
 use crate::handover::{self, Outcome, Resident};
 use crate::ipc::{Channel, ChannelError};
-use crate::jail::{self, JailError};
+use crate::jail::{self, JailError, ThreadKind};
 use crate::meter::Meter;
+use crate::migrate::{self, Description, MigrateOrder, PrepareOrder};
 use crate::snapshot::{Loader, SnapshotError, Subject};
+use crate::state::MachineState;
 use crate::vcpu::GuestEnd;
 use crate::vm::{Running, VmParts};
 
@@ -291,6 +293,10 @@ impl MachineProcess {
             (Order::HandOver(order), Guest::Running(running)) => {
                 self.start_hand_over(&order, descriptors, running)
             }
+            (Order::Prepare(order), Guest::Absent) => self.prepare(&order, descriptors),
+            (Order::Migrate(order), Guest::Running(running)) => {
+                self.start_migration(order, descriptors, running)
+            }
             (Order::Snapshot(order), Guest::Running(running)) => {
                 self.start_snapshot(&order, descriptors, Subject::Running(running))
             }
@@ -321,6 +327,7 @@ impl MachineProcess {
                 let outcome = guest.press_power_button();
                 outcome.map(|()| Report::PowerButtonPressed).map_err(|error| error.to_string())
             }
+            (Order::Describe, Guest::Running(_) | Guest::Paused(_)) => self.describe(&guest),
             #[cfg(feature = "fault-injection")]
             (Order::Plant(plant), Guest::Paused(paused)) => {
                 let outcome = crate::fault::plant(paused.ram(), *plant, &mut self.kept_page);
@@ -330,6 +337,23 @@ impl MachineProcess {
         };
         self.guest = guest;
         self.report(&outcome.unwrap_or_else(|why| Report::Declined { why }))
+    }
+
+    /// What another host must know of the machine.
+    fn describe(&mut self, guest: &Guest) -> Result<Report, String> {
+        let (Some(parts), Some(config), Some(resident)) =
+            (guest.parts(), guest.config(), self.resident.as_mut())
+        else {
+            return Err(OrderError::NoGuest.to_string());
+        };
+        let generation = resident.permit.generation().map_err(|error| error.to_string())?;
+        Ok(Report::Description(Box::new(Description {
+            config,
+            cpuid: parts.cpuid.saved(),
+            sections: MachineState::sections(),
+            digest_key: *resident.digest_key.secret_bytes(),
+            generation: (generation.resolutions, generation.moves),
+        })))
     }
 
     /// What there is to make a machine of.
@@ -385,7 +409,7 @@ impl MachineProcess {
         let HandOverOrder { form, limits, .. } = *order;
         let peer = descriptors.pop().zip(SessionId::new(order.session));
         let peer = peer.ok_or_else(|| "no socket, or no id".to_owned());
-        match peer.and_then(|peer| Ok((peer, self.worker("hand-over")?))) {
+        match peer.and_then(|peer| Ok((peer, self.worker("hand-over", Some(ThreadKind::Job))?))) {
             Ok(((socket, session), worker)) => {
                 let (channel, meter) = (Channel::from(socket), self.new_meter());
                 self.give(worker, Job::HandOver { running, channel, session, form, limits, meter });
@@ -395,6 +419,53 @@ impl MachineProcess {
                 self.guest = Guest::Running(running);
                 self.report(&Report::Declined { why })
             }
+        }
+    }
+
+    /// The same for a move to another host.
+    fn start_migration(
+        &mut self,
+        order: Box<MigrateOrder>,
+        mut descriptors: Vec<OwnedFd>,
+        running: Running,
+    ) -> Result<(), RoleError> {
+        let sockets = descriptors.pop().ok_or_else(|| "no socket".to_owned());
+        let ready = sockets.and_then(|sockets| {
+            Ok((Channel::from(sockets), self.worker("migration", Some(ThreadKind::Mover))?))
+        });
+        match ready {
+            Ok((sockets, worker)) => {
+                let meter = self.new_meter();
+                self.give(worker, Job::Migrate { running, order, sockets, meter });
+                Ok(())
+            }
+            Err(why) => {
+                self.guest = Guest::Running(running);
+                self.report(&Report::Declined { why })
+            }
+        }
+    }
+
+    /// Becomes the destination of a move: builds the machine, and waits for its guest.
+    fn prepare(
+        &mut self,
+        order: &PrepareOrder,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), RoleError> {
+        let prepared = self.take_opened().and_then(|opened| {
+            let prepared = start::prepare(order, descriptors, opened)?;
+            // It restores a machine, which else the device loop does.
+            let worker = self.worker("arrival", None).map_err(io::Error::other)?;
+            Ok((prepared, worker))
+        });
+        match prepared {
+            Ok(((arrival, resident), worker)) => {
+                let (arrival, meter) = (Box::new(arrival), self.new_meter());
+                self.resident = Some(resident);
+                self.give(worker, Job::Arrive { arrival, meter });
+                self.report(&Report::Prepared)
+            }
+            Err(error) => self.report_start(Err(error)),
         }
     }
 
@@ -409,7 +480,7 @@ impl MachineProcess {
         let ready = key.ok_or_else(|| "there is no guest".to_owned()).and_then(|key| {
             let taking = start::taking(order, descriptors, key, self.new_meter());
             let taking = taking.map_err(|error| error.to_string())?;
-            Ok((taking, self.worker("snapshot")?))
+            Ok((taking, self.worker("snapshot", Some(ThreadKind::Job))?))
         });
         match ready {
             Ok((taking, worker)) => {
@@ -430,9 +501,9 @@ impl MachineProcess {
     }
 
     /// A thread for a job; it waits until memory is whole.
-    fn worker(&self, name: &str) -> Result<Worker, String> {
+    fn worker(&self, name: &str, kind: Option<ThreadKind>) -> Result<Worker, String> {
         let memory = self.loader.as_ref().map(Loader::completion);
-        self.jobs.worker(name, memory).map_err(|error| format!("no thread for it: {error}"))
+        self.jobs.worker(name, kind, memory).map_err(|error| format!("no thread for it: {error}"))
     }
 
     /// Gives the machine to a job.
@@ -445,6 +516,16 @@ impl MachineProcess {
     fn job_returned(&mut self, done: Done) -> Result<(), RoleError> {
         match done {
             Done::HandOver(outcome) => return self.hand_over_returned(outcome),
+            Done::Migrate(outcome) => return self.migration_returned(outcome),
+            Done::Arrive(outcome) => {
+                let outcome = outcome.map_err(OrderError::from).map(|running| {
+                    let resident = self.resident.take().expect("it came back with the guest");
+                    self.watch_guest(&resident, running.parts());
+                    self.resident = Some(resident);
+                    self.guest = Guest::Running(running);
+                });
+                return self.report_start(outcome);
+            }
             // How it ended says more.
             Done::Snapshot(subject, Err(SnapshotError::GuestEnded)) => {
                 self.guest = subject.into();
@@ -481,6 +562,28 @@ impl MachineProcess {
                 self.end_if_exited()
             }
             Outcome::Departed { frozen, why } => {
+                self.guest = Guest::Departed(frozen);
+                self.report(&Report::Departed { why: why.to_string() })
+            }
+        }
+    }
+
+    fn migration_returned(&mut self, outcome: migrate::Outcome) -> Result<(), RoleError> {
+        match outcome {
+            migrate::Outcome::Moved(report) => {
+                self.is_done = true;
+                self.report(&Report::Migrated(Box::new(report)))
+            }
+            migrate::Outcome::Stayed { running, why } => {
+                self.guest = Guest::Running(running);
+                self.report(&Report::MigrationFailed { why: why.to_string() })?;
+                if self.ended_while_busy { self.end_if_exited() } else { Ok(()) }
+            }
+            migrate::Outcome::Ended { paused } => {
+                self.guest = Guest::Paused(paused);
+                self.end_if_exited()
+            }
+            migrate::Outcome::Departed { frozen, why } => {
                 self.guest = Guest::Departed(frozen);
                 self.report(&Report::Departed { why: why.to_string() })
             }

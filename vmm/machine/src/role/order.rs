@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::dirty::DirtyLogKind;
 use crate::handover::{Form, HandOverReport, Limits};
 use crate::meter::Progress;
+use crate::migrate::{Description, MigrateOrder, MoveReport, PrepareOrder};
 use crate::snapshot::{RestoreReport, SnapshotReport};
 use crate::vcpu::GuestEnd;
 use crate::vm::MachineConfig;
@@ -140,6 +141,12 @@ pub enum Order {
     Cancel,
     /// Say how far the snapshot or hand-over is.
     Progress,
+    /// Say what another host must know of the machine.
+    Describe,
+    /// Become the destination of a move. Descriptors: record, console, and the socket on which streams come.
+    Prepare(Box<PrepareOrder>),
+    /// Move the guest to another host. Descriptor: the socket on which streams are asked for.
+    Migrate(Box<MigrateOrder>),
     /// Damage guest memory, so that a test sees the oracle find it.
     #[cfg(feature = "fault-injection")]
     Plant(crate::fault::Plant),
@@ -161,6 +168,9 @@ impl Order {
             Self::Console => "console",
             Self::Cancel => "cancel",
             Self::Progress => "progress",
+            Self::Describe => "describe",
+            Self::Prepare(_) => "prepare",
+            Self::Migrate(_) => "migrate",
             #[cfg(feature = "fault-injection")]
             Self::Plant(_) => "plant",
         }
@@ -223,4 +233,15 @@ pub enum Report {
     ConsoleReplaced,
     /// How far a snapshot or hand-over is.
     Progress(Progress),
+    /// What another host must know of the machine.
+    Description(Box<Description>),
+    /// The machine is built, and waits for its guest.
+    Prepared,
+    /// The guest runs at the destination; this process ends.
+    Migrated(Box<MoveReport>),
+    /// It did not move; the guest runs on here.
+    MigrationFailed {
+        /// Why.
+        why: String,
+    },
 }

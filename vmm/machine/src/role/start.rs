@@ -14,7 +14,9 @@ use super::order::{BootOrder, RestoreOrder, SnapshotOrder};
 use crate::boot::{BootError, BootSource};
 use crate::devices::ConsoleLink;
 use crate::handover::{HandOverError, Resident};
+use crate::ipc::{Channel, exactly};
 use crate::meter::Meter;
+use crate::migrate::{Arrival, MigrateError, PrepareOrder};
 use crate::permit::{PermitFile, PermitFileError};
 use crate::snapshot::{self, Chain, Loader, RestoreReport, Restored, SnapshotError, Taking};
 use crate::vm::{Paused, VmError};
@@ -35,6 +37,8 @@ pub(super) enum OrderError {
     HandOver(#[from] HandOverError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
     #[error("an image of more than {MAX_IMAGE_BYTES} bytes; is it really a kernel or an initrd?")]
     ImageTooLarge,
     #[error("the order came with {0} descriptors, which is not what it needs")]
@@ -114,6 +118,24 @@ pub(super) fn restore(
     let resident = Resident { permit, console: ConsoleLink::new(console)?, digest_key };
     let report = RestoreReport { bytes, pages, total_ns: 0, is_lazy };
     Ok((Start { paused, resident, loader }, report))
+}
+
+/// Becomes the destination of a move.
+pub(super) fn prepare(
+    order: &PrepareOrder,
+    descriptors: Vec<OwnedFd>,
+    opened: Opened,
+) -> Result<(Arrival, Resident), OrderError> {
+    let count = descriptors.len();
+    let [record, console, sockets] =
+        exactly(descriptors).map_err(|_| OrderError::Descriptors(count))?;
+    let vm = VmId::new(order.vm).ok_or(OrderError::NoId)?;
+    let runner = Nonce::new(order.runner).ok_or(OrderError::NoId)?;
+    let permit = PermitFile::from_descriptor(record, vm, runner)?;
+    let console = ConsoleLink::new(console)?;
+    let arrival = Arrival::prepare(order, &permit, Channel::from(sockets), opened.host)?;
+    let digest_key = DigestKey::new(order.description.digest_key);
+    Ok((arrival, Resident { permit, console, digest_key }))
 }
 
 /// The record, if it says that this process may run the machine.

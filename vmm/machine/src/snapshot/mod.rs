@@ -29,9 +29,10 @@ use std::io;
 
 pub(crate) use chain::{Chain, MOST_ARCHIVES};
 pub use chain::{SnapshotPath, describe_snapshot, find_chain};
+pub(crate) use description::SavedMoment;
 pub use file::SnapshotFile;
 pub(crate) use lazy::{Completion, Loader};
-pub(crate) use restore::{Restored, restore};
+pub(crate) use restore::{Restored, is_same_boot, restore};
 pub(crate) use save::{Subject, Taking};
 
 use dwcp::archive::ArchiveError;

@@ -81,7 +81,7 @@ pub(crate) fn restore(
 }
 
 /// Whether the host has not been booted since.
-fn is_same_boot(saved: [u8; 16]) -> bool {
+pub(crate) fn is_same_boot(saved: [u8; 16]) -> bool {
     #[cfg(feature = "fault-injection")]
     if crate::fault::forgets_boot() {
         return false;

@@ -227,7 +227,11 @@ impl Home {
         Ok(Birth { vm: self.vm.bytes(), runner, held, watch, home: Some(self.clone()) })
     }
 
-    fn permit(&self) -> PathBuf {
+    pub(super) fn vm(&self) -> VmId {
+        self.vm
+    }
+
+    pub(super) fn permit(&self) -> PathBuf {
         self.folder.join("permit")
     }
 

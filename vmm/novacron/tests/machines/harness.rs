@@ -214,10 +214,14 @@ impl Oracle {
         let restored = faults
             .with(|executable| Supervised::restore(executable, &faults.folder, path, options));
         let (machine, console, _) = restored?;
-        // It goes on in the middle of a line.
+        Ok(Self { _shared: Some(shared), ..Self::in_a_line(machine, console) })
+    }
+
+    /// A machine that goes on in the middle of a line.
+    pub(crate) fn in_a_line(machine: Supervised, console: UnixStream) -> Self {
         let mut lines = BufReader::new(console.try_clone().unwrap());
         lines.read_line(&mut String::new()).unwrap();
-        Ok(Self { machine, _shared: Some(shared), said: listen(lines), console })
+        Self { machine, _shared: None, said: listen(lines), console }
     }
 
     /// Waits for something that `pick` takes.

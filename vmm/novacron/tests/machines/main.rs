@@ -20,6 +20,7 @@ mod harness;
 mod jail;
 mod kept;
 mod killed;
+mod migrate;
 mod minimal;
 mod planted;
 mod power_button;

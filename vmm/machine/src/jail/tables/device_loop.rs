@@ -2,13 +2,11 @@
 //! the threads that it starts stands in their tables, too, since its filter is theirs as well.
 
 use libc::{
-    CLONE_CHILD_CLEARTID, CLONE_FILES, CLONE_FS, CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_SIGHAND,
-    CLONE_SYSVSEM, CLONE_THREAD, CLONE_VM, F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GET_SEALS, F_GETFL,
-    F_SETFL, F_SETLKW, FUTEX_WAIT_BITSET, SO_RCVTIMEO, SO_SNDTIMEO, SYS_accept4, SYS_clone,
-    SYS_clone3, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_wait, SYS_eventfd2, SYS_exit_group,
-    SYS_ftruncate, SYS_getrandom, SYS_memfd_create, SYS_pread64, SYS_pwrite64, SYS_read,
-    SYS_recvfrom, SYS_recvmsg, SYS_rt_sigaction, SYS_sched_getaffinity, SYS_sendmsg, SYS_statx,
-    SYS_tgkill,
+    F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GET_SEALS, F_GETFL, F_SETFL, F_SETLKW, FUTEX_WAIT_BITSET,
+    SO_RCVTIMEO, SO_SNDTIMEO, SYS_accept4, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_wait,
+    SYS_eventfd2, SYS_exit_group, SYS_ftruncate, SYS_getrandom, SYS_memfd_create, SYS_pread64,
+    SYS_pwrite64, SYS_read, SYS_recvfrom, SYS_recvmsg, SYS_sched_getaffinity, SYS_sendmsg,
+    SYS_statx, SYS_tgkill,
 };
 
 use crate::jail::call::{Call, Value, call, fcntl, futex, ioctl, socket_option};
@@ -22,21 +20,6 @@ use crate::jail::ioctls::{
     KVM_SET_VCPU_EVENTS, KVM_SET_XCRS, KVM_SET_XSAVE, UFFDIO_API, UFFDIO_REGISTER,
 };
 
-/// A thread of this process, as the C library makes one, and nothing else that clone(2) can make.
-const THREAD: u32 = (CLONE_VM
-    | CLONE_FS
-    | CLONE_FILES
-    | CLONE_SIGHAND
-    | CLONE_THREAD
-    | CLONE_SYSVSEM
-    | CLONE_SETTLS
-    | CLONE_PARENT_SETTID
-    | CLONE_CHILD_CLEARTID)
-    .cast_unsigned();
-/// With which the C library tells its threads of a new user id: installed with the first thread.
-const SIGSETXID: u32 = 33;
-const NO_SUCH_CALL: u16 = 38;
-const _: () = assert!(libc::ENOSYS == NO_SUCH_CALL as i32);
 const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.cast_unsigned();
 
 pub(in crate::jail) const CALLS: &[Call] = &[
@@ -59,11 +42,7 @@ pub(in crate::jail) const CALLS: &[Call] = &[
     // The console becomes non-blocking.
     fcntl("fcntl(F_GETFL)", F_GETFL),
     fcntl("fcntl(F_SETFL)", F_SETFL),
-    // Threads. The flags of clone3(2) are out of a filter's sight: told that there is none, as by an older kernel, the C
-    // library turns to clone(2).
-    call("clone3", SYS_clone3).answered(NO_SUCH_CALL),
-    call("clone", SYS_clone).with(0, u32::MAX, THREAD),
-    call("rt_sigaction(SIGSETXID)", SYS_rt_sigaction).with(0, u32::MAX, SIGSETXID),
+    // Stopping vCPUs.
     call("tgkill(SIGRTMIN)", SYS_tgkill)
         .where_is(0, Value::OwnProcess)
         .where_is(2, Value::FirstRealTimeSignal),

@@ -3,7 +3,7 @@
 //! | table | whose |
 //! |---|---|
 //! | `thread.rs` | every thread's, from its start to its end |
-//! | `device_loop.rs`, `vcpu.rs`, `job.rs`, `loader.rs` | one kind's, besides |
+//! | `device_loop.rs`, `vcpu.rs`, `job.rs`, `loader.rs`, `stream.rs` | one kind's, besides |
 //! | `faults.rs` | every thread's of an executable that tests break on purpose |
 //!
 //! The test `long_no_call_is_allowed_without_need` takes each away in turn. A row that it cannot show to be needed says why
@@ -14,6 +14,7 @@ pub(super) mod device_loop;
 pub(super) mod faults;
 pub(super) mod job;
 pub(super) mod loader;
+pub(super) mod stream;
 pub(super) mod thread;
 pub(super) mod vcpu;
 
@@ -24,7 +25,7 @@ use super::thread_kind::ThreadKind;
 
 /// What a thread of this kind does once it has narrowed itself.
 pub(super) fn of_thread(kind: ThreadKind) -> impl Iterator<Item = &'static Call> {
-    let calls = kind.own_calls().iter().chain(thread::CALLS);
+    let calls = kind.own_calls().chain(thread::CALLS);
     #[cfg(feature = "fault-injection")]
     let calls = calls.chain(faults::CALLS);
     calls
@@ -41,17 +42,14 @@ pub(super) fn of_process() -> impl Iterator<Item = &'static Call> {
 #[cfg(feature = "fault-injection")]
 #[must_use]
 pub fn allowed_calls() -> Vec<AllowedCall> {
-    let of = |kind: ThreadKind, calls: &'static [Call]| {
-        calls.iter().map(move |call| AllowedCall {
+    let of = |kind: ThreadKind| {
+        let start = if kind == ThreadKind::DeviceLoop { thread::START } else { &[] };
+        let calls = kind.own_calls().chain(thread::CALLS).chain(start);
+        calls.map(move |call| AllowedCall {
             thread: kind.name(),
             call: call.name,
             unproven: call.unproven,
         })
     };
-    let threads = ThreadKind::THREADS;
-    let threads =
-        threads.into_iter().flat_map(|kind| [(kind, kind.own_calls()), (kind, thread::CALLS)]);
-    let loops = [device_loop::CALLS, thread::CALLS, thread::START];
-    let loops = loops.map(|calls| (ThreadKind::DeviceLoop, calls));
-    threads.chain(loops).flat_map(|(kind, calls)| of(kind, calls)).collect()
+    ThreadKind::THREADS.into_iter().chain([ThreadKind::DeviceLoop]).flat_map(of).collect()
 }

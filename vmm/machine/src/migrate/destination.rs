@@ -1,0 +1,192 @@
+//! The destination's script.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dwcp::acp::{SessionId, VmId};
+use dwcp::digest::DigestKey;
+use dwcp::page::{Gfn, Page, PageRun};
+use dwcp::session::{Agreement, DestinationEvent, DestinationTimers};
+use dwcp::transport::{
+    DestinationLink, DestinationMemory, DestinationTerms, KeyPair, LinkEvent, PAGES_PROTOCOL,
+    PublicKey, TlsServer,
+};
+
+use super::sockets::bring_in;
+use super::{Description, MigrateError, PrepareOrder};
+use crate::clock::realtime_ns;
+use crate::handover::Resident;
+use crate::ipc::Channel;
+use crate::jail::{self, ThreadKind};
+use crate::kvm::{Host, HostError};
+use crate::memory::GuestRam;
+use crate::meter::Meter;
+use crate::permit::PermitFile;
+use crate::snapshot::{SavedMoment, is_same_boot};
+use crate::state::MachineState;
+use crate::vcpu::TimeBase;
+use crate::vm::{Paused, Running, VmError};
+
+/// How often it is looked whether somebody has cancelled.
+const TURN: Duration = Duration::from_millis(50);
+/// How long the source may take to hear what became of its guest, over the streams: afterwards, the record answers.
+const FAREWELL: Duration = Duration::from_secs(30);
+
+/// A machine that is built and waits for its guest.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    paused: Paused,
+    session: SessionId,
+    link: DestinationLink,
+}
+
+/// A guest that runs here now, and what still answers its source.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) running: Running,
+    farewell: DestinationLink,
+}
+
+struct Memory(Arc<GuestRam>);
+
+impl DestinationMemory for Memory {
+    fn write(&self, run: PageRun, content: &[u8]) -> io::Result<()> {
+        self.0.write_run(run, content).map_err(io::Error::other)
+    }
+
+    fn read(&self, gfn: Gfn, content: &mut Page) -> io::Result<()> {
+        let run = PageRun::new(gfn, 1).map_err(io::Error::other)?;
+        self.0.read_run(run, content).map_err(io::Error::other)
+    }
+
+    fn begin_thread(&self) {
+        jail::narrow(ThreadKind::Stream);
+    }
+}
+
+impl Arrival {
+    /// Builds the whole machine, and opens the door to its source.
+    ///
+    /// # Errors
+    /// When this host cannot run it, or the order is not usable.
+    pub(crate) fn prepare(
+        order: &PrepareOrder,
+        permit: &PermitFile,
+        sockets: Channel,
+        host: Result<Host, HostError>,
+    ) -> Result<Self, MigrateError> {
+        let Description { config, cpuid, sections, digest_key, .. } = order.description.clone();
+        MachineState::check_sections(&sections).map_err(VmError::from)?;
+        let session = SessionId::new(order.session).ok_or(MigrateError::Order("session"))?;
+        let own = KeyPair::from_pkcs8(&order.keys.own)?;
+        debug_assert_eq!(Some(permit.vm()), VmId::new(order.vm));
+        let host = host.map_err(VmError::from)?;
+        let cpuid = cpuid.accept(&host, config.cpu, config.cpus.get()).map_err(VmError::from)?;
+        let ram = Arc::new(GuestRam::new(config.memory).map_err(VmError::from)?);
+        let memory = config.memory.regions().map(|region| region.run()).collect();
+        let terms = DestinationTerms {
+            agreement: Agreement { session, key: DigestKey::new(digest_key), memory },
+            timers: DestinationTimers { patience: order.patience },
+            tls: TlsServer::new(&own, Arc::new(PublicKey::new(order.keys.peer)), PAGES_PROTOCOL),
+        };
+        let paused = Paused::around(&host, config, cpuid, Arc::clone(&ram), order.dirty_log)?;
+        let link = DestinationLink::start(terms, Arc::new(Memory(ram)))?;
+        let door = link.door();
+        // It ends when the keeper closes its end of the socket.
+        std::thread::Builder::new()
+            .name("dwcp-door".into())
+            .spawn(move || bring_in(&sockets, &door))?;
+        Ok(Self { paused, session, link })
+    }
+
+    /// Takes pages until the permit frame, then the guest.
+    ///
+    /// # Errors
+    /// When it does not come to that; the record says `Refused` then, and the source was told.
+    pub(crate) fn run(
+        mut self,
+        resident: &mut Resident,
+        meter: &Meter,
+    ) -> Result<Arrived, MigrateError> {
+        loop {
+            let applied = self.link.with(|destination, _| destination.counts().pages_applied);
+            let done = meter.progress().pages_done;
+            if meter.advance(applied.saturating_sub(done), 0).is_err() {
+                self.link.with(|destination, _| destination.refuse("it was cancelled there"));
+            }
+            match self.link.next_event(TURN) {
+                None => {}
+                Some(LinkEvent::Session(DestinationEvent::Ready { state })) => {
+                    return match self.restore(&state) {
+                        Ok(()) => self.take(resident),
+                        Err(why) => Err(self.refuse(resident, why)),
+                    };
+                }
+                Some(LinkEvent::Session(DestinationEvent::Refuse(why))) => {
+                    let why = MigrateError::Refused(why.to_string());
+                    return Err(self.refuse(resident, why));
+                }
+                Some(event) => tracing::debug!(?event, "migration"),
+            }
+        }
+    }
+
+    /// The state, where its source stood still.
+    fn restore(&mut self, state: &[u8]) -> Result<(), MigrateError> {
+        let moment = SavedMoment::decode(state, "the source's state")?;
+        let cpus = self.paused.config().cpus.get();
+        let saved = MachineState::decode(&moment.state, cpus).map_err(VmError::from)?;
+        let time = TimeBase::Later {
+            elapsed: Duration::from_nanos(realtime_ns().saturating_sub(moment.realtime_ns)),
+            is_same_boot: is_same_boot(moment.boot_id),
+        };
+        Ok(self.paused.restore(&saved, time)?)
+    }
+
+    /// The guest runs here from here on, and nowhere else.
+    fn take(self, resident: &mut Resident) -> Result<Arrived, MigrateError> {
+        // Without the record there is no guest: the source stays in doubt, and asks.
+        resident.permit.take(self.session)?;
+        let running = self.paused.resume();
+        self.link.with(|destination, _| destination.taken());
+        // Once more if it fails: while the record stays at Taken, the guest cannot be offered again.
+        let settled = resident.permit.settle(self.session);
+        if let Err(error) = settled.or_else(|_| resident.permit.settle(self.session)) {
+            tracing::error!(%error, "the record stays at Taken");
+        }
+        Ok(Arrived { running, farewell: self.link })
+    }
+
+    /// Writes it down, and only then says so.
+    fn refuse(&self, resident: &mut Resident, why: MigrateError) -> MigrateError {
+        match resident.permit.refuse(self.session) {
+            Ok(()) => {
+                self.link.with(|destination, _| destination.refused(&why.to_string()));
+                until_heard(&self.link);
+                why
+            }
+            Err(error) => error.into(),
+        }
+    }
+}
+
+impl Arrived {
+    /// The guest; and what answers its source, until that has heard it.
+    pub(crate) fn part(self) -> (Running, impl FnOnce() + Send) {
+        let Self { running, farewell } = self;
+        (running, move || until_heard(&farewell))
+    }
+}
+
+/// Waits until the source has closed its connection: it has its answer then.
+fn until_heard(link: &DestinationLink) {
+    let end = std::time::Instant::now() + FAREWELL;
+    loop {
+        let left = end.saturating_duration_since(std::time::Instant::now());
+        if left.is_zero() || link.with(|destination, _| destination.waiting_since().is_some()) {
+            return;
+        }
+        drop(link.next_event(left.min(TURN)));
+    }
+}

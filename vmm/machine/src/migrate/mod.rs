@@ -1,0 +1,206 @@
+//! Moving a running guest to another host: two scripts that mirror each other, over `dwcp::transport`.
+//!
+//! ```text
+//!  source (source.rs)                               destination (destination.rs)
+//!                                                   build the machine; record Prepared (by the keeper)
+//!  dirty log on, everything is owed
+//!  rounds: harvest, owe ════ pages ═══════════════► write, check digests
+//!  offer: record Held → Offered
+//!  settle: what is on its way arrives first
+//!  pause, drain, save, last harvest
+//!  switch ══════════════════ last pages, state ═══► check the root
+//!         ══════════════════ permit frame, last ══► restore
+//!                                                   take: record Prepared → Taken
+//!         ◄═════════════════ ran here ═════════════ resume
+//!  record Offered → Gone, end                       settle: record Taken → Held
+//! ```
+//!
+//! Until the permit frame is written, any failure leaves the guest here: it goes on at once. From then on the source is in
+//! doubt, its guest frozen, until the destination has said what became of it. What the sessions of both sides decide,
+//! and over how many connections, is `dwcp::session`'s affair; here are the machine, its record, and when to stop.
+
+mod destination;
+mod pace;
+mod sockets;
+mod source;
+
+pub(crate) use destination::Arrival;
+pub(crate) use source::{Emigration, Outcome};
+
+use std::time::Duration;
+
+use dwcp::transport::KeyError;
+use serde::{Deserialize, Serialize};
+
+use crate::cpu::SavedCpuid;
+use crate::dirty::{DirtyLogError, DirtyLogKind};
+use crate::handover::Blackout;
+use crate::ipc::ChannelError;
+use crate::permit::PermitFileError;
+use crate::snapshot::SnapshotError;
+use crate::vm::{MachineConfig, VmError};
+
+pub use sockets::{Accepted, Dial, Dialled};
+
+/// What another host must know of a machine before it can prepare for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// What it is made of.
+    pub config: MachineConfig,
+    /// What its guest has seen since its start.
+    pub(crate) cpuid: SavedCpuid,
+    /// The sections that its state will have, with their versions.
+    pub(crate) sections: Vec<(String, u16)>,
+    /// The secret under which its pages are digested.
+    pub digest_key: [u8; 32],
+    /// How new its host's knowledge of the permit is: resolutions, moves.
+    pub generation: (u32, u32),
+}
+
+/// The keys of a session: our private one, as PKCS #8, and the peer's public one.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct SessionKeys {
+    /// Ours.
+    pub own: Vec<u8>,
+    /// The peer's.
+    pub peer: [u8; 32],
+}
+
+/// Never the private half.
+impl std::fmt::Debug for SessionKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionKeys").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// What a user decides about a move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveLimits {
+    /// How long the guest may stand still.
+    pub max_downtime: Duration,
+    /// How long the destination may be out of reach before the move is given up.
+    pub patience: Duration,
+    /// Data streams beside the control stream, at most.
+    pub streams: usize,
+    /// Rounds after which the guest is stopped although it will stand still for longer; it is a decision to be made, not
+    /// a default: without it the move is given up then.
+    pub stop_after_rounds: Option<u32>,
+}
+
+impl Default for MoveLimits {
+    fn default() -> Self {
+        Self {
+            max_downtime: Duration::from_millis(300),
+            patience: Duration::from_secs(60),
+            streams: 4,
+            stop_after_rounds: None,
+        }
+    }
+}
+
+/// Become the destination of a move. Descriptors: record, console, and the socket on which streams come.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PrepareOrder {
+    /// The machine.
+    pub description: Description,
+    /// Its id.
+    pub vm: [u8; 16],
+    /// The nonce under which the record has this process prepared.
+    pub runner: [u8; 16],
+    /// The attempt.
+    pub session: [u8; 16],
+    /// By which the streams' ends know each other.
+    pub keys: SessionKeys,
+    /// How long the source may be silent.
+    pub patience: Duration,
+    /// The dirty log that KVM is to keep in this process.
+    pub dirty_log: DirtyLogKind,
+}
+
+/// Move the guest to another host. Descriptor: the socket on which streams are asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MigrateOrder {
+    /// The attempt.
+    pub session: [u8; 16],
+    /// The name of the other host.
+    pub to: String,
+    /// By which the streams' ends know each other.
+    pub keys: SessionKeys,
+    /// What the user decides.
+    pub limits: MoveLimits,
+}
+
+/// What a move did, as its source saw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MoveReport {
+    /// How long the guest stood still, by cause: until the source heard that it runs, which is later than it did.
+    pub blackout: Blackout,
+    /// How long it was forecast to stand still, when it was decided to stop it.
+    pub forecast: Option<Duration>,
+    /// Rounds while the guest ran.
+    pub rounds: u32,
+    /// Pages sent, counting each time.
+    pub pages_sent: u64,
+    /// Bytes of payload that carried pages.
+    pub payload_bytes: u64,
+    /// Of those, bytes while the guest stood still.
+    pub payload_bytes_paused: u64,
+    /// Pages sent again since a stream that carried them had died, or the destination lacked what they built on.
+    pub pages_again: u64,
+    /// Connections.
+    pub connections: u64,
+    /// From the order until the source heard that the guest runs.
+    pub total: Duration,
+}
+
+/// Why a machine did not move.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// The machine
+    #[error("migration: {0}")]
+    Vm(#[from] VmError),
+    /// The dirty log
+    #[error("migration: {0}")]
+    DirtyLog(#[from] DirtyLogError),
+    /// The permit record
+    #[error("migration: {0}")]
+    Permit(#[from] PermitFileError),
+    /// A saved state
+    #[error("migration: {0}")]
+    State(#[from] SnapshotError),
+    /// Whoever gives it sockets
+    #[error("migration: {0}")]
+    Channel(#[from] ChannelError),
+    /// Keys
+    #[error("migration: a key of the session: {0}")]
+    Key(#[from] KeyError),
+    /// The system
+    #[error("migration: {0}")]
+    Io(#[from] std::io::Error),
+    /// An id of zeros, a name that is none
+    #[error("migration: the order has no usable {0}")]
+    Order(&'static str),
+    /// The attempt was given up
+    #[error("migration: {0}; the guest goes on here")]
+    Aborted(String),
+    /// The destination said no
+    #[error("migration: the destination refused: {0}")]
+    Refused(String),
+    /// It would stand still for too long
+    #[error(
+        "migration: the guest would stand still for {} ms, more than the {} ms allowed, however long it is tried; allow more, use a faster link, or slow the guest down",
+        blackout.as_millis(), allowed.as_millis()
+    )]
+    TooLong {
+        /// What it would be.
+        blackout: Duration,
+        /// What is allowed.
+        allowed: Duration,
+    },
+    /// Somebody has cancelled it
+    #[error("migration: it was cancelled; the guest goes on here")]
+    Cancelled,
+    /// The guest ended meanwhile
+    #[error("migration: the guest ended meanwhile")]
+    GuestEnded,
+}

@@ -1,0 +1,455 @@
+//! The source's script.
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dwcp::acp::{HostName, SessionId};
+use dwcp::hde::Tiers;
+use dwcp::ledger::Ledger;
+use dwcp::page::{Gfn, PageRun};
+use dwcp::pba::{HotPages, Stop};
+use dwcp::session::{Agreement, SourceEnd, SourceEvent, SourceTimers};
+use dwcp::transport::{
+    KeyPair, LinkEvent, PAGES_PROTOCOL, PublicKey, SourceLink, SourceSide, SourceTerms, TlsClient,
+};
+use dwcp::wire::StreamId;
+
+use super::pace::Pace;
+use super::sockets::Dialler;
+use super::{MigrateError, MigrateOrder, MoveReport};
+use crate::clock::{boot_id, realtime_ns};
+use crate::dirty::DirtyLog;
+use crate::handover::{Blackout, Cause, Resident};
+use crate::ipc::Channel;
+use crate::jail::{self, ThreadKind};
+use crate::memory::GuestRam;
+use crate::meter::Meter;
+use crate::snapshot::SavedMoment;
+use crate::vm::{Paused, Running, VmError};
+
+/// How often it is looked whether somebody has cancelled, and what the link does.
+const TURN: Duration = Duration::from_millis(50);
+/// How often the dirty log is harvested while the guest runs on to its stop.
+const SETTLING_HARVEST: Duration = Duration::from_millis(10);
+/// How long what is on its way may take to arrive before the guest stops all the same.
+const SETTLING_MAX: Duration = Duration::from_secs(5);
+/// Beyond the downtime that is allowed: then the guest runs on, and it is tried again.
+const SWITCH_GRACE: Duration = Duration::from_secs(2);
+/// In doubt: after this the destination is asked to refuse, unless it has taken the permit.
+const DOUBT: Duration = Duration::from_secs(30);
+/// How long the last frame of an attempt that was given up may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Memory for the content of pages that differences are made to: a 32nd of the guest's, and at most this.
+const SHADOW_MAX: u64 = 256 << 20;
+
+/// A move in progress, seen from the process that gives the guest away.
+pub(crate) struct Emigration<'a> {
+    resident: &'a mut Resident,
+    session: SessionId,
+    to: HostName,
+    link: SourceLink,
+    pace: Pace,
+    meter: &'a Meter,
+    began: Instant,
+    rounds: u32,
+    forecast: Option<Duration>,
+    /// Why the last stream ended that did not end as it should.
+    trouble: Option<String>,
+}
+
+/// How a move ended for its source.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The guest runs at the destination; nothing of it may run here again.
+    Moved(MoveReport),
+    /// The guest goes on here.
+    Stayed { running: Running, why: MigrateError },
+    /// The guest ended while it was being moved.
+    Ended { paused: Paused },
+    /// The record could not be made to say what became of the move: the guest never runs here again.
+    Departed { frozen: Paused, why: MigrateError },
+}
+
+/// What the streams need of the machine.
+struct Side {
+    ram: Arc<GuestRam>,
+    dialler: Dialler,
+}
+
+impl SourceSide for Side {
+    fn dial(&self, stream: StreamId) -> io::Result<TcpStream> {
+        self.dialler.dial(stream)
+    }
+
+    fn read(&self, run: PageRun, content: &mut [u8]) -> io::Result<()> {
+        self.ram.read_run(run, content).map_err(io::Error::other)
+    }
+
+    fn begin_thread(&self) {
+        jail::narrow(ThreadKind::Stream);
+    }
+}
+
+/// Where the guest is when something has failed. Boxed: the way that succeeds pays nothing.
+enum Failure {
+    Running(Box<Running>, MigrateError),
+    Paused(Box<Paused>, MigrateError),
+}
+
+impl<'a> Emigration<'a> {
+    /// Whatever can fail before the machine is given away.
+    ///
+    /// # Errors
+    /// When the order is not usable, or the system has no thread left.
+    pub(crate) fn new(
+        order: &MigrateOrder,
+        sockets: Channel,
+        resident: &'a mut Resident,
+        ram: &Arc<GuestRam>,
+        meter: &'a Meter,
+    ) -> Result<Self, MigrateError> {
+        let session = SessionId::new(order.session).ok_or(MigrateError::Order("session"))?;
+        let to = HostName::new(&order.to).ok_or(MigrateError::Order("name of a host"))?;
+        let own = KeyPair::from_pkcs8(&order.keys.own)?;
+        let memory: Vec<_> = ram.layout().regions().map(|region| region.run()).collect();
+        let bytes: u64 = memory.iter().map(|run| run.bytes()).sum();
+        let terms = SourceTerms {
+            agreement: Agreement { session, key: resident.digest_key.clone(), memory },
+            timers: SourceTimers {
+                patience: order.limits.patience,
+                switch_budget: order.limits.max_downtime + SWITCH_GRACE,
+                doubt: DOUBT,
+            },
+            tls: TlsClient::new(&own, Arc::new(PublicKey::new(order.keys.peer)), PAGES_PROTOCOL),
+            shadow_bytes: usize::try_from((bytes / 32).min(SHADOW_MAX)).unwrap_or(0),
+            tiers: Tiers::ALL,
+        };
+        // Not `available_parallelism`, which reads files of control groups: here nothing is opened.
+        let processors = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
+        let limit = Gfn(ram.layout().frame_limit());
+        let pace = Pace::new(order.limits, limit, f64::from(processors));
+        let side = Side { ram: Arc::clone(ram), dialler: Dialler::new(sockets)? };
+        let link = SourceLink::start(terms, Arc::new(side))?;
+        let began = Instant::now();
+        Ok(Self {
+            resident,
+            session,
+            to,
+            link,
+            pace,
+            meter,
+            began,
+            rounds: 0,
+            forecast: None,
+            trouble: None,
+        })
+    }
+
+    /// Moves `running`, and comes back when it is known who has it.
+    pub(crate) fn run(mut self, running: Running) -> Outcome {
+        let mut running = running;
+        let mut log = match running.start_dirty_log() {
+            Ok(log) => log,
+            Err(error) => return self.stay(running, error.into()),
+        };
+        if let Err(why) = self.begin(running.ram()) {
+            return self.go_on(Failure::Running(Box::new(running), why));
+        }
+        loop {
+            let stop = match self.until_stop(&running, log.as_mut()) {
+                Ok(stop) => stop,
+                Err(why) => return self.go_on(Failure::Running(Box::new(running), why)),
+            };
+            self.forecast = Some(stop.blackout);
+            let mut blackout = Blackout::begin();
+            let paused = running.pause();
+            blackout.mark(Cause::Pause);
+            let before = self.link.with(|source, _| source.counts().payload_bytes);
+            match self.switch(&paused, log.as_mut(), &mut blackout) {
+                Ok(true) => return self.in_doubt(paused, blackout, before),
+                // The connection was cut, or it took too long: the guest runs on, and it is tried again.
+                Ok(false) => {
+                    self.resident.console.attach(paused.console());
+                    running = paused.resume();
+                }
+                Err(why) => return self.go_on(Failure::Paused(Box::new(paused), why)),
+            }
+        }
+    }
+
+    /// Everything is owed from here on.
+    fn begin(&mut self, ram: &GuestRam) -> Result<(), MigrateError> {
+        self.link.set_step(self.pace.first_step());
+        let streams = self.pace.first_streams();
+        let owed = self.link.with(|source, _| {
+            source.set_data_streams(streams);
+            ram.layout().regions().try_for_each(|region| source.owe(region.run()).map(drop))
+        });
+        owed.map_err(|error| MigrateError::Aborted(error.to_string()))
+    }
+
+    /// While the guest runs: rounds, the offer, and what comes before a stop.
+    fn until_stop(
+        &mut self,
+        running: &Running,
+        log: &mut (dyn DirtyLog + Send),
+    ) -> Result<Stop, MigrateError> {
+        let stop = loop {
+            self.rounds += 1;
+            self.meter.begin_round(self.rounds);
+            self.until(|link, within| {
+                link.wait(within, |source| {
+                    source.ledger().owed() == 0 && source.waiting_since().is_none()
+                })
+            })?;
+            let words = self.harvest(running.ram(), log)?;
+            self.pace.harvested(&words);
+            if let Some(stop) = self.pace.stop(&self.link, self.rounds)? {
+                break stop;
+            }
+        };
+        self.resident.permit.offer_to_host(self.session, self.to.clone()).or_else(|error| {
+            // It stands already, from a switch that was cancelled.
+            if self.rounds > 0 && self.is_offered() { Ok(()) } else { Err(error) }
+        })?;
+        self.link.with(|source, _| source.offered());
+        if stop.settles_first {
+            self.settle(running, log)?;
+        }
+        self.link.with(|source, _| source.drain());
+        Ok(stop)
+    }
+
+    fn is_offered(&mut self) -> bool {
+        let session = self.session;
+        let record = self.resident.permit.watch().and_then(|mut watch| watch.record());
+        record.is_ok_and(|record| {
+            matches!(record.state(), dwcp::acp::PermitState::Offered { session: of, .. } if *of == session)
+        })
+    }
+
+    /// Waits for what `wait` waits for; none of its events ends the attempt.
+    fn until(
+        &mut self,
+        wait: impl Fn(&SourceLink, Duration) -> Option<LinkEvent<SourceEvent>>,
+    ) -> Result<(), MigrateError> {
+        loop {
+            let began = Instant::now();
+            let event = wait(&self.link, TURN);
+            let is_late = event.is_none() && began.elapsed() >= TURN;
+            let (sent, owed) =
+                self.link.with(|source, _| (source.counts().pages_sent, source.ledger().owed()));
+            let done = self.meter.progress().pages_done;
+            self.meter
+                .advance(sent.saturating_sub(done), owed)
+                .map_err(|_| MigrateError::Cancelled)?;
+            self.pace.rethink(&self.link);
+            match event {
+                Some(event) => self.heard(event)?,
+                None if is_late => {}
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// An event while the guest runs.
+    fn heard(&mut self, event: LinkEvent<SourceEvent>) -> Result<(), MigrateError> {
+        match event {
+            LinkEvent::Session(SourceEvent::Over(end)) => Err(self.ended(end)),
+            LinkEvent::Session(SourceEvent::Connected) => {
+                self.trouble = None;
+                Ok(())
+            }
+            LinkEvent::Session(event) => {
+                tracing::debug!(?event, "migration");
+                Ok(())
+            }
+            LinkEvent::StreamEnded { stream, why } => {
+                tracing::debug!(%stream, why, "a stream of the migration ended");
+                self.trouble = Some(why);
+                Ok(())
+            }
+            LinkEvent::Turned { why } => {
+                tracing::debug!(why, "a connection was turned away");
+                Ok(())
+            }
+        }
+    }
+
+    /// Moves what was written since the last harvest to the source; returns that as a bitmap.
+    fn harvest(
+        &self,
+        ram: &GuestRam,
+        log: &mut (dyn DirtyLog + Send),
+    ) -> Result<Vec<u64>, MigrateError> {
+        let mut found = Ledger::new(Gfn(ram.layout().frame_limit()));
+        log.harvest(&mut found)?;
+        let words = found.owed_pages().words().to_vec();
+        let owed = self.link.with(|source, _| source.owe_words(Gfn(0), &words));
+        owed.map_err(|error| MigrateError::Aborted(error.to_string()))?;
+        Ok(words)
+    }
+
+    /// Lets what is on its way arrive before the guest stops. What it writes meanwhile goes out at once.
+    fn settle(
+        &mut self,
+        running: &Running,
+        log: &mut (dyn DirtyLog + Send),
+    ) -> Result<(), MigrateError> {
+        let limit = Gfn(running.ram().layout().frame_limit());
+        let mut hot = HotPages::new(limit);
+        let below = self.link.with(|source, _| source.ledger().next_number());
+        let end = Instant::now() + SETTLING_MAX;
+        while Instant::now() < end {
+            let event =
+                self.link.wait(SETTLING_HARVEST, |source| source.ledger().settled_below() >= below);
+            if let Some(event) = event {
+                self.heard(event)?;
+                continue;
+            }
+            let (settled, is_drained) =
+                self.link.with(|source, _| (source.ledger().settled_below(), source.is_drained()));
+            if settled >= below {
+                break;
+            }
+            if is_drained {
+                let words = self.harvest(running.ram(), log)?;
+                hot.observe(&words).map_err(|error| MigrateError::Aborted(error.to_string()))?;
+                let pages = hot.pages().clone();
+                self.link.with(|source, _| source.hurry(pages));
+            }
+        }
+        Ok(())
+    }
+
+    /// While the guest stands still: everything up to the permit frame. False if the guest is to run on.
+    fn switch(
+        &mut self,
+        paused: &Paused,
+        log: &mut (dyn DirtyLog + Send),
+        blackout: &mut Blackout,
+    ) -> Result<bool, MigrateError> {
+        if paused.exit().is_some() {
+            return Err(MigrateError::GuestEnded);
+        }
+        self.resident.console.detach();
+        blackout.mark(Cause::Drain);
+        let realtime_ns = realtime_ns();
+        let state = paused.save()?.encode().map_err(VmError::from)?;
+        let moment = SavedMoment { realtime_ns, boot_id: boot_id(), state }.encode();
+        blackout.mark(Cause::State);
+        self.harvest(paused.ram(), log)?;
+        blackout.mark(Cause::Harvest);
+        if self.link.with(|source, now| source.switch(now, moment)).is_err() {
+            return Ok(false);
+        }
+        loop {
+            match self.link.next_event(TURN) {
+                Some(LinkEvent::Session(SourceEvent::Parted)) => {
+                    blackout.mark(Cause::Copy);
+                    return Ok(true);
+                }
+                Some(LinkEvent::Session(SourceEvent::SwitchCancelled)) => return Ok(false),
+                Some(event) => self.heard(event)?,
+                None => {}
+            }
+        }
+    }
+
+    /// The permit frame is out: only an answer ends this.
+    fn in_doubt(mut self, paused: Paused, mut blackout: Blackout, before: u64) -> Outcome {
+        let end = loop {
+            match self.link.next_event(TURN) {
+                Some(LinkEvent::Session(SourceEvent::Over(end))) => break end,
+                Some(LinkEvent::Session(SourceEvent::Unknown)) => {
+                    tracing::warn!(
+                        "the destination knows nothing of the session; the doubt remains"
+                    );
+                }
+                Some(event) => drop(self.heard(event)),
+                None => {}
+            }
+        };
+        match end {
+            SourceEnd::Ran => {
+                blackout.mark(Cause::Wire);
+                match self.resident.permit.peer_took(self.session) {
+                    Ok(()) => Outcome::Moved(self.report(blackout, before)),
+                    // It runs there, whatever the record says here.
+                    Err(error) => Outcome::Departed { frozen: paused, why: error.into() },
+                }
+            }
+            end => match self.resident.permit.peer_refused(self.session) {
+                Ok(()) => {
+                    let running = paused.resume();
+                    let why = self.ended(end);
+                    self.stay(running, why)
+                }
+                Err(error) => Outcome::Departed { frozen: paused, why: error.into() },
+            },
+        }
+    }
+
+    fn report(&self, blackout: Blackout, before: u64) -> MoveReport {
+        let counts = self.link.with(|source, _| source.counts());
+        MoveReport {
+            blackout,
+            forecast: self.forecast,
+            rounds: self.rounds,
+            pages_sent: counts.pages_sent,
+            payload_bytes: counts.payload_bytes,
+            payload_bytes_paused: counts.payload_bytes - before,
+            pages_again: counts.pages_lost + counts.pages_wanted,
+            connections: counts.connections,
+            total: self.began.elapsed(),
+        }
+    }
+
+    /// The one failure path while the permit is here: the guest goes on at once, and the destination is told.
+    fn go_on(mut self, failure: Failure) -> Outcome {
+        let (running, why) = match failure {
+            Failure::Running(running, why) => (*running, why),
+            Failure::Paused(paused, _) if paused.exit().is_some() => {
+                self.give_up("the guest has ended");
+                return Outcome::Ended { paused: *paused };
+            }
+            Failure::Paused(paused, why) => (paused.resume(), why),
+        };
+        self.give_up(&why.to_string());
+        self.stay(running, why)
+    }
+
+    fn give_up(&mut self, why: &str) {
+        // Refused where the attempt is over already.
+        let _ = self.link.with(|source, _| source.abort(why));
+        let end = Instant::now() + FAREWELL;
+        while Instant::now() < end && !self.link.with(|source, _| source.is_drained()) {
+            let _ = self.link.wait(TURN, dwcp::session::Source::is_drained);
+        }
+        // If an offer stands in the record, it is worthless without a permit frame. If none does, there is nothing to
+        // withdraw, and the table says so.
+        let _ = self.resident.permit.withdraw(self.session);
+    }
+
+    fn stay(&self, running: Running, why: MigrateError) -> Outcome {
+        self.resident.console.attach(running.console());
+        if let Err(error) = running.stop_dirty_log() {
+            tracing::warn!(%error, "the dirty log stays on; the guest runs slower");
+        }
+        Outcome::Stayed { running, why }
+    }
+
+    /// Why it did not move.
+    fn ended(&self, end: SourceEnd) -> MigrateError {
+        match end {
+            SourceEnd::Refused(why) => MigrateError::Refused(why.to_string()),
+            SourceEnd::Aborted(why) => MigrateError::Aborted(match &self.trouble {
+                Some(trouble) => format!("{why} ({trouble})"),
+                None => why.to_string(),
+            }),
+            SourceEnd::Ran => MigrateError::Aborted("it runs at the destination".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The two ends of a move between hosts, seen from those who keep the machine there.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use dwcp::acp::{Generation, HostName, Nonce, SessionId};
+
+use super::home::Home;
+use super::process::MachineProcess;
+use super::{Executable, SuperviseError, Supervised, Watch, home, unexpected};
+use crate::ipc::Channel;
+use crate::migrate::{
+    Accepted, Description, Dial, Dialled, MigrateOrder, MoveLimits, MoveReport, PrepareOrder,
+    SessionKeys,
+};
+use crate::permit::{PermitFile, PermitWatch};
+use crate::random::random;
+use crate::role::{Order, Report};
+
+/// An attempt, as a destination is told of it.
+#[derive(Clone, Debug)]
+pub struct Visit {
+    /// Its session.
+    pub session: [u8; 16],
+    /// The name of the source's host.
+    pub from: String,
+    /// By which the streams' ends know each other.
+    pub keys: SessionKeys,
+    /// How long the source may be silent.
+    pub patience: Duration,
+}
+
+/// A machine that is built, and waits for its guest from another host. Dropped, it goes on waiting, as every kept process
+/// goes on.
+#[derive(Debug)]
+pub struct Prepared {
+    process: MachineProcess,
+    watch: PermitWatch,
+    home: Home,
+    sockets: Channel,
+}
+
+impl Home {
+    /// Prepares for a machine that is about to come here: its record, its process, the whole machine. Returns it, and this
+    /// end of its console.
+    ///
+    /// # Errors
+    /// When a process of the machine lives here, its record does not allow it, or this host cannot run it.
+    pub fn prepare(
+        &self,
+        executable: Executable<'_>,
+        description: Description,
+        visit: Visit,
+    ) -> Result<(Prepared, UnixStream), SuperviseError> {
+        let Visit { session, from, keys, patience } = visit;
+        let mut process = MachineProcess::start(executable)?;
+        let runner = random()?;
+        let (resolutions, moves) = description.generation;
+        let held = PermitFile::prepare(
+            &self.permit(),
+            self.vm(),
+            named(SessionId::new(session), "session")?,
+            named(Nonce::new(runner), "nonce")?,
+            named(HostName::new(&from), "name of a host")?,
+            Generation { resolutions, moves },
+        )?;
+        self.sweep_sockets()?;
+        let watch = held.watch()?;
+        home::keep(&mut process, Some(self), runner)?;
+        let (console, theirs) = UnixStream::pair()?;
+        let (sockets, their_sockets) = Channel::pair()?;
+        let order = Order::Prepare(Box::new(PrepareOrder {
+            description,
+            vm: self.vm().bytes(),
+            runner,
+            session,
+            keys,
+            patience,
+            dirty_log: executable.dirty_log,
+        }));
+        process.order(&order, &[&held, &theirs, &their_sockets])?;
+        // From here on the machine process alone holds the life lock.
+        drop(held);
+        match process.report()? {
+            Report::Prepared => {
+                Ok((Prepared { process, watch, home: self.clone(), sockets }, console))
+            }
+            Report::Failed { why } => Err(SuperviseError::Refused(why)),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl Prepared {
+    /// The process that waits for the guest.
+    #[must_use]
+    pub fn process(&self) -> &MachineProcess {
+        &self.process
+    }
+
+    /// Brings in a socket on which the session was asked for.
+    ///
+    /// # Errors
+    /// When the process has gone.
+    pub fn bring_in(&self, socket: &TcpStream) -> Result<(), SuperviseError> {
+        let sent = self.sockets.send(&Accepted, &[socket.as_fd()]);
+        sent.map_err(|source| SuperviseError::Silent { source })
+    }
+
+    /// Does not want the guest any more; the machine, if it was too late for that.
+    ///
+    /// # Errors
+    /// When the process is lost.
+    pub fn refuse(self) -> Result<Option<Supervised>, SuperviseError> {
+        self.process.order(&Order::Cancel, &[])?;
+        match self.wait(None) {
+            Ok(machine) => Ok(Some(machine)),
+            Err(SuperviseError::Migration(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the guest runs here, or never will; `watch` is told how far it is.
+    ///
+    /// # Errors
+    /// When it never will.
+    pub fn wait(self, watch: Option<Watch<'_>>) -> Result<Supervised, SuperviseError> {
+        let Self { process, watch: permit, home, sockets } = self;
+        let machine = Supervised { process, watch: permit, home: Some(home) };
+        let report = machine.job_report(watch);
+        drop(sockets);
+        match report? {
+            Report::Running => Ok(machine),
+            Report::Failed { why } => {
+                machine.process.bury();
+                Err(SuperviseError::Migration(why))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl Supervised {
+    /// What another host must know of the machine before it can prepare for it.
+    ///
+    /// # Errors
+    /// When the guest has ended meanwhile, or the process is lost.
+    pub fn describe(&self) -> Result<Description, SuperviseError> {
+        self.process.order(&Order::Describe, &[])?;
+        match self.process.report()? {
+            Report::Description(description) => Ok(*description),
+            Report::Exited { how, end } => Err(SuperviseError::GuestEnded { how, end }),
+            Report::Declined { why } => Err(SuperviseError::Refused(why)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Moves the running guest to a host that has prepared for it. `dial` connects the streams' sockets. Once it has
+    /// moved, its process here ends.
+    ///
+    /// # Errors
+    /// `Migration` when the guest runs on here; `Departed` when it never runs here again; `Lost` when the process has
+    /// died, and only the record and the destination can tell.
+    pub fn migrate(
+        &self,
+        visit: &Visit,
+        to: &str,
+        limits: MoveLimits,
+        dial: &(dyn Fn(Dial) -> io::Result<TcpStream> + Sync),
+        watch: Option<Watch<'_>>,
+    ) -> Result<MoveReport, SuperviseError> {
+        let (sockets, theirs) = Channel::pair()?;
+        let order = Order::Migrate(Box::new(MigrateOrder {
+            session: visit.session,
+            to: to.to_owned(),
+            keys: visit.keys.clone(),
+            limits,
+        }));
+        self.process.order(&order, &[&theirs])?;
+        drop(theirs);
+        let report = std::thread::scope(|scope| {
+            // It ends when the process closes its end.
+            scope.spawn(|| serve(&sockets, dial));
+            let report = self.job_report(watch);
+            sockets.end();
+            report
+        });
+        match report? {
+            Report::Migrated(report) => Ok(*report),
+            Report::MigrationFailed { why } | Report::Declined { why } => {
+                Err(SuperviseError::Migration(why))
+            }
+            Report::Departed { why } => Err(SuperviseError::Departed(why)),
+            Report::Exited { how, end } => Err(SuperviseError::GuestEnded { how, end }),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// Connects sockets for a machine process, until it wants no more.
+fn serve(sockets: &Channel, dial: &(dyn Fn(Dial) -> io::Result<TcpStream> + Sync)) {
+    while let Ok((wanted, _)) = sockets.receive::<Dial>() {
+        let sent = match dial(wanted) {
+            Ok(socket) => sockets.send(&Dialled { failed: None }, &[socket.as_fd()]),
+            Err(error) => sockets.send(&Dialled { failed: Some(error.to_string()) }, &[]),
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+fn named<T>(value: Option<T>, what: &str) -> Result<T, SuperviseError> {
+    value.ok_or_else(|| SuperviseError::Refused(format!("the visit has no usable {what}")))
+}
