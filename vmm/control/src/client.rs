@@ -144,8 +144,20 @@ impl Client {
     /// # Errors
     /// When there is no daemon, or it refuses.
     pub fn events(&self, after: Option<&str>) -> Result<EventStream<'_>, CallError> {
+        self.follow("/v1/events", after)
+    }
+
+    /// Follows events: the last `most` of those that were already, as far as they are kept, and those from now on.
+    ///
+    /// # Errors
+    /// When there is no daemon, or it refuses.
+    pub fn recent_events(&self, most: usize) -> Result<EventStream<'_>, CallError> {
+        self.follow(&format!("/v1/events?last={most}"), None)
+    }
+
+    fn follow(&self, path: &str, after: Option<&str>) -> Result<EventStream<'_>, CallError> {
         let response = self.runtime.block_on(async {
-            let mut request = self.request(HttpVerb::Get, "/v1/events");
+            let mut request = self.request(HttpVerb::Get, path);
             if let Some(after) = after {
                 request = request.header("last-event-id", after);
             }

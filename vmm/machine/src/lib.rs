@@ -66,7 +66,7 @@ pub use snapshot::{
 pub use state::{MAX_STATE_BYTES, MachineState, StateError};
 pub use supervise::{
     Adopted, Death, Ender, Executable, Home, Images, MachineProcess, RestoreOptions,
-    SnapshotOptions, SuperviseError, Supervised, Watch, Woken,
+    SnapshotOptions, SuperviseError, Supervised, Usage, Watch, Woken,
 };
 pub use vcpu::{GuestEnd, GuestExit, VcpuError, VcpuStateError};
 pub use vm::{ConfigError, CpuCount, MachineConfig, Paused, Running, VmError};

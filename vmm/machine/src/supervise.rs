@@ -8,6 +8,7 @@ mod death;
 mod home;
 mod process;
 mod snapshots;
+mod usage;
 mod watch;
 
 use std::fs::File;
@@ -32,6 +33,7 @@ pub use death::Death;
 pub use home::{Adopted, Home};
 pub use process::{Ender, MachineProcess};
 pub use snapshots::{RestoreOptions, SnapshotOptions};
+pub use usage::Usage;
 pub use watch::Watch;
 
 /// A machine process that says nothing for this long is taken for dead. The longest silence is that
