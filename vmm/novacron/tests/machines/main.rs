@@ -23,5 +23,7 @@ mod killed;
 mod minimal;
 mod planted;
 mod power_button;
+mod pseudo_terminal;
 mod session;
 mod snapshots;
+mod top;
