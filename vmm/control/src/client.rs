@@ -331,6 +331,8 @@ impl EventStream<'_> {
     /// # Errors
     /// When the connection breaks, or the daemon has ended the stream.
     pub fn next_within(&mut self, limit: Duration) -> Result<Option<Event>, CallError> {
+        // Of the whole: what the daemon sends to show that it is there does not begin it anew.
+        let end = tokio::time::Instant::now() + limit;
         loop {
             if let Some(event) = self.take()? {
                 return Ok(Some(event));
@@ -338,7 +340,7 @@ impl EventStream<'_> {
             let frame = self
                 .client
                 .runtime
-                .block_on(async { tokio::time::timeout(limit, self.body.frame()).await });
+                .block_on(async { tokio::time::timeout_at(end, self.body.frame()).await });
             match frame {
                 Err(_) => return Ok(None),
                 Ok(None) => return Err(self.client.broken("it has ended the events")),
