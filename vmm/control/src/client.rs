@@ -144,8 +144,20 @@ impl Client {
     /// # Errors
     /// When there is no daemon, or it refuses.
     pub fn events(&self, after: Option<&str>) -> Result<EventStream<'_>, CallError> {
+        self.follow("/v1/events", after)
+    }
+
+    /// Follows events: the last `most` of those that were already, as far as they are kept, and those from now on.
+    ///
+    /// # Errors
+    /// When there is no daemon, or it refuses.
+    pub fn recent_events(&self, most: usize) -> Result<EventStream<'_>, CallError> {
+        self.follow(&format!("/v1/events?last={most}"), None)
+    }
+
+    fn follow(&self, path: &str, after: Option<&str>) -> Result<EventStream<'_>, CallError> {
         let response = self.runtime.block_on(async {
-            let mut request = self.request(HttpVerb::Get, "/v1/events");
+            let mut request = self.request(HttpVerb::Get, path);
             if let Some(after) = after {
                 request = request.header("last-event-id", after);
             }
@@ -319,6 +331,8 @@ impl EventStream<'_> {
     /// # Errors
     /// When the connection breaks, or the daemon has ended the stream.
     pub fn next_within(&mut self, limit: Duration) -> Result<Option<Event>, CallError> {
+        // Of the whole: what the daemon sends to show that it is there does not begin it anew.
+        let end = tokio::time::Instant::now() + limit;
         loop {
             if let Some(event) = self.take()? {
                 return Ok(Some(event));
@@ -326,7 +340,7 @@ impl EventStream<'_> {
             let frame = self
                 .client
                 .runtime
-                .block_on(async { tokio::time::timeout(limit, self.body.frame()).await });
+                .block_on(async { tokio::time::timeout_at(end, self.body.frame()).await });
             match frame {
                 Err(_) => return Ok(None),
                 Ok(None) => return Err(self.client.broken("it has ended the events")),

@@ -119,6 +119,11 @@ impl Console {
         self.lock().ring.iter().copied().collect()
     }
 
+    /// Bytes that there have been.
+    pub(crate) fn length(&self) -> u64 {
+        self.grown.borrow().length
+    }
+
     /// Types for the guest; waits while it does not read. False if it is not there.
     pub(crate) async fn type_in(&self, bytes: Vec<u8>) -> bool {
         let input = self.lock_input().clone();

@@ -59,6 +59,13 @@ impl Events {
         Place(*self.count.borrow())
     }
 
+    /// With the last `most` of those that were, as far as they are kept.
+    pub(crate) fn last(&self, most: u64) -> Place {
+        let ring = self.lock();
+        let end = ring.forgotten + ring.events.len() as u64;
+        Place(end.saturating_sub(most).max(ring.forgotten))
+    }
+
     /// Behind the event with this id. `TooLate` if what followed it is not known any more, or it is none of ours.
     pub(crate) fn after(&self, id: &str) -> Result<Place, TooLate> {
         let number = id.split_once('-').filter(|(life, _)| *life == self.life);
@@ -123,6 +130,21 @@ mod tests {
         // Behind the newest there is nothing yet, which is no gap.
         let newest = events.lock().events.back().unwrap().id.clone();
         assert_eq!(events.after(&newest), Ok(events.now()));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_comes_late_can_have_the_last_ones_that_are_kept() {
+        let events = Events::new(3);
+        assert_eq!(events.last(9), events.now());
+        for number in 0..5 {
+            events.publish(some(number));
+        }
+        for (most, seen) in [(1, &[4][..]), (2, &[3, 4]), (3, &[2, 3, 4]), (u64::MAX, &[2, 3, 4])] {
+            let mut place = events.last(most);
+            let seen: Vec<_> = seen.iter().copied().map(some).collect();
+            assert_eq!(next(&events, &mut place).await, Ok(seen), "{most}");
+        }
+        assert_eq!(events.last(0), events.now());
     }
 
     #[tokio::test(flavor = "current_thread")]

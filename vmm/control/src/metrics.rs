@@ -3,6 +3,9 @@
 //! Names and labels are stable; units are base units (seconds, bytes), as <https://prometheus.io/docs/practices/naming/>
 //! has them.
 
+use std::sync::atomic::AtomicU64;
+
+use machine::Usage;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -37,6 +40,20 @@ pub(crate) struct MethodLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct StateLabel {
     pub(crate) state: &'static str,
+}
+
+/// The label of what is counted by machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MachineLabel {
+    machine: String,
+}
+
+/// What is counted by machine, at the moment at which somebody looks.
+#[derive(Clone, Debug)]
+pub(crate) struct MachineFigures {
+    pub(crate) machine: String,
+    pub(crate) usage: Option<Usage>,
+    pub(crate) console_output: u64,
 }
 
 /// How a guest ended.
@@ -103,11 +120,11 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All of them as Prometheus reads them.
+    /// All of them as Prometheus reads them, with those of machines.
     ///
     /// # Errors
     /// When the text cannot be made.
-    pub(crate) fn text(&self) -> Result<String, std::fmt::Error> {
+    pub(crate) fn text(&self, machines: &[MachineFigures]) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("novacron");
         // Each is a handle to the same counter: registering it is cheap, and the one list of names is here.
         let all = &mut registry;
@@ -152,8 +169,40 @@ impl Metrics {
             self.readers_cut_off.clone(),
         );
         all.register("audit_records", "Records of the audit log", self.audit_records.clone());
+        register_machines(all, machines);
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)
     }
+}
+
+/// What the machines have used, and printed. Made anew each time: one that was deleted leaves no line behind.
+fn register_machines(all: &mut Registry, machines: &[MachineFigures]) {
+    let cpu: Family<MachineLabel, Counter<f64, AtomicU64>> = Family::default();
+    let resident: Family<MachineLabel, Gauge> = Family::default();
+    let output: Family<MachineLabel, Counter> = Family::default();
+    for MachineFigures { machine, usage, console_output } in machines {
+        let label = MachineLabel { machine: machine.clone() };
+        output.get_or_create(&label).inc_by(*console_output);
+        if let Some(Usage { cpu_time, resident_bytes }) = usage {
+            cpu.get_or_create(&label).inc_by(cpu_time.as_secs_f64());
+            let bytes = i64::try_from(*resident_bytes).unwrap_or(i64::MAX);
+            resident.get_or_create(&label).set(bytes);
+        }
+    }
+    all.register(
+        "machine_cpu_seconds",
+        "Processor time of a machine's process and its guest, since that process started",
+        cpu,
+    );
+    all.register(
+        "machine_resident_bytes",
+        "Memory that is there for a machine's process: what its guest has touched, and its own",
+        resident,
+    );
+    all.register(
+        "machine_console_output_bytes",
+        "Bytes that the daemon has read from a machine's console, since the daemon started",
+        output,
+    );
 }

@@ -71,7 +71,7 @@ pub use snapshot::{
 pub use state::{MAX_STATE_BYTES, MachineState, StateError};
 pub use supervise::{
     Adopted, Death, Ender, Executable, Home, Images, MachineProcess, Prepared, RestoreOptions,
-    SnapshotOptions, SuperviseError, Supervised, Visit, Watch, Woken,
+    SnapshotOptions, SuperviseError, Supervised, Usage, Visit, Watch, Woken,
 };
 pub use vcpu::{GuestEnd, GuestExit, VcpuError, VcpuStateError};
 pub use vm::{ConfigError, CpuCount, MachineConfig, Paused, Running, VmError};

@@ -9,6 +9,7 @@ mod home;
 mod migrate;
 mod process;
 mod snapshots;
+mod usage;
 mod watch;
 
 use std::fs::File;
@@ -34,6 +35,7 @@ pub use home::{Adopted, Home};
 pub use migrate::{Prepared, Visit};
 pub use process::{Ender, MachineProcess};
 pub use snapshots::{RestoreOptions, SnapshotOptions};
+pub use usage::Usage;
 pub use watch::Watch;
 
 /// A machine process that says nothing for this long is taken for dead. The longest silence is that

@@ -16,6 +16,7 @@ use crate::machines::{
 };
 use crate::observe::{EventsOptions, OperationOptions, OutputOption, ShutdownOptions};
 use crate::run::{RestoreOptions, RunOptions};
+use crate::top::TopOptions;
 
 /// Runs virtual machines, and moves them while they run.
 #[derive(Debug, Parser)]
@@ -69,6 +70,8 @@ pub(crate) enum Verb {
     Health(OutputOption),
     /// Show the daemon and its host
     Info(OutputOption),
+    /// Watch machines, operations, events and the daemon's health on one screen
+    Top(TopOptions),
     /// Run a guest that checks its own memory; hand it to new processes, save and restore it while it writes
     Demo(DemoOptions),
     /// Show what this host's CPU offers to guests, or what it has in common with another host

@@ -105,10 +105,15 @@ pub(crate) fn list(options: &ListOptions, globals: &Globals) -> Result<(), Failu
     print(&table.to_string())
 }
 
-/// How long it runs, in the unit that says most.
+/// How long it runs.
 fn up(machine: &Machine) -> String {
-    let Some(started_at) = machine.started_at else { return String::new() };
-    match started_at.seconds_until(Timestamp::now()) {
+    let started_at = machine.started_at;
+    started_at.map_or_else(String::new, |at| age(at.seconds_until(Timestamp::now())))
+}
+
+/// So many seconds in the unit that says most.
+pub(crate) fn age(seconds: u64) -> String {
+    match seconds {
         seconds @ 0..120 => format!("{seconds} s"),
         seconds @ 120..7200 => format!("{} min", seconds / 60),
         seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
@@ -148,7 +153,8 @@ pub(crate) fn show(options: &ShowOptions, globals: &Globals) -> Result<(), Failu
     print(&table.to_string())
 }
 
-fn boots(machine: &Machine) -> String {
+/// What it boots, in words.
+pub(crate) fn boots(machine: &Machine) -> String {
     use control::api::Boot;
     match &machine.spec.boot {
         Boot::Oracle { options } => format!("the oracle guest {options}").trim_end().to_owned(),
@@ -161,7 +167,7 @@ fn boots(machine: &Machine) -> String {
 }
 
 /// A word of the API.
-fn word(value: &impl serde::Serialize) -> String {
+pub(crate) fn word(value: &impl serde::Serialize) -> String {
     let json = serde_json::to_value(value).unwrap_or_default();
     json.as_str().unwrap_or_default().to_owned()
 }

@@ -18,6 +18,7 @@ mod run;
 mod signals;
 mod table;
 mod terminal;
+mod top;
 
 use std::process::ExitCode;
 
@@ -72,6 +73,7 @@ fn obey(verb: Verb, globals: &Globals) -> Result<(), Failure> {
         Verb::Operation(options) => observe::operation(&options, globals),
         Verb::Health(options) => observe::health(&options, globals),
         Verb::Info(options) => observe::info(&options, globals),
+        Verb::Top(options) => top::top(&options, globals),
         Verb::Demo(options) => demo::demo(&options, &globals.log),
         Verb::Cpu(options) => cpu::cpu(&options),
         Verb::Config(options) => config::config(&options),

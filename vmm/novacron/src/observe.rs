@@ -63,8 +63,13 @@ pub(crate) fn events(options: &EventsOptions, globals: &Globals) -> Result<(), F
 }
 
 /// An event on one line.
-pub(crate) fn line(event: &Event) -> String {
-    let text = match &event.kind {
+fn line(event: &Event) -> String {
+    format!("{}  {}", event.at, what_happened(&event.kind))
+}
+
+/// An event in words.
+pub(crate) fn what_happened(event: &EventKind) -> String {
+    match event {
         EventKind::DaemonStarted { adopted } => {
             format!("the daemon has started, and found {adopted} machines alive")
         }
@@ -77,8 +82,7 @@ pub(crate) fn line(event: &Event) -> String {
         EventKind::OperationBegan { operation } => began(operation),
         EventKind::OperationEnded { operation } => ended(operation),
         EventKind::Gap {} => "something was missed: look at everything anew".to_owned(),
-    };
-    format!("{}  {text}", event.at)
+    }
 }
 
 fn began(operation: &Operation) -> String {

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, which ask this process to end, as numbers that a thread waits for.
+//! Signals that ask this process to end, as numbers that a thread waits for.
 //!
 //! The signals are blocked everywhere but in that thread, so that no system call of another is
 //! interrupted. A process that is started afterwards would inherit that: start it before.
@@ -13,15 +13,26 @@ use vmm_sys_util::signal::{block_signal, register_signal_handler, unblock_signal
 /// How often this process was asked to end since the waiting thread last looked.
 static REQUESTS: OnceLock<EventFd> = OnceLock::new();
 
-/// Calls `act` in a thread of its own, each time this process is asked to end, with how often it was
-/// so far; until `act` says that that was enough.
+/// Calls `act` in a thread of its own, each time this process is asked to end (SIGTERM, SIGINT), with how often it
+/// was so far; until `act` says that that was enough.
 ///
 /// # Errors
 /// When the system refuses a descriptor, a handler or a thread; or if it is called twice.
 pub(crate) fn on_request_to_end(
+    act: impl FnMut(u64) -> Continue + Send + 'static,
+) -> io::Result<()> {
+    on_signals([Signal::TERM, Signal::INT], act)
+}
+
+/// The same for signals of the caller's choice.
+///
+/// # Errors
+/// As with [`on_request_to_end`], which is not called besides.
+pub(crate) fn on_signals<const N: usize>(
+    signals: [Signal; N],
     mut act: impl FnMut(u64) -> Continue + Send + 'static,
 ) -> io::Result<()> {
-    let signals = [Signal::TERM, Signal::INT].map(Signal::as_raw);
+    let signals = signals.map(Signal::as_raw);
     let requests = EventFd::new(libc::EFD_CLOEXEC)?;
     let noted = requests.try_clone()?;
     REQUESTS.set(noted).map_err(|_| io::Error::other("signals are waited for already"))?;

@@ -3,7 +3,7 @@
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use machine::{Ender, Home};
+use machine::{Ender, Home, Usage};
 
 use super::bell::Bell;
 use super::command::Command;
@@ -97,6 +97,12 @@ impl Entry {
             operation: live.operation.clone(),
             spec: record.spec,
         }
+    }
+
+    /// What its process has used; none if it has none.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        // With the lock held: the kernel answers from its counters, and waits for nobody.
+        self.live().ender.as_ref()?.usage()
     }
 
     /// A copy of what is written of it.

@@ -19,7 +19,7 @@ use crate::api::{
     MachineState, RestoreSnapshot, Stop, TakeSnapshot,
 };
 use crate::audit_trail::CallId;
-use crate::metrics::StateLabel;
+use crate::metrics::{MachineFigures, StateLabel};
 use crate::operations::Pending;
 use crate::spec;
 
@@ -116,8 +116,11 @@ impl Registry {
         counts
     }
 
-    /// Sets the metrics that are counted when somebody looks.
-    pub(crate) fn count_for_metrics(&self) {
+    /// The metrics, with those that are counted when somebody looks.
+    ///
+    /// # Errors
+    /// When their text cannot be made.
+    pub(crate) fn metrics(&self) -> Result<String, std::fmt::Error> {
         let metrics = &self.shared.metrics;
         for (state, count) in self.counts() {
             let label = StateLabel { state: state.name() };
@@ -125,6 +128,13 @@ impl Registry {
         }
         let running = self.shared.operations.running();
         metrics.operations_running.set(i64::try_from(running).unwrap_or(i64::MAX));
+        let figures = |entry: &Arc<Entry>| MachineFigures {
+            machine: entry.name().to_string(),
+            usage: entry.usage(),
+            console_output: entry.console().length(),
+        };
+        let machines: Vec<_> = self.entries().iter().map(figures).collect();
+        metrics.text(&machines)
     }
 
     /// Makes a machine.

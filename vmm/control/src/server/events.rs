@@ -15,11 +15,11 @@ const FRAMES: usize = 4;
 /// A reader is told this often that the connection lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// Follows events: from behind the one with the id `after`, or from now on.
-pub(super) fn stream(state: State, after: Option<&str>) -> Response {
+/// Follows events: from behind the one with the id `after`; or with the `last` of those that were, and from now on.
+pub(super) fn stream(state: State, after: Option<&str>, last: u64) -> Response {
     let events = &state.registry().shared().events;
     let (place, gap) = match after.map(|id| events.after(id)) {
-        None => (events.now(), None),
+        None => (events.last(last), None),
         Some(Ok(place)) => (place, None),
         Some(Err(TooLate)) => (events.now(), Some(events.gap())),
     };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as FromState};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
@@ -27,7 +28,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A name in a path.
-type Named = Result<Path<String>, axum::extract::rejection::PathRejection>;
+type Named = Result<Path<String>, PathRejection>;
 
 /// Puts every handler behind its method.
 pub(super) fn add_all(routes: &mut Routes) {
@@ -58,6 +59,12 @@ pub(super) fn add_all(routes: &mut Routes) {
     routes.add("shutdown", shutdown);
 }
 
+/// What follows the path.
+fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
+    let query = query.map(|Query(query)| query);
+    query.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))
+}
+
 fn name(path: Named) -> Result<MachineName, ApiError> {
     let Path(text) =
         path.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
@@ -82,8 +89,7 @@ async fn health(FromState(state): FromState<State>) -> Answer {
 }
 
 async fn metrics(FromState(state): FromState<State>) -> Answer {
-    state.registry().count_for_metrics();
-    let text = state.metrics().text().map_err(ApiError::internal)?;
+    let text = blocking(move || state.registry().metrics().map_err(ApiError::internal)).await?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
@@ -93,9 +99,23 @@ async fn openapi() -> Answer {
     Ok((kind, openapi::openapi_json()).into_response())
 }
 
-async fn follow_events(FromState(state): FromState<State>, headers: HeaderMap) -> Answer {
+/// What may follow the path of the events.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Past {
+    /// Events that were already, to begin with.
+    #[serde(default)]
+    last: u64,
+}
+
+async fn follow_events(
+    FromState(state): FromState<State>,
+    headers: HeaderMap,
+    past: Result<Query<Past>, QueryRejection>,
+) -> Answer {
+    let Past { last } = query(past)?;
     let after = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
-    Ok(events::stream(state, after))
+    Ok(events::stream(state, after, last))
 }
 
 async fn list_machines(FromState(state): FromState<State>) -> Answer {
@@ -233,10 +253,9 @@ struct Wait {
 async fn show_operation(
     FromState(state): FromState<State>,
     Path(id): Path<String>,
-    wait: Result<Query<Wait>, axum::extract::rejection::QueryRejection>,
+    wait: Result<Query<Wait>, QueryRejection>,
 ) -> Answer {
-    let Query(Wait { wait_ms }) =
-        wait.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
+    let Wait { wait_ms } = query(wait)?;
     let operation = state.registry().shared().operations.find(&id)?;
     ok(operation.wait(Duration::from_millis(wait_ms).min(LONGEST_WAIT)).await)
 }

@@ -213,6 +213,12 @@ fn document() -> OpenApi {
         .build()
 }
 
+/// What may follow a method's path: its name and meaning. All are numbers.
+const QUERIES: [(&str, &str, &str); 2] = [
+    ("events", "last", "Events that were already, to begin with; as far as they are kept"),
+    ("operations.show", "wait_ms", "Milliseconds to wait for its end; a minute at most"),
+];
+
 fn path_item(method: &Method) -> PathItem {
     let doc =
         DOCS.iter().find(|doc| doc.name == method.name).expect("a test says that each has one");
@@ -232,12 +238,12 @@ fn path_item(method: &Method) -> PathItem {
                 .schema(Some(parameter_schema(parameter))),
         );
     }
-    if method.name == "operations.show" {
+    for (_, name, meaning) in QUERIES.iter().filter(|(of, _, _)| *of == method.name) {
         operation = operation.parameter(
             ParameterBuilder::new()
-                .name("wait_ms")
+                .name(*name)
                 .parameter_in(ParameterIn::Query)
-                .description(Some("Milliseconds to wait for its end; a minute at most"))
+                .description(Some(*meaning))
                 .schema(Some(number())),
         );
     }

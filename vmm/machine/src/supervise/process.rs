@@ -1,7 +1,7 @@
 //! A machine process, seen from whoever started it or keeps it now.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -13,6 +13,7 @@ use rustix::process::{
 };
 
 use super::death::{self, Death};
+use super::usage::{self, Usage};
 use super::{Executable, PATIENCE, SuperviseError};
 use crate::ipc::{Channel, ChannelError};
 use crate::role::{Greeting, Order, Report};
@@ -91,11 +92,7 @@ impl MachineProcess {
         if let Some(child) = &self.child {
             return child.id();
         }
-        // What the kernel says of the descriptor.
-        let path = format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd());
-        let info = std::fs::read_to_string(path).unwrap_or_default();
-        let line = info.lines().find_map(|line| line.strip_prefix("Pid:"));
-        line.and_then(|pid| pid.trim().parse().ok()).unwrap_or_default()
+        usage::id(self.pidfd.as_fd()).unwrap_or_default()
     }
 
     /// Makes it outlive this connection: whoever connects to `listener` gives the orders then.
@@ -211,7 +208,7 @@ impl Drop for MachineProcess {
     }
 }
 
-/// Ends a guest from another thread.
+/// Ends a guest from another thread, and looks at what its process uses.
 #[derive(Debug)]
 pub struct Ender {
     control: Channel,
@@ -230,6 +227,12 @@ impl Ender {
     pub fn stop(&self) {
         // A process that has gone needs no stop.
         let _ = self.control.send(&Order::Stop, &[]);
+    }
+
+    /// What the process has used; none if it has ended.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        Usage::of(self.pidfd.as_fd())
     }
 
     /// Kills the process, whatever it is doing.

@@ -18,6 +18,9 @@ const STRANGER: u32 = 61_000;
 const VIEWER: u32 = 61_001;
 const OPERATOR: u32 = 61_002;
 
+/// Far more than anything takes on a loaded host.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// An answer, as far as it came.
 #[derive(Debug)]
 struct Answer {
@@ -342,6 +345,11 @@ fn every_metric_moves_when_what_it_counts_happens() {
     moves("novacron_console_output_bytes_total", &|| {
         daemon.oracle("one", SLOW, RestartPolicy::OnFailure);
     });
+    let of_one = |name: &str| format!("novacron_machine_{name}{{machine=\"one\"}}");
+    // Its guest works, and reports that.
+    moves(&of_one("cpu_seconds_total"), &|| {});
+    moves(&of_one("console_output_bytes_total"), &|| {});
+    assert!(metric(&daemon, &of_one("resident_bytes")) >= f64::from(4 << 20), "fill=4M");
     assert!(metric(&daemon, r#"novacron_machines{state="running"}"#) > 0.5);
     moves("novacron_audit_records_total", &|| drop(daemon.says(&["pause", "one"])));
     daemon.says(&["resume", "one"]);
@@ -356,12 +364,16 @@ fn every_metric_moves_when_what_it_counts_happens() {
         daemon.operate("one", "stop").unwrap();
     });
     assert!(metric(&daemon, "novacron_operations_running") < 0.5);
+    assert!(metric(&daemon, &of_one("resident_bytes")) < 0.5, "it has no process any more");
 }
 
 #[test]
 fn events_are_followed_from_where_one_left_and_a_gap_is_said() {
     let _shared = shared();
     let mut daemon = Daemon::start_set(&["limits.events_kept=4"]);
+    // Before anything else has happened: who comes late can have what was.
+    let first = daemon.client().recent_events(9).unwrap().next_within(PATIENCE).unwrap().unwrap();
+    assert_eq!(first.kind.name(), "daemon_started");
     let mut events = daemon.client().events(None).unwrap();
     let make = |name: &str| {
         let create = serde_json::json!({ "name": name });

@@ -24,5 +24,7 @@ mod migrate;
 mod minimal;
 mod planted;
 mod power_button;
+mod pseudo_terminal;
 mod session;
 mod snapshots;
+mod top;
