@@ -185,6 +185,14 @@ impl Daemon {
     }
 }
 
+#[cfg(test)]
+impl Daemon {
+    /// What a test needs that speaks to it without its socket.
+    pub(crate) fn into_parts(self) -> (tokio::runtime::Runtime, State, Terms) {
+        (self.runtime, self.state, self.terms)
+    }
+}
+
 fn roles(config: &Config, own_uid: u32) -> Result<Roles, DaemonError> {
     let accounts =
         Accounts::of_this_host().map_err(DaemonError::io("the accounts of this host"))?;

@@ -26,7 +26,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How long the end of a killed process is waited for.
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A name in a path.
+/// A name in a path, or an id: what is no text is refused as everything else is.
 type Named = Result<Path<String>, axum::extract::rejection::PathRejection>;
 
 /// Puts every handler behind its method.
@@ -58,10 +58,13 @@ pub(super) fn add_all(routes: &mut Routes) {
     routes.add("shutdown", shutdown);
 }
 
+fn text(path: Named) -> Result<String, ApiError> {
+    path.map(|Path(text)| text)
+        .map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))
+}
+
 fn name(path: Named) -> Result<MachineName, ApiError> {
-    let Path(text) =
-        path.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
-    text.parse().map_err(|error: crate::api::NameError| {
+    text(path)?.parse().map_err(|error: crate::api::NameError| {
         ApiError::new(ErrorCode::BadRequest, error.to_string())
     })
 }
@@ -232,17 +235,17 @@ struct Wait {
 
 async fn show_operation(
     FromState(state): FromState<State>,
-    Path(id): Path<String>,
+    path: Named,
     wait: Result<Query<Wait>, axum::extract::rejection::QueryRejection>,
 ) -> Answer {
     let Query(Wait { wait_ms }) =
         wait.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
-    let operation = state.registry().shared().operations.find(&id)?;
+    let operation = state.registry().shared().operations.find(&text(path)?)?;
     ok(operation.wait(Duration::from_millis(wait_ms).min(LONGEST_WAIT)).await)
 }
 
-async fn cancel_operation(FromState(state): FromState<State>, Path(id): Path<String>) -> Answer {
-    let operation = state.registry().shared().operations.find(&id)?;
+async fn cancel_operation(FromState(state): FromState<State>, path: Named) -> Answer {
+    let operation = state.registry().shared().operations.find(&text(path)?)?;
     operation.cancel()?;
     ok(operation.show())
 }
