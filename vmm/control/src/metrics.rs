@@ -3,9 +3,12 @@
 //! Names and labels are stable; units are base units (seconds, bytes), as <https://prometheus.io/docs/practices/naming/>
 //! has them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelValueEncoder};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -80,6 +83,8 @@ pub(crate) struct Metrics {
     pub(crate) console_output: Counter,
     pub(crate) readers_cut_off: Counter,
     pub(crate) audit_records: Counter,
+    /// Counted by whoever writes the log.
+    pub(crate) log_lines_lost: Arc<AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -98,6 +103,7 @@ impl Default for Metrics {
             console_output: Counter::default(),
             readers_cut_off: Counter::default(),
             audit_records: Counter::default(),
+            log_lines_lost: Arc::default(),
         }
     }
 }
@@ -152,6 +158,11 @@ impl Metrics {
             self.readers_cut_off.clone(),
         );
         all.register("audit_records", "Records of the audit log", self.audit_records.clone());
+        all.register(
+            "log_lines_lost",
+            "Lines of the daemon's log that standard error did not take",
+            ConstCounter::new(self.log_lines_lost.load(Relaxed)),
+        );
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)

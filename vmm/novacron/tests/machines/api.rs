@@ -306,7 +306,7 @@ fn files_outside_of_the_folders_are_no_files() {
 }
 
 /// A metric's value; 0 if it is not there yet.
-fn metric(daemon: &Daemon, name: &str) -> f64 {
+pub(crate) fn metric(daemon: &Daemon, name: &str) -> f64 {
     let text = String::from_utf8(daemon.client().get_bytes("/v1/metrics").unwrap()).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.and_then(|value| value.parse().ok()).unwrap_or(0.0)

@@ -57,6 +57,7 @@ impl Fixture {
             config: effective.config,
             executable: folder.path().join("no-executable"),
             environment: Vec::new(),
+            log_lines_lost: Arc::default(),
             oracle: b"no guest",
         });
         std::fs::write(first.join("garbage.nova"), "no snapshot and no kernel").unwrap();

@@ -82,6 +82,45 @@ fn who_has_no_role_changes_nothing_whatever_is_sent() {
     run_seeds(test, asked(0..6), |seed, seen| intrude(seed, seen, Some(Role::Viewer)));
 }
 
+/// Reading a body relies on that: it refuses every array.
+#[test]
+fn no_call_takes_an_array() {
+    fn takes(api: &Description, schema: &Value) -> bool {
+        match schema {
+            Value::Object(keywords) => keywords.iter().any(|(keyword, operand)| match operand {
+                Value::String(reference) if keyword == "$ref" => takes(api, api.resolve(reference)),
+                operand => (keyword == "type" && operand == "array") || takes(api, operand),
+            }),
+            Value::Array(schemas) => schemas.iter().any(|schema| takes(api, schema)),
+            _ => false,
+        }
+    }
+    let api = Description::committed();
+    assert!(takes(&api, api.schema("Health")), "one that has an array is seen to have it");
+    for body in api.operations().iter().filter_map(|operation| operation.body) {
+        assert!(!takes(&api, body.schema), "{}", body.schema);
+    }
+}
+
+#[test]
+fn an_array_is_no_object_however_well_it_fits() {
+    let daemon = Fixture::new();
+    for (path, body) in [
+        ("/v1/shutdown", "[]"),
+        ("/v1/shutdown", "[true]"),
+        ("/v1/machines", r#"["web-1"]"#),
+        ("/v1/machines", r#"{"name":"web-1","spec":[]}"#),
+        ("/v1/machines", r#"{"name":"web-1","spec":{"boot":["oracle",""]}}"#),
+    ] {
+        let length = body.len();
+        let request =
+            format!("POST {path} HTTP/1.1\r\nhost: n\r\ncontent-length: {length}\r\n\r\n{body}");
+        let answer = daemon.exchange(Some(Role::Admin), request.as_bytes(), false).unwrap();
+        assert_eq!(code(&answer), Some(ErrorCode::BadRequest), "{path} {body}: {answer:?}");
+    }
+    assert!(!daemon.state.is_ending() && daemon.state.registry().list().is_empty());
+}
+
 /// One daemon, and requests of an administrator.
 fn converse(seed: u64, seen: &mut Seen) -> Result<(), String> {
     let (api, daemon) = (Description::committed(), Fixture::new());
