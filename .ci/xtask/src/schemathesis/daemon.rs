@@ -15,8 +15,18 @@ use crate::process::{self, Red};
 use crate::release::TRIPLE;
 use crate::tree::Tree;
 
+/// Machines that run when the first request comes, where this host has KVM, and come back when their guests end.
+const MACHINES: [&str; 2] = ["web-1", "a"];
+const GUEST: [&str; 6] = [
+    "--memory=16M",
+    "--cpus=2",
+    "--cmdline=fill=4M working_set=1M rate=200",
+    "--restart=always",
+    "--detach",
+    "--",
+];
 /// Few, since each may run a guest.
-const MACHINES: &str = "limits.machines=4";
+const LIMIT: &str = "limits.machines=4";
 /// Address space of each process in KiB: whatever a machine asks for, this is what it may have.
 const ADDRESS_SPACE_KIB: u32 = 3 << 20;
 /// What the daemon may have more of than in the beginning, once all machines are gone. Memory that its allocator keeps
@@ -52,7 +62,7 @@ impl Daemon {
             .map_err(|error| Red::system(&format!("copy {}", built.display()), &error))?;
         let mut command = Command::new("bash");
         command.arg("-c").arg(format!("ulimit -v {ADDRESS_SPACE_KIB} && exec \"$@\"")).arg("bash");
-        command.arg(&executable).args(["daemon", "--config", "/dev/null", "--set", MACHINES]);
+        command.arg(&executable).args(["daemon", "--config", "/dev/null", "--set", LIMIT]);
         command.args(["--set", "log.level=warn"]).envs(environment(folder.path()));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.stream()?);
         let child = command.spawn().map_err(|error| Red::system("run bash", &error))?;
@@ -65,6 +75,12 @@ impl Daemon {
             }
             thread::sleep(Duration::from_millis(50));
         }
+        for name in MACHINES {
+            if let Err(red) = daemon.says(&[&["run"], &GUEST[..], &[name]].concat()) {
+                // Most of the API needs no guest.
+                log.say(&red.why);
+            }
+        }
         Ok(daemon)
     }
 
@@ -74,8 +90,9 @@ impl Daemon {
     }
 
     /// What a program has in its environment that speaks to it.
-    pub(super) fn environment(&self) -> [(&'static str, PathBuf); 2] {
-        environment(self.folder.path())
+    pub(super) fn environment(&self) -> [(&'static str, PathBuf); 3] {
+        let [socket, state] = environment(self.folder.path());
+        [socket, state, ("NOVACRON_MACHINES", MACHINES.join(" ").into())]
     }
 
     pub(super) fn usage(&self) -> Result<Usage, Red> {
@@ -98,13 +115,13 @@ impl Daemon {
         let machines = machines.as_array().cloned().unwrap_or_default();
         for machine in &machines {
             let name = machine["name"].as_str().unwrap_or_default();
-            if machine["state"] != "stopped" {
-                // One that is stopping already ends by its own time, or by this.
-                let stopped = self.says(&["stop", name, "--timeout", "0s"]);
-                let _ = stopped.or_else(|_| self.says(&["kill", name]));
-            }
             self.until(&format!("machine {name} is not deleted"), |daemon| {
-                daemon.says(&["delete", name]).is_ok()
+                if daemon.says(&["delete", name]).is_ok() {
+                    return true;
+                }
+                // Something else may be done with it just now, and may start it again: so each time.
+                let _ = daemon.says(&["stop", name, "--timeout", "0s"]);
+                false
             })?;
         }
         let mut usage = self.usage()?;

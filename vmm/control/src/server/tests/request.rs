@@ -99,7 +99,7 @@ impl Description {
             (made_of, expected) = (None, Expected::Either);
         }
         if random.percent(3) {
-            parts.path.push_str(*random.pick(&["/", "//", "/x", "/../info", "#x"]));
+            parts.path.push_str(random.pick::<&str>(&["/", "//", "/x", "/../info", "#x"]));
             (made_of, expected) = (None, Expected::Either);
         }
         let is_head = parts.verb == "HEAD";

@@ -2,7 +2,7 @@
 //!
 //! A keyword that it does not know is a panic, so that nobody believes something was judged that was not.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::description::Description;
 use crate::api::Timestamp;
@@ -76,99 +76,119 @@ impl Description {
             schema => schema.as_object().unwrap(),
         };
         for (keyword, operand) in keywords {
-            if ANNOTATIONS.contains(&keyword.as_str()) {
-                continue;
-            }
-            let mut complain = |what: &str| {
-                let shown: String = value.to_string().chars().take(80).collect();
-                found.push(format!("{place}: {shown}: {what} {operand}"));
+            let complaint = match keyword.as_str() {
+                annotation if ANNOTATIONS.contains(&annotation) => None,
+                "oneOf" => self.complain_of_choice(operand, value),
+                "$ref" | "allOf" => {
+                    let schemas = match operand {
+                        Value::String(reference) => std::slice::from_ref(self.resolve(reference)),
+                        schemas => schemas.as_array().unwrap(),
+                    };
+                    schemas.iter().for_each(|schema| self.judge(schema, value, place, found));
+                    None
+                }
+                "required" | "properties" | "additionalProperties" | "propertyNames" => {
+                    self.judge_object(keywords, keyword, value, place, found);
+                    None
+                }
+                "prefixItems" | "items" => {
+                    self.judge_array(keywords, keyword, value, place, found);
+                    None
+                }
+                keyword => complain_of_plain(keyword, operand, value),
             };
-            match keyword.as_str() {
-                "$ref" => {
-                    let schema = self.resolve(operand.as_str().unwrap());
-                    self.judge(schema, value, place, found);
-                }
-                "type" if !has_type(operand, value) => complain("is not of type"),
-                "enum" if !operand.as_array().unwrap().contains(value) => complain("is not in"),
-                "pattern" if !is_text(value, pattern(operand.as_str().unwrap()).fits) => {
-                    complain("does not fit");
-                }
-                "maxLength" if !is_text(value, |text| fits_in(text, operand)) => {
-                    complain("is longer than");
-                }
-                "format" if !has_format(operand.as_str().unwrap(), value) => complain("is no"),
-                "minimum" if number(value).is_some_and(|it| it < number(operand).unwrap()) => {
-                    complain("is less than");
-                }
-                "maximum" if number(value).is_some_and(|it| it > number(operand).unwrap()) => {
-                    complain("is more than");
-                }
-                "multipleOf"
-                    if number(value).is_some_and(|it| it % number(operand).unwrap() != 0) =>
-                {
-                    complain("is no multiple of");
-                }
-                "oneOf" => {
-                    let fitting = operand.as_array().unwrap().iter();
-                    let fitting = fitting.filter(|one| self.problems(one, value).is_empty());
-                    match fitting.count() {
-                        1 => {}
-                        count => complain(&format!("fits {count} of")),
-                    }
-                }
-                "allOf" => {
-                    for schema in operand.as_array().unwrap() {
-                        self.judge(schema, value, place, found);
-                    }
-                }
-                "required" => {
-                    for name in operand.as_array().unwrap() {
-                        let name = name.as_str().unwrap();
-                        if value.as_object().is_some_and(|object| !object.contains_key(name)) {
-                            found.push(format!("{place}: `{name}` is missing"));
-                        }
-                    }
-                }
-                "properties" => {
-                    for (name, schema) in operand.as_object().unwrap() {
-                        if let Some(value) = value.get(name) {
-                            self.judge(schema, value, &format!("{place}.{name}"), found);
-                        }
-                    }
-                }
-                "additionalProperties" => {
-                    let known = keywords.get("properties").and_then(Value::as_object);
-                    let is_known = |name: &str| known.is_some_and(|known| known.contains_key(name));
-                    for (name, value) in value.as_object().into_iter().flatten() {
-                        if !is_known(name) {
-                            self.judge(operand, value, &format!("{place}.{name}"), found);
-                        }
-                    }
-                }
-                "propertyNames" => {
-                    for name in value.as_object().into_iter().flat_map(|object| object.keys()) {
-                        self.judge(operand, &Value::from(name.as_str()), place, found);
-                    }
-                }
-                "prefixItems" => {
-                    let items = value.as_array().into_iter().flatten();
-                    for (schema, value) in operand.as_array().unwrap().iter().zip(items) {
-                        self.judge(schema, value, &format!("{place}[]"), found);
-                    }
-                }
-                "items" => {
-                    let first = keywords.get("prefixItems").and_then(Value::as_array);
-                    let first = first.map_or(0, Vec::len);
-                    for value in value.as_array().into_iter().flatten().skip(first) {
-                        self.judge(operand, value, &format!("{place}[]"), found);
-                    }
-                }
-                "type" | "enum" | "pattern" | "maxLength" | "format" | "minimum" | "maximum"
-                | "multipleOf" => {}
-                other => panic!("the judge of values does not know the keyword `{other}`"),
+            if let Some(complaint) = complaint {
+                let shown: String = value.to_string().chars().take(80).collect();
+                found.push(format!("{place}: {shown}: {complaint} {operand}"));
             }
         }
     }
+
+    fn complain_of_choice(&self, choice: &Value, value: &Value) -> Option<&'static str> {
+        let choice = choice.as_array().unwrap().iter();
+        match choice.filter(|schema| self.problems(schema, value).is_empty()).count() {
+            0 => Some("fits none of"),
+            1 => None,
+            _ => Some("fits several of"),
+        }
+    }
+
+    fn judge_object(
+        &self,
+        keywords: &Map<String, Value>,
+        keyword: &str,
+        value: &Value,
+        place: &str,
+        found: &mut Vec<String>,
+    ) {
+        let Some(object) = value.as_object() else { return };
+        let operand = &keywords[keyword];
+        let known = keywords.get("properties").and_then(Value::as_object);
+        match keyword {
+            "required" => {
+                let names = operand.as_array().unwrap().iter().map(|name| name.as_str().unwrap());
+                let missing = names.filter(|name| !object.contains_key(*name));
+                found.extend(missing.map(|name| format!("{place}: `{name}` is missing")));
+            }
+            "propertyNames" => {
+                for name in object.keys() {
+                    self.judge(operand, &Value::from(name.as_str()), place, found);
+                }
+            }
+            _ => {
+                for (name, value) in object {
+                    let property = known.and_then(|known| known.get(name));
+                    let schema = if keyword == "properties" {
+                        property
+                    } else {
+                        property.xor(Some(operand))
+                    };
+                    if let Some(schema) = schema {
+                        self.judge(schema, value, &format!("{place}.{name}"), found);
+                    }
+                }
+            }
+        }
+    }
+
+    fn judge_array(
+        &self,
+        keywords: &Map<String, Value>,
+        keyword: &str,
+        value: &Value,
+        place: &str,
+        found: &mut Vec<String>,
+    ) {
+        let Some(items) = value.as_array() else { return };
+        let first = keywords.get("prefixItems").and_then(Value::as_array);
+        for (number, value) in items.iter().enumerate() {
+            let own = first.and_then(|first| first.get(number));
+            let schema =
+                if keyword == "prefixItems" { own } else { own.xor(Some(&keywords[keyword])) };
+            if let Some(schema) = schema {
+                self.judge(schema, value, &format!("{place}[]"), found);
+            }
+        }
+    }
+}
+
+/// What a keyword says against a value, of those that look at nothing inside of it.
+fn complain_of_plain(keyword: &str, operand: &Value, value: &Value) -> Option<&'static str> {
+    let against = |is_against: fn(i128, i128) -> bool| {
+        number(value).is_some_and(|it| is_against(it, number(operand).unwrap()))
+    };
+    let (is_wrong, complaint) = match keyword {
+        "type" => (!has_type(operand, value), "is not of type"),
+        "enum" => (!operand.as_array().unwrap().contains(value), "is not in"),
+        "pattern" => (!is_text(value, pattern(operand.as_str().unwrap()).fits), "does not fit"),
+        "maxLength" => (!is_text(value, |text| fits_in(text, operand)), "is longer than"),
+        "format" => (!has_format(operand.as_str().unwrap(), value), "is no"),
+        "minimum" => (against(|it, least| it < least), "is less than"),
+        "maximum" => (against(|it, most| it > most), "is more than"),
+        "multipleOf" => (against(|it, step| it % step != 0), "is no multiple of"),
+        other => panic!("the judge of values does not know the keyword `{other}`"),
+    };
+    is_wrong.then_some(complaint)
 }
 
 /// A whole number, however it is written: 1.0 is one in JSON Schema. None for what is no number: other keywords

@@ -97,7 +97,7 @@ fn sound_integer(schema: &Value, random: &mut Random) -> Value {
     let number = match random.below(4) {
         0 => least,
         1 => least + steps * step,
-        2 => least + (random.next() % steps.min(8).max(1)) * step,
+        2 => least + (random.next() % steps.clamp(1, 8)) * step,
         _ => least + (random.next() % steps.max(1)) * step,
     };
     json!(number)
