@@ -114,7 +114,9 @@ fn still() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("a thread");
-        // Where nobody reads them the words are lost: to panic about that would be to panic twice.
-        let _ = writeln!(io::stderr(), "novacron machine: {name}: {panic}");
+        // At once, since another thread's panic may end the process in the middle of them. Where nobody reads them the words
+        // are lost: to panic about that would be to panic twice.
+        let words = format!("novacron machine: {name}: {panic}\n");
+        let _ = io::stderr().write_all(words.as_bytes());
     }));
 }

@@ -116,7 +116,7 @@ impl Waiting {
 }
 
 /// Writes, however long it takes. Another process may have made the sink non-blocking: a machine process does so with
-/// a socket, which cannot be opened anew.
+/// one that it cannot open anew.
 fn write_all(sink: &mut File, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match sink.write(bytes) {

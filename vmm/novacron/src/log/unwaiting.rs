@@ -21,23 +21,29 @@ static TORN: AtomicBool = AtomicBool::new(false);
 /// When the system refuses: then a log that nobody reads can hold this process up.
 pub(super) fn unblock() -> io::Result<()> {
     let stderr = rustix::stdio::stderr();
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(stderr)?.st_mode);
-    match kind {
-        // Opened anew, it has flags of its own: with the old ones whoever shares the terminal would not wait either.
-        FileType::Fifo | FileType::CharacterDevice => {
-            let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-            let own = rustix::fs::open("/proc/self/fd/2", flags, Mode::empty())?;
-            rustix::stdio::dup2_stderr(own)?;
-        }
-        // It cannot be opened. It is a service manager's, and shared with the daemon, which waits when it must.
-        FileType::Socket => {
-            let flags = rustix::fs::fcntl_getfl(stderr)?;
-            rustix::fs::fcntl_setfl(stderr, flags | OFlags::NONBLOCK)?;
-        }
+    match FileType::from_raw_mode(rustix::fs::fstat(stderr)?.st_mode) {
+        // Opened anew, it has flags of its own: with the old ones whoever shares it would not wait either. That may not be
+        // for a pipe of another user's, who made it for the daemon and its machines.
+        FileType::Fifo => open_anew().or_else(|_| set_flag()),
+        // Of a terminal, a shell would be the one.
+        FileType::CharacterDevice => open_anew(),
+        // It cannot be opened. It is a service manager's, for the daemon, which waits when it must, and its machines.
+        FileType::Socket => set_flag(),
         // A file: its reader is storage.
-        _ => {}
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+fn open_anew() -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let own = rustix::fs::open("/proc/self/fd/2", flags, Mode::empty())?;
+    Ok(rustix::stdio::dup2_stderr(own)?)
+}
+
+fn set_flag() -> io::Result<()> {
+    let stderr = rustix::stdio::stderr();
+    let flags = rustix::fs::fcntl_getfl(stderr)?;
+    Ok(rustix::fs::fcntl_setfl(stderr, flags | OFlags::NONBLOCK)?)
 }
 
 /// Writes a line; `told` makes one about lines that were lost before it.
