@@ -8,12 +8,18 @@ cargo verify [STEP...]        run every check and test, or only the steps named
   --keep-going                go on after a red step
 cargo xtask fuzz [TARGET...]  fuzz every target, or those named
   --seconds N                 for how long each (60)
+cargo xtask schemathesis      ask a daemon by the description of its API, as schemathesis does
+  --examples N                how many requests of each kind for each call (100)
+  --seed N                    those of an earlier run
 cargo xtask bench PROGRAM [ARGUMENT...]
                               install what measurements need, and run one: benches/README.md
 cargo xtask coverage          lines of the protocol's core that its tests reach";
 
 /// How long a fuzz target runs if nobody says otherwise, in seconds.
 const FUZZ_SECONDS: u32 = 60;
+
+/// Requests of schemathesis if nobody says otherwise: two minutes.
+const EXAMPLES: u32 = 100;
 
 /// One of the program's verbs with its arguments.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +32,8 @@ pub(crate) enum Verb {
     Verify(VerifyOptions),
     /// Run fuzz targets.
     Fuzz(FuzzOptions),
+    /// Run schemathesis.
+    Schemathesis(SchemathesisOptions),
     /// Run a measurement, with its arguments.
     Bench {
         /// The program's name.
@@ -57,6 +65,15 @@ pub(crate) struct FuzzOptions {
     pub(crate) seconds: u32,
 }
 
+/// Arguments of `schemathesis`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SchemathesisOptions {
+    /// Requests of each kind for each call.
+    pub(crate) examples: u32,
+    /// What they are drawn from; another each time if absent.
+    pub(crate) seed: Option<u128>,
+}
+
 impl Verb {
     /// The verb that these arguments spell.
     ///
@@ -69,11 +86,14 @@ impl Verb {
         match verb.as_str() {
             "demo" => Ok(Self::Demo(rest.to_vec())),
             "help" | "--help" | "-h" => Ok(Self::Help),
-            "verify" | "fuzz" if rest.iter().any(|word| word == "--help" || word == "-h") => {
+            "verify" | "fuzz" | "schemathesis"
+                if rest.iter().any(|word| word == "--help" || word == "-h") =>
+            {
                 Ok(Self::Help)
             }
             "verify" => verify(rest).map(Self::Verify),
             "fuzz" => fuzz(rest).map(Self::Fuzz),
+            "schemathesis" => schemathesis(rest).map(Self::Schemathesis),
             "bench" => match rest.split_first() {
                 Some((program, arguments)) if !program.starts_with('-') => {
                     Ok(Self::Bench { program: program.clone(), arguments: arguments.to_vec() })
@@ -121,6 +141,26 @@ fn fuzz(arguments: &[String]) -> Result<FuzzOptions, String> {
     Ok(options)
 }
 
+fn schemathesis(arguments: &[String]) -> Result<SchemathesisOptions, String> {
+    let mut options = SchemathesisOptions { examples: EXAMPLES, seed: None };
+    let mut words = arguments.iter();
+    while let Some(argument) = words.next() {
+        let mut number = || {
+            let word = words.next().ok_or_else(|| format!("{argument} needs a number"))?;
+            word.parse::<u128>().map_err(|_| format!("{argument} needs a number, not `{word}`"))
+        };
+        match argument.as_str() {
+            "--examples" => {
+                let count = u32::try_from(number()?).ok().filter(|count| *count > 0);
+                options.examples = count.ok_or("--examples needs a number above 0")?;
+            }
+            "--seed" => options.seed = Some(number()?),
+            other => return Err(unknown(other)),
+        }
+    }
+    Ok(options)
+}
+
 fn unknown(flag: &str) -> String {
     format!("there is no option `{flag}`")
 }
@@ -159,6 +199,13 @@ mod tests {
                 },
             ),
             ("fuzz elf --seconds 5", fuzz(&["elf"], 5)),
+            (
+                "schemathesis --examples 7 --seed 238286825979817531220593890838169226461",
+                Verb::Schemathesis(SchemathesisOptions {
+                    examples: 7,
+                    seed: Some(238_286_825_979_817_531_220_593_890_838_169_226_461),
+                }),
+            ),
         ] {
             assert_eq!(parse(line), Ok(expected), "{line}");
         }
@@ -176,6 +223,9 @@ mod tests {
             ("fuzz --seconds 0", "`0`"),
             ("coverage dwcp", "`dwcp`"),
             ("fuzz --seconds ten", "`ten`"),
+            ("schemathesis --examples 0", "above 0"),
+            ("schemathesis --seed x", "`x`"),
+            ("schemathesis info", "`info`"),
         ] {
             let complaint = parse(line).unwrap_err();
             assert!(complaint.contains(word), "{line}: {complaint}");

@@ -97,7 +97,11 @@ impl Log {
         self.text().map_or_else(|red| red.why, |text| last_lines(&text).to_owned())
     }
 
-    fn stream(&self) -> Result<Stdio, Red> {
+    /// It, for a process that writes to it by itself.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub(crate) fn stream(&self) -> Result<Stdio, Red> {
         let file = self.file.try_clone();
         file.map(Stdio::from).map_err(|error| Red::system("share the log", &error))
     }

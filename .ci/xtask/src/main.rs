@@ -19,6 +19,7 @@ mod process;
 mod release;
 mod report;
 mod rules;
+mod schemathesis;
 mod steps;
 mod suite;
 mod terminal;
@@ -55,6 +56,7 @@ fn run(verb: &Verb) -> Result<ExitCode, Red> {
         Verb::Demo(arguments) => demo::run(&Tree::find()?, arguments),
         Verb::Verify(options) => verify::run(&Tree::find()?, options),
         Verb::Fuzz(options) => fuzz::run(&Tree::find()?, options),
+        Verb::Schemathesis(options) => schemathesis::run(&Tree::find()?, options),
         Verb::Bench { program, arguments } => bench::run(&Tree::find()?, program, arguments),
         Verb::Coverage => coverage::run(&Tree::find()?),
     }

@@ -7,7 +7,7 @@ use crate::context::{Context, Outcome, Skip};
 use crate::log::Log;
 use crate::packages::{self, Presence, Purpose};
 use crate::process::{self, Red};
-use crate::{deny, fuzz, hardening, kernel, release, rules, suite};
+use crate::{deny, fuzz, hardening, kernel, release, rules, schemathesis, suite};
 
 type Action = fn(&Context, &mut Log) -> Result<Outcome, Red>;
 
@@ -39,10 +39,11 @@ const ORDINARY: [Step; 12] = [
 ];
 
 /// What `--all` adds.
-const LONG: [Step; 3] = [
+const LONG: [Step; 4] = [
     step("long tests", 240, |context, log| suite::LONG.run(context, log)),
     step("long qemu", 120, |context, log| suite::LONG_QEMU.run(context, log)),
     step("fuzzing", 240, fuzz::check),
+    step("schemathesis", 180, schemathesis::check),
 ];
 
 /// Feature sets in which every crate must be clean: all features at once, what ships, and the least.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio::sync::watch;
 
@@ -68,6 +69,8 @@ pub struct DaemonOptions {
     pub executable: PathBuf,
     /// What that has in its environment besides ours.
     pub environment: Vec<(String, String)>,
+    /// How many lines of its log were lost, now and from now on.
+    pub log_lines_lost: Arc<AtomicU64>,
     /// The built-in guest.
     pub oracle: &'static [u8],
 }
@@ -99,7 +102,7 @@ impl Daemon {
     /// # Errors
     /// When another daemon is there, or something that it needs is not.
     pub fn start(options: DaemonOptions) -> Result<Self, DaemonError> {
-        let DaemonOptions { config, executable, environment, oracle } = options;
+        let DaemonOptions { config, executable, environment, log_lines_lost, oracle } = options;
         let own_uid = rustix::process::geteuid().as_raw();
         let roles = Arc::new(roles(&config, own_uid)?);
         let store = Store::open(&config.storage.state, &config.storage.runtime, own_uid)?;
@@ -107,7 +110,7 @@ impl Daemon {
         for folder in &config.storage.folders {
             std::fs::create_dir_all(folder).map_err(DaemonError::io("a folder for files"))?;
         }
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics { log_lines_lost, ..Metrics::default() });
         let log = AuditLog::open(&config.storage.state.join("audit"), &config.audit)?;
         let audit = AuditTrail::new(log, Arc::clone(&metrics));
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -183,6 +186,14 @@ impl Daemon {
             tracing::warn!(%error, socket = %socket.display(), "the socket is left");
         }
         served.map_err(|source| DaemonError::Socket { path: socket, source })
+    }
+}
+
+#[cfg(test)]
+impl Daemon {
+    /// What a test needs that speaks to it without its socket.
+    pub(crate) fn into_parts(self) -> (tokio::runtime::Runtime, State, Terms) {
+        (self.runtime, self.state, self.terms)
     }
 }
 

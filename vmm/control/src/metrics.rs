@@ -3,12 +3,13 @@
 //! Names and labels are stable; units are base units (seconds, bytes), as <https://prometheus.io/docs/practices/naming/>
 //! has them.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use machine::Usage;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelValueEncoder};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -97,6 +98,8 @@ pub(crate) struct Metrics {
     pub(crate) console_output: Counter,
     pub(crate) readers_cut_off: Counter,
     pub(crate) audit_records: Counter,
+    /// Counted by whoever writes the log.
+    pub(crate) log_lines_lost: Arc<AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -115,6 +118,7 @@ impl Default for Metrics {
             console_output: Counter::default(),
             readers_cut_off: Counter::default(),
             audit_records: Counter::default(),
+            log_lines_lost: Arc::default(),
         }
     }
 }
@@ -170,6 +174,11 @@ impl Metrics {
         );
         all.register("audit_records", "Records of the audit log", self.audit_records.clone());
         register_machines(all, machines);
+        all.register(
+            "log_lines_lost",
+            "Lines of the daemon's log that standard error did not take",
+            ConstCounter::new(self.log_lines_lost.load(Relaxed)),
+        );
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)

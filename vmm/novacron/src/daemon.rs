@@ -33,7 +33,7 @@ pub(crate) fn daemon(options: DaemonVerb, globals: &Globals) -> Result<(), Failu
     source.set.extend(globals.settings());
     source.set.extend(state.map(|state| format!("storage.state={}", state.display())));
     let effective = source.load()?;
-    let environment = crate::log::start_configured(&effective.config.log);
+    let log = crate::log::start_daemon(&effective.config.log)?;
     if detached {
         // It leads a group already, if this fails: then no terminal's signals reach it either.
         let _ = rustix::process::setsid();
@@ -42,7 +42,8 @@ pub(crate) fn daemon(options: DaemonVerb, globals: &Globals) -> Result<(), Failu
     let daemon = Daemon::start(DaemonOptions {
         config: effective.config,
         executable: executable.map_err(Failure::other("the path of this executable"))?,
-        environment,
+        environment: log.environment,
+        log_lines_lost: log.lines_lost,
         oracle: firmware::ORACLE,
     })?;
     let ender = daemon.ender();

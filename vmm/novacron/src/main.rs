@@ -40,14 +40,19 @@ mod exit_code {
 
 fn main() -> ExitCode {
     let Cli { globals, verb } = Cli::parse();
-    // A daemon logs as its configuration says.
-    if !matches!(verb, Verb::Daemon(_)) {
-        globals.log.start();
+    match verb {
+        // It logs as its configuration says.
+        Verb::Daemon(_) => {}
+        Verb::Machine => globals.log.start_unwaiting(),
+        _ => globals.log.start(),
     }
     match obey(verb, &globals) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            log::finish();
+            ExitCode::SUCCESS
+        }
         Err(failure) => {
-            eprintln!("novacron: {failure}");
+            log::last_words(&failure.to_string());
             ExitCode::from(failure.exit_code())
         }
     }

@@ -15,15 +15,19 @@ pub struct MachineSpec {
     pub cpus: u32,
     /// The CPU model: `host`, or `x86-64-v1` to `x86-64-v3`, which are the same on every host.
     #[serde(default = "host")]
+    #[schema(pattern = "^(host|x86-64-v[123])$")]
     pub cpu: String,
     /// Bytes of memory, a multiple of 4096.
     #[serde(default = "default_memory")]
+    #[schema(minimum = 8388608_u64, maximum = 35184372088832_u64, multiple_of = 4096)]
     pub memory_bytes: u64,
-    /// Where the hole below 4 GiB starts: memory beyond it lies above 4 GiB.
+    /// Where the hole below 4 GiB starts: memory beyond it lies above 4 GiB. A multiple of 2 MiB.
     #[serde(default = "default_hole_start")]
+    #[schema(minimum = 16777216_u64, maximum = 4185915392_u64, multiple_of = 2097152)]
     pub hole_start_bytes: u64,
     /// How KVM logs written pages: `bitmap`, `ring`, or `ring:N` for rings of N pages.
     #[serde(default = "bitmap")]
+    #[schema(pattern = "^(bitmap|ring(:(1024|2048|4096|8192|16384|32768|65536))?)$")]
     pub dirty_log: String,
     /// What it boots.
     #[serde(default)]
@@ -67,7 +71,7 @@ fn default_hole_start() -> u64 {
     3 << 30
 }
 
-/// What a machine boots. Files are paths inside of the daemon's folders for files.
+/// What a machine boots. Files are paths inside of the daemon's folders for files. No text has more than 4096 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Boot {
@@ -75,16 +79,20 @@ pub enum Boot {
     Oracle {
         /// Words for it, such as `pattern=random rate=5000`.
         #[serde(default)]
+        #[schema(max_length = 4096, pattern = r"^[^\x00]*$")]
         options: String,
     },
     /// A kernel: a vmlinux (ELF) or bzImage.
     Kernel {
         /// The kernel's file.
+        #[schema(max_length = 4096, pattern = r"^[^\x00]*$")]
         kernel: String,
         /// The initial RAM disk's file.
+        #[schema(max_length = 4096, pattern = r"^[^\x00]*$")]
         #[serde(default, skip_serializing_if = "Option::is_none")]
         initrd: Option<String>,
         /// The kernel's command line.
+        #[schema(max_length = 4096, pattern = r"^[^\x00]*$")]
         #[serde(default)]
         command_line: String,
     },
@@ -92,8 +100,10 @@ pub enum Boot {
     /// made of is in the file.
     Snapshot {
         /// The file.
+        #[schema(max_length = 4096, pattern = r"^[^\x00]*$")]
         file: String,
         /// The file of the 32 bytes under which it is encrypted.
+        #[schema(max_length = 4096, pattern = r"^[^\x00]*$")]
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key_file: Option<String>,
         /// Run at once, and fetch memory as it is touched.

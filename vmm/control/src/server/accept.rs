@@ -132,14 +132,17 @@ fn refuse(stream: &UnixStream) {
     let _ = stream.try_write(text.as_bytes());
 }
 
-struct Connection {
-    stream: UnixStream,
-    sender: Sender,
-    permit: OwnedSemaphorePermit,
+/// One connection, and who is at its other end.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: UnixStream,
+    pub(super) sender: Sender,
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    async fn run(self, router: Router, terms: Terms, mut stop: watch::Receiver<bool>) {
+    /// Answers its requests, until it or the daemon ends.
+    pub(super) async fn run(self, router: Router, terms: Terms, mut stop: watch::Receiver<bool>) {
         let Self { stream, sender, permit } = self;
         terms.metrics.connections.inc();
         let is_stranger = sender.role.is_none();

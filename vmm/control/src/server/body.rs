@@ -30,11 +30,31 @@ impl<T: DeserializeOwned> FromRequest<State> for Sent<T> {
         let bytes =
             read(request.into_body(), state.request_bytes(), state.request_timeout()).await?;
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        serde_json::from_slice(text).map(Self).map_err(|error| {
-            ApiError::new(ErrorCode::BadRequest, format!("the body cannot be used: {error}"))
+        let refused = |why: String| {
+            ApiError::new(ErrorCode::BadRequest, format!("the body cannot be used: {why}"))
                 .with_hint("GET /v1/openapi.json has the fields of every call")
-        })
+        };
+        let sent = serde_json::from_slice(text).map_err(|error| refused(error.to_string()))?;
+        if has_array(text) {
+            return Err(refused("it has an array where an object belongs".to_owned()));
+        }
+        Ok(Self(sent))
     }
+}
+
+/// Whether a JSON text has an array anywhere. No call takes one, but serde takes one for a struct, by the order of its
+/// fields: `[]` would shut the daemon down.
+fn has_array(text: &[u8]) -> bool {
+    let (mut is_text, mut is_escaped) = (false, false);
+    text.iter().any(|&byte| {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            _ => {}
+        }
+        byte == b'[' && !is_text
+    })
 }
 
 fn is_json(kind: &str) -> bool {
@@ -55,4 +75,24 @@ async fn read(body: Body, most: usize, limit: Duration) -> Result<Vec<u8>, ApiEr
             ApiError::new(ErrorCode::BadRequest, format!("the body did not arrive: {error}"))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_is_found_and_a_bracket_in_a_text_is_none() {
+        for (text, expected) in [
+            ("[]", true),
+            (" {\"spec\": []}", true),
+            (r#"{"a\"b":"c[","boot":["oracle"]}"#, true),
+            ("{}", false),
+            (r#"{"a[":"[]"}"#, false),
+            (r#"{"a":"\"[\\"}"#, false),
+            (r#"{"a":"\\","b":[1]}"#, true),
+        ] {
+            assert_eq!(has_array(text.as_bytes()), expected, "{text}");
+        }
+    }
 }

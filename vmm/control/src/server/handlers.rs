@@ -27,7 +27,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How long the end of a killed process is waited for.
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A name in a path.
+/// A name in a path, or an id: what is no text is refused as everything else is.
 type Named = Result<Path<String>, PathRejection>;
 
 /// Puts every handler behind its method.
@@ -65,10 +65,13 @@ fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
     query.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))
 }
 
+fn text(path: Named) -> Result<String, ApiError> {
+    path.map(|Path(text)| text)
+        .map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))
+}
+
 fn name(path: Named) -> Result<MachineName, ApiError> {
-    let Path(text) =
-        path.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
-    text.parse().map_err(|error: crate::api::NameError| {
+    text(path)?.parse().map_err(|error: crate::api::NameError| {
         ApiError::new(ErrorCode::BadRequest, error.to_string())
     })
 }
@@ -252,16 +255,16 @@ struct Wait {
 
 async fn show_operation(
     FromState(state): FromState<State>,
-    Path(id): Path<String>,
+    path: Named,
     wait: Result<Query<Wait>, QueryRejection>,
 ) -> Answer {
     let Wait { wait_ms } = query(wait)?;
-    let operation = state.registry().shared().operations.find(&id)?;
+    let operation = state.registry().shared().operations.find(&text(path)?)?;
     ok(operation.wait(Duration::from_millis(wait_ms).min(LONGEST_WAIT)).await)
 }
 
-async fn cancel_operation(FromState(state): FromState<State>, Path(id): Path<String>) -> Answer {
-    let operation = state.registry().shared().operations.find(&id)?;
+async fn cancel_operation(FromState(state): FromState<State>, path: Named) -> Answer {
+    let operation = state.registry().shared().operations.find(&text(path)?)?;
     operation.cancel()?;
     ok(operation.show())
 }

@@ -17,6 +17,8 @@ mod openapi;
 mod pass;
 mod patient;
 mod router;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use accept::{Listener, Terms, serve};
 pub(crate) use console::PROTOCOL as CONSOLE_PROTOCOL;

@@ -5,7 +5,9 @@ use utoipa::openapi::path::{
     HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathItem,
 };
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::schema::{
+    AdditionalProperties, KnownFormat, ObjectBuilder, SchemaFormat, Type,
+};
 use utoipa::openapi::{
     Components, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, PathsBuilder,
     Ref, RefOr, Required, ResponseBuilder, Schema,
@@ -31,6 +33,8 @@ enum Gives {
     One(&'static str),
     Many(&'static str),
     Text(&'static str),
+    /// A JSON object of somebody else's making.
+    Object,
 }
 
 const fn doc(
@@ -62,7 +66,7 @@ const DOCS: [Doc; METHODS.len()] = [
         "200",
         Gives::Text("application/openmetrics-text"),
     ),
-    doc("openapi", "This document", None, "200", Gives::Text("application/json")),
+    doc("openapi", "This document", None, "200", Gives::Object),
     doc(
         "events",
         "What happens, as server-sent events whose data are `Event`; the header `last-event-id` goes on behind one",
@@ -191,15 +195,17 @@ struct Schemas;
 pub fn openapi_json() -> String {
     let mut text = document().to_pretty_json().expect("a document is JSON");
     text.push('\n');
-    text
+    // utoipa 6 spells them in a way of its own; these are the names in OpenAPI's registry of formats.
+    text.replace("\"u-int", "\"uint")
 }
 
 fn document() -> OpenApi {
+    let mut components: Components = Schemas::openapi().components.unwrap_or_default();
+    close_variants(&mut components, "Boot");
     let mut paths = PathsBuilder::new();
     for method in &METHODS {
-        paths = paths.path(method.path, path_item(method));
+        paths = paths.path(method.path, path_item(method, &components));
     }
-    let components: Components = Schemas::openapi().components.unwrap_or_default();
     let licence = LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build();
     let info = InfoBuilder::new()
         .title("NovaCron")
@@ -219,7 +225,25 @@ const QUERIES: [(&str, &str, &str); 2] = [
     ("operations.show", "wait_ms", "Milliseconds to wait for its end; a minute at most"),
 ];
 
-fn path_item(method: &Method) -> PathItem {
+/// Says of an enum's variants what `deny_unknown_fields` does to them: utoipa says it of structs alone.
+fn close_variants(components: &mut Components, name: &str) {
+    let Some(RefOr::T(Schema::OneOf(one_of))) = components.schemas.get_mut(name) else { return };
+    for variant in &mut one_of.items {
+        if let RefOr::T(Schema::Object(object)) = variant {
+            object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+        }
+    }
+}
+
+/// Whether nothing at all will do for a body of this type: every field has a default.
+fn may_be_absent(components: &Components, name: &str) -> bool {
+    match components.schemas.get(name) {
+        Some(RefOr::T(Schema::Object(object))) => object.required.is_empty(),
+        _ => false,
+    }
+}
+
+fn path_item(method: &Method, components: &Components) -> PathItem {
     let doc =
         DOCS.iter().find(|doc| doc.name == method.name).expect("a test says that each has one");
     let role = format!("Takes the role {} or a higher one.", method.role);
@@ -249,7 +273,10 @@ fn path_item(method: &Method) -> PathItem {
     }
     if let Some(schema) = doc.takes {
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(schema))).build();
-        let body = RequestBodyBuilder::new().content("application/json", content);
+        let absent = may_be_absent(components, schema);
+        let body = RequestBodyBuilder::new()
+            .content("application/json", content)
+            .required(Some(if absent { Required::False } else { Required::True }));
         operation = operation.request_body(Some(body.build()));
     }
     let verb = match method.verb {
@@ -269,6 +296,11 @@ fn success(doc: &Doc) -> ResponseBuilder {
             let array = utoipa::openapi::ArrayBuilder::new().items(Ref::from_schema_name(schema));
             let schema: RefOr<Schema> = array.into();
             response.content("application/json", ContentBuilder::new().schema(Some(schema)).build())
+        }
+        Gives::Object => {
+            let object = ObjectBuilder::new().schema_type(Type::Object);
+            let content = ContentBuilder::new().schema(Some(object));
+            response.content("application/json", content.build())
         }
         Gives::Text(kind) => {
             let text = ObjectBuilder::new().schema_type(Type::String);
@@ -290,7 +322,7 @@ fn parameter_schema(parameter: &str) -> RefOr<Schema> {
 }
 
 fn number() -> RefOr<Schema> {
-    let format = SchemaFormat::KnownFormat(KnownFormat::Int64);
+    let format = SchemaFormat::KnownFormat(KnownFormat::UInt64);
     ObjectBuilder::new().schema_type(Type::Integer).format(Some(format)).minimum(Some(0)).into()
 }
 

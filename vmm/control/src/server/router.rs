@@ -66,6 +66,12 @@ impl State {
         self.0.stop.send_replace(true);
     }
 
+    /// Whether it is to end.
+    #[cfg(test)]
+    pub(super) fn is_ending(&self) -> bool {
+        *self.0.stop.borrow()
+    }
+
     pub(crate) fn audit(&self) -> &Arc<AuditTrail> {
         &self.0.audit
     }

@@ -30,7 +30,7 @@ mod program;
 mod tables;
 mod thread_kind;
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::OnceLock;
 
 #[cfg(feature = "fault-injection")]
@@ -113,6 +113,10 @@ fn still() {
     // A backtrace would be read from files.
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
-        eprintln!("novacron machine: {}: {panic}", thread.name().unwrap_or("a thread"));
+        let name = thread.name().unwrap_or("a thread");
+        // At once, since another thread's panic may end the process in the middle of them. Where nobody reads them the words
+        // are lost: to panic about that would be to panic twice.
+        let words = format!("novacron machine: {name}: {panic}\n");
+        let _ = io::stderr().write_all(words.as_bytes());
     }));
 }

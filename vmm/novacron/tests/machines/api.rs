@@ -23,13 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An answer, as far as it came.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    text: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) text: String,
 }
 
 /// Sends bytes, and reads until the daemon closes the connection or says nothing for a while.
-fn send(socket: &Path, request: &[u8]) -> Answer {
+pub(crate) fn send(socket: &Path, request: &[u8]) -> Answer {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     // It may have been refused before it was all sent.
@@ -51,7 +51,7 @@ fn read(mut stream: UnixStream) -> Answer {
     Answer { status, text }
 }
 
-fn request(verb: &str, path: &str, body: &str) -> Vec<u8> {
+pub(crate) fn request(verb: &str, path: &str, body: &str) -> Vec<u8> {
     format!(
         "{verb} {path} HTTP/1.1\r\nhost: n\r\nconnection: close\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
@@ -310,8 +310,12 @@ fn files_outside_of_the_folders_are_no_files() {
 
 /// A metric's value; 0 if it is not there yet.
 fn metric(daemon: &Daemon, name: &str) -> f64 {
-    let text = String::from_utf8(daemon.client().get_bytes("/v1/metrics").unwrap()).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value(&String::from_utf8(daemon.client().get_bytes("/v1/metrics").unwrap()).unwrap(), name)
+}
+
+/// The same in a text that has them all.
+pub(crate) fn value(metrics: &str, name: &str) -> f64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
 }
 

@@ -37,12 +37,26 @@ impl Daemon {
         Self::start_as(&[], settings)
     }
 
+    /// With fields of its configuration set, and another standard error than a file.
+    pub(crate) fn start_logging_to(log: impl Into<Stdio>, settings: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), Some(log.into()), &[], settings)
+    }
+
     fn start_as(environment: &[(&str, &str)], settings: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), None, environment, settings)
+    }
+
+    fn start_in(
+        folder: tempfile::TempDir,
+        log: Option<Stdio>,
+        environment: &[(&str, &str)],
+        settings: &[&str],
+    ) -> Self {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let environment: Vec<_> = environment.iter().map(own).collect();
         let settings: Vec<_> = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let child = spawn(folder.path(), &environment, &settings);
+        let log = log.unwrap_or_else(|| log_file(folder.path()));
+        let child = spawn(folder.path(), log, &environment, &settings);
         let client = Client::new(&folder.path().join("s")).unwrap();
         let mut daemon = Self { folder, environment, settings, child, client };
         daemon.wait_until_it_answers();
@@ -52,8 +66,18 @@ impl Daemon {
     /// Starts the next one, once this one has gone.
     pub(crate) fn start_again(&mut self) {
         self.child.wait().unwrap();
-        self.child = spawn(self.folder.path(), &self.environment, &self.settings);
+        let folder = self.folder.path();
+        self.child = spawn(folder, log_file(folder), &self.environment, &self.settings);
         self.wait_until_it_answers();
+    }
+
+    /// Waits for its end, which was asked for.
+    pub(crate) fn wait_for_end(&mut self, limit: Duration) {
+        let end = Instant::now() + limit;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "it has not ended within {limit:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// As by `kill -9`.
@@ -163,7 +187,8 @@ impl Drop for Daemon {
             // Whatever its machines are, the next one finds them.
             let _ = self.child.kill();
             let _ = self.child.wait();
-            self.child = spawn(self.folder.path(), &[], &self.settings);
+            let folder = self.folder.path();
+            self.child = spawn(folder, log_file(folder), &[], &self.settings);
             let end = Instant::now() + PATIENCE;
             while self.client.get::<Info>("/v1/info").is_err() && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(5));
@@ -185,8 +210,16 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(folder: &Path, environment: &[(String, String)], settings: &[String]) -> Child {
-    let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+fn log_file(folder: &Path) -> Stdio {
+    std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap().into()
+}
+
+fn spawn(
+    folder: &Path,
+    log: Stdio,
+    environment: &[(String, String)],
+    settings: &[String],
+) -> Child {
     Command::new(env!("CARGO_BIN_EXE_novacron"))
         .args(["daemon", "--config", "/dev/null", "--socket"])
         .arg(folder.join("s"))

@@ -20,6 +20,7 @@ mod harness;
 mod jail;
 mod kept;
 mod killed;
+mod log;
 mod migrate;
 mod minimal;
 mod planted;
