@@ -37,6 +37,16 @@ pub(super) fn ok(value: impl serde::Serialize) -> Answer {
     Ok(Json(value).into_response())
 }
 
+/// Values, as JSON; there may be thousands of them, and a buffer that doubles would be copied again and again.
+pub(super) fn many<T: serde::Serialize>(values: &[T]) -> Answer {
+    /// Of a machine that has nothing unusual.
+    const USUAL_BYTES: usize = 512;
+    let mut bytes = Vec::with_capacity(2 + values.len() * USUAL_BYTES);
+    serde_json::to_writer(&mut bytes, values).map_err(ApiError::internal)?;
+    let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(([kind], bytes).into_response())
+}
+
 /// An operation that has begun.
 pub(super) fn accepted(operation: &crate::api::Operation) -> Answer {
     let location = format!("/v1/operations/{}", operation.id);

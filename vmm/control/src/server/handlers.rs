@@ -10,7 +10,7 @@ use axum::{Extension, Json};
 use hyper::upgrade::OnUpgrade;
 use serde::Deserialize;
 
-use super::answer::{Answer, Made, accepted, ok};
+use super::answer::{Answer, Made, accepted, many, ok};
 use super::body::Sent;
 use super::router::{Routes, State};
 use super::{console, events, openapi, pass};
@@ -122,7 +122,7 @@ async fn follow_events(
 }
 
 async fn list_machines(FromState(state): FromState<State>) -> Answer {
-    ok(state.registry().list())
+    many(&state.registry().list())
 }
 
 async fn create_machine(
