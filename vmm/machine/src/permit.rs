@@ -204,6 +204,17 @@ impl PermitFile {
         self.apply(&Event::Offer { session, to: Successor::Host(to) })
     }
 
+    /// Whether the permit is offered in this attempt.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn is_offered(&mut self, session: SessionId) -> Result<bool, PermitFileError> {
+        let loaded = self.record.load()?.ok_or(PermitFileError::Missing)?;
+        Ok(
+            matches!(loaded.record.state(), PermitState::Offered { session: of, .. } if *of == session),
+        )
+    }
+
     /// How new this host's knowledge of the permit is.
     ///
     /// # Errors

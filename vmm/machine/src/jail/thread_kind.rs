@@ -1,7 +1,7 @@
 //! What threads a machine process has.
 
 use super::call::Call;
-use super::tables::{device_loop, job, loader, stream, thread, vcpu};
+use super::tables::{device_loop, job, loader, mover, stream, thread, vcpu};
 
 /// What a thread is for, and with that, which calls it makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +43,14 @@ impl ThreadKind {
         let tables: &[&'static [Call]] = match self {
             Self::DeviceLoop => &[device_loop::CALLS, thread::SPAWN],
             Self::Vcpu => &[vcpu::CALLS],
-            Self::Job => &[job::CALLS],
+            Self::Job => &[job::CALLS, job::MACHINE],
             Self::Loader => &[loader::CALLS],
             // A stream that ends may be followed by another one, which has a thread of its own.
             Self::Stream => &[stream::CALLS, thread::SPAWN, thread::START],
-            Self::Mover => &[job::CALLS, stream::CALLS, thread::SPAWN, thread::START],
+            // Threads that it starts have its filter besides their own.
+            Self::Mover => {
+                &[job::MACHINE, mover::CALLS, stream::CALLS, thread::SPAWN, thread::START]
+            }
         };
         tables.iter().copied().flatten()
     }

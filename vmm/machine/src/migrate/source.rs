@@ -210,24 +210,16 @@ impl<'a> Emigration<'a> {
                 break stop;
             }
         };
-        self.resident.permit.offer_to_host(self.session, self.to.clone()).or_else(|error| {
-            // It stands already, from a switch that was cancelled.
-            if self.rounds > 0 && self.is_offered() { Ok(()) } else { Err(error) }
-        })?;
+        // It stands already if a switch was cancelled.
+        if !self.resident.permit.is_offered(self.session)? {
+            self.resident.permit.offer_to_host(self.session, self.to.clone())?;
+        }
         self.link.with(|source, _| source.offered());
         if stop.settles_first {
             self.settle(running, log)?;
         }
         self.link.with(|source, _| source.drain());
         Ok(stop)
-    }
-
-    fn is_offered(&mut self) -> bool {
-        let session = self.session;
-        let record = self.resident.permit.watch().and_then(|mut watch| watch.record());
-        record.is_ok_and(|record| {
-            matches!(record.state(), dwcp::acp::PermitState::Offered { session: of, .. } if *of == session)
-        })
     }
 
     /// Waits for what `wait` waits for; none of its events ends the attempt.

@@ -288,10 +288,19 @@ fn settle(
         let report = process.report();
         tracing::debug!(id = process.id(), ?report, "a process that was busy");
         match report {
-            Ok(Report::HandedOver(_) | Report::Exited { .. }) | Err(_) => return Ok(None),
+            Ok(
+                Report::HandedOver(_)
+                | Report::Migrated(_)
+                | Report::Exited { .. }
+                | Report::Failed { .. },
+            )
+            | Err(_) => return Ok(None),
             Ok(Report::Departed { .. }) => break GuestStatus::Departed,
             Ok(
                 Report::HandOverFailed { .. }
+                | Report::MigrationFailed { .. }
+                // It came from another host, and it was too late to refuse it.
+                | Report::Running
                 | Report::Snapshotted(_)
                 | Report::SnapshotFailed { .. },
             ) => break GuestStatus::Running,

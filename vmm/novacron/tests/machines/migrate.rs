@@ -58,15 +58,8 @@ impl Hosts {
 
     fn attempt(&mut self) -> Attempt {
         self.attempts += 1;
-        let [(here, here_public), (there, there_public)] = [keys(), keys()];
-        let visit = |from: &str, own, peer| Visit {
-            session: [self.attempts; 16],
-            from: from.to_owned(),
-            keys: SessionKeys { own, peer },
-            patience: Duration::from_secs(30),
-        };
         Attempt {
-            visits: [visit("there", here, there_public), visit("here", there, here_public)],
+            visits: visits(self.attempts),
             listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(),
             sockets: Mutex::default(),
             dialled: AtomicUsize::new(0),
@@ -85,6 +78,18 @@ impl Hosts {
         let visit = attempt.visits[1].clone();
         faults.with(|executable| self.home(to).prepare(executable, description, visit))
     }
+}
+
+/// What the source and the destination of an attempt are told.
+pub(crate) fn visits(attempt: u8) -> [Visit; 2] {
+    let [(here, here_public), (there, there_public)] = [keys(), keys()];
+    let visit = |from: &str, own, peer| Visit {
+        session: [attempt; 16],
+        from: from.to_owned(),
+        keys: SessionKeys { own, peer },
+        patience: Duration::from_secs(30),
+    };
+    [visit("there", here, there_public), visit("here", there, here_public)]
 }
 
 fn keys() -> (Vec<u8>, [u8; 32]) {

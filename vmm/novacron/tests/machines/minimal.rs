@@ -3,18 +3,23 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use machine::{
-    AllowedCall, CpuCount, CpuModel, DirtyLogKind, Form, Images, Limits, MachineConfig,
-    MemoryLayout, RestoreOptions, RingEntries, SnapshotOptions, Supervised, allowed_calls,
+    AllowedCall, CpuCount, CpuModel, Dial, DirtyLogKind, Form, Home, Images, Limits, MachineConfig,
+    MemoryLayout, MoveLimits, RestoreOptions, RingEntries, SnapshotOptions, Supervised,
+    allowed_calls,
 };
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::errors::{file, tiny_guest};
 use crate::harness::{Faulty, MIB, alone, has_kvm, is_long_run};
+use crate::migrate::visits;
 
 /// Far more than any step takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,13 +38,19 @@ struct Scenario {
 }
 
 /// In this order: what is quick and needs most stands first.
-const SCENARIOS: [Scenario; 12] = [
+const SCENARIOS: [Scenario; 14] = [
     Scenario { name: "a life", faults: "", play: live },
     Scenario { name: "hand-overs", faults: "", play: hand_over },
     Scenario { name: "snapshots", faults: "", play: save },
     Scenario { name: "a restore", faults: "", play: |stage| restore(stage, false) },
     Scenario { name: "a lazy restore", faults: "", play: |stage| restore(stage, true) },
     Scenario { name: "full rings", faults: "", play: fill_rings },
+    Scenario { name: "a move", faults: "", play: |stage| migrate(stage, DirtyLogKind::Bitmap) },
+    Scenario {
+        name: "a move with rings",
+        faults: "",
+        play: |stage| migrate(stage, DirtyLogKind::Ring(RingEntries::LEAST)),
+    },
     Scenario { name: "a guest that KVM gives up", faults: "", play: give_up },
     Scenario { name: "a guest that lets its devices interrupt", faults: "", play: interrupt },
     Scenario { name: "a panic of the loop", faults: "panic:device-loop", play: live },
@@ -195,6 +206,58 @@ fn fill_rings(stage: &Stage<'_>) -> Outcome {
     let executable = stage.executable().logging(log);
     let limits = Limits { pages_at_pause: u64::MAX, ..Limits::default() };
     executable.with(|it| guest.machine.hand_over(it, Form::Copying, limits))?;
+    guest.hear("rounds");
+    guest.stop()
+}
+
+/// To another host, whose first connection breaks at once.
+fn migrate(stage: &Stage<'_>, log: DirtyLogKind) -> Outcome {
+    let mut guest = stage.oracle("working_set=1M rate=2000", log)?;
+    guest.hear("rounds");
+    let folder = tempfile::tempdir_in(stage.folder)?;
+    let home = Home::new([7; 16], folder.path(), folder.path()).unwrap();
+    let ([ours, theirs], limits) =
+        (visits(1), MoveLimits { patience: Duration::from_secs(2), ..MoveLimits::default() });
+    let description = guest.machine.describe()?;
+    let (prepared, console) =
+        stage.executable().logging(log).with(|it| home.prepare(it, description, theirs))?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let (at, first) = (listener.local_addr()?, AtomicBool::new(true));
+    let dial = |_: Dial| {
+        let socket = TcpStream::connect(at)?;
+        prepared.bring_in(&listener.accept()?.0).map_err(std::io::Error::other)?;
+        if first.swap(false, Ordering::Relaxed) {
+            socket.shutdown(Shutdown::Both)?;
+        }
+        Ok(socket)
+    };
+    let (source, death) = (guest.machine.process().ender()?, prepared.process().ender()?);
+    let moved = std::thread::scope(|scope| {
+        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        // In doubt a source waits for ever; nobody here answers for a destination that has died.
+        scope.spawn(move || {
+            if is_done
+                .recv_timeout(Duration::from_secs(15))
+                .is_err_and(|e| e == RecvTimeoutError::Timeout)
+            {
+                source.kill();
+                death.kill();
+            }
+        });
+        let moved = guest.machine.migrate(&ours, "there", limits, &dial, None);
+        drop(done);
+        moved
+    });
+    let arrived = prepared.wait(None);
+    let source = guest.machine.into_process().bury();
+    let killed_there = arrived.as_ref().err().map(ToString::to_string).unwrap_or_default();
+    if killed_there.contains("SIGSYS")
+        || source.is_some_and(|end| end.to_string().contains("SIGSYS"))
+    {
+        return Err("SIGSYS".into());
+    }
+    moved?;
+    let mut guest = Guest::new(arrived?, console);
     guest.hear("rounds");
     guest.stop()
 }

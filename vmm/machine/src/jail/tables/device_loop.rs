@@ -5,8 +5,8 @@ use libc::{
     F_ADD_SEALS, F_DUPFD_CLOEXEC, F_GET_SEALS, F_GETFL, F_SETFL, F_SETLKW, FUTEX_WAIT_BITSET,
     SO_RCVTIMEO, SO_SNDTIMEO, SYS_accept4, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_wait,
     SYS_eventfd2, SYS_exit_group, SYS_ftruncate, SYS_getrandom, SYS_memfd_create, SYS_pread64,
-    SYS_pwrite64, SYS_read, SYS_recvfrom, SYS_recvmsg, SYS_sched_getaffinity, SYS_sendmsg,
-    SYS_statx, SYS_tgkill,
+    SYS_pwrite64, SYS_read, SYS_recvfrom, SYS_recvmsg, SYS_rt_sigaction, SYS_sched_getaffinity,
+    SYS_sendmsg, SYS_statx, SYS_tgkill,
 };
 
 use crate::jail::call::{Call, Value, call, fcntl, futex, ioctl, socket_option};
@@ -20,6 +20,8 @@ use crate::jail::ioctls::{
     KVM_SET_VCPU_EVENTS, KVM_SET_XCRS, KVM_SET_XSAVE, UFFDIO_API, UFFDIO_REGISTER,
 };
 
+/// With which the C library tells its threads of a new user id: installed with the first thread.
+const SIGSETXID: u32 = 33;
 const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.cast_unsigned();
 
 pub(in crate::jail) const CALLS: &[Call] = &[
@@ -42,6 +44,8 @@ pub(in crate::jail) const CALLS: &[Call] = &[
     // The console becomes non-blocking.
     fcntl("fcntl(F_GETFL)", F_GETFL),
     fcntl("fcntl(F_SETFL)", F_SETFL),
+    // With the first thread.
+    call("rt_sigaction(SIGSETXID)", SYS_rt_sigaction).with(0, u32::MAX, SIGSETXID),
     // Stopping vCPUs.
     call("tgkill(SIGRTMIN)", SYS_tgkill)
         .where_is(0, Value::OwnProcess)

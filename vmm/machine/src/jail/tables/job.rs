@@ -14,26 +14,14 @@ use crate::jail::ioctls::{
     KVM_KVMCLOCK_CTRL, KVM_RESET_DIRTY_RINGS, KVM_SET_USER_MEMORY_REGION,
 };
 
-pub(in crate::jail) const CALLS: &[Call] = &[
+/// The machine, its log and its record: of every job.
+pub(in crate::jail) const MACHINE: &[Call] = &[
     // Waiting for the machine, for its vCPUs, for memory that is still being loaded.
     futex("futex(FUTEX_WAIT_BITSET)", FUTEX_WAIT_BITSET),
-    // The other process.
-    call("sendmsg", SYS_sendmsg),
-    call("recvmsg", SYS_recvmsg),
-    call("sendto", SYS_sendto),
-    call("recvfrom", SYS_recvfrom),
-    call("ppoll", SYS_ppoll),
-    socket_option("setsockopt(SO_RCVTIMEO)", SO_RCVTIMEO),
-    socket_option("setsockopt(SO_SNDTIMEO)", SO_SNDTIMEO),
     // The permit record: its lock, its two slots.
     fcntl("fcntl(F_SETLKW)", F_SETLKW),
     call("pread64", SYS_pread64),
     call("pwrite64", SYS_pwrite64),
-    // The snapshot's file, once it is written.
-    call("fsync", SYS_fsync),
-    call("fadvise64", SYS_fadvise64),
-    // Holes of the memory file.
-    call("lseek", SYS_lseek),
     // Stopping vCPUs: the kick, and that one had stopped before.
     call("tgkill(SIGRTMIN)", SYS_tgkill)
         .where_is(0, Value::OwnProcess)
@@ -60,4 +48,21 @@ pub(in crate::jail) const CALLS: &[Call] = &[
     ioctl("KVM_GET_DEVICE_ATTR", KVM_GET_DEVICE_ATTR),
     ioctl("KVM_GET_IRQCHIP", KVM_GET_IRQCHIP),
     ioctl("KVM_GET_CLOCK", KVM_GET_CLOCK),
+];
+
+/// A hand-over to another process, and a snapshot.
+pub(in crate::jail) const CALLS: &[Call] = &[
+    // The other process.
+    call("sendmsg", SYS_sendmsg),
+    call("recvmsg", SYS_recvmsg),
+    call("sendto", SYS_sendto),
+    call("recvfrom", SYS_recvfrom),
+    call("ppoll", SYS_ppoll),
+    socket_option("setsockopt(SO_RCVTIMEO)", SO_RCVTIMEO),
+    socket_option("setsockopt(SO_SNDTIMEO)", SO_SNDTIMEO),
+    // The snapshot's file, once it is written.
+    call("fsync", SYS_fsync),
+    call("fadvise64", SYS_fadvise64),
+    // Holes of the memory file.
+    call("lseek", SYS_lseek),
 ];

@@ -3,7 +3,7 @@
 //! | table | whose |
 //! |---|---|
 //! | `thread.rs` | every thread's, from its start to its end |
-//! | `device_loop.rs`, `vcpu.rs`, `job.rs`, `loader.rs`, `stream.rs` | one kind's, besides |
+//! | `device_loop.rs`, `vcpu.rs`, `job.rs`, `loader.rs`, `stream.rs`, `mover.rs` | one kind's, besides |
 //! | `faults.rs` | every thread's of an executable that tests break on purpose |
 //!
 //! The test `long_no_call_is_allowed_without_need` takes each away in turn. A row that it cannot show to be needed says why
@@ -14,6 +14,7 @@ pub(super) mod device_loop;
 pub(super) mod faults;
 pub(super) mod job;
 pub(super) mod loader;
+pub(super) mod mover;
 pub(super) mod stream;
 pub(super) mod thread;
 pub(super) mod vcpu;

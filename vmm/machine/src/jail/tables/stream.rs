@@ -1,9 +1,9 @@
 //! What a thread does that carries a stream of a move between hosts.
 
 use libc::{
-    FIONBIO, FUTEX_WAIT_BITSET, SYS_eventfd2, SYS_getrandom, SYS_poll, SYS_ppoll, SYS_read,
-    SYS_recvfrom, SYS_recvmsg, SYS_sendmsg, SYS_sendto, SYS_shutdown, SYS_writev, TCP_CONGESTION,
-    TCP_NODELAY, TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT,
+    FIONBIO, FUTEX_WAIT_BITSET, SYS_eventfd2, SYS_getrandom, SYS_ppoll, SYS_read, SYS_recvfrom,
+    SYS_recvmsg, SYS_sendmsg, SYS_shutdown, SYS_writev, TCP_CONGESTION, TCP_NODELAY,
+    TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT,
 };
 
 use crate::jail::call::{Call, call, futex, ioctl, tcp_option};
@@ -16,11 +16,9 @@ pub(in crate::jail) const CALLS: &[Call] = &[
     futex("futex(FUTEX_WAIT_BITSET)", FUTEX_WAIT_BITSET),
     // The socket, and what wakes this thread.
     call("ppoll", SYS_ppoll),
-    call("poll", SYS_poll),
     call("eventfd2", SYS_eventfd2),
     call("read", SYS_read),
     call("recvfrom", SYS_recvfrom),
-    call("sendto", SYS_sendto),
     call("writev", SYS_writev),
     call("shutdown", SYS_shutdown),
     // Another socket, from whoever keeps this process.

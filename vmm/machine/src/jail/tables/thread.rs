@@ -5,9 +5,8 @@ use libc::{
     CLONE_SYSVSEM, CLONE_THREAD, CLONE_VM, F_GETFD, FUTEX_WAIT, FUTEX_WAKE, PR_SET_NAME,
     PR_SET_NO_NEW_PRIVS, PROT_EXEC, SECCOMP_SET_MODE_FILTER, SIGABRT, SYS_brk, SYS_clock_gettime,
     SYS_clone, SYS_clone3, SYS_close, SYS_exit, SYS_getpid, SYS_gettid, SYS_madvise, SYS_mmap,
-    SYS_mprotect, SYS_mremap, SYS_munmap, SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask,
-    SYS_sched_getaffinity, SYS_sched_yield, SYS_seccomp, SYS_set_robust_list, SYS_sigaltstack,
-    SYS_tgkill, SYS_write,
+    SYS_mprotect, SYS_mremap, SYS_munmap, SYS_rseq, SYS_rt_sigprocmask, SYS_sched_getaffinity,
+    SYS_sched_yield, SYS_seccomp, SYS_set_robust_list, SYS_sigaltstack, SYS_tgkill, SYS_write,
 };
 
 use crate::jail::call::{Call, Value, call, fcntl, futex, prctl};
@@ -23,8 +22,6 @@ const THREAD: u32 = (CLONE_VM
     | CLONE_PARENT_SETTID
     | CLONE_CHILD_CLEARTID)
     .cast_unsigned();
-/// With which the C library tells its threads of a new user id: installed with the first thread.
-const SIGSETXID: u32 = 33;
 const NO_SUCH_CALL: u16 = 38;
 const _: () = assert!(libc::ENOSYS == NO_SUCH_CALL as i32);
 const EXECUTABLE: u32 = PROT_EXEC.cast_unsigned();
@@ -89,5 +86,4 @@ pub(in crate::jail) const SPAWN: &[Call] = &[
     // library turns to clone(2).
     call("clone3", SYS_clone3).answered(NO_SUCH_CALL),
     call("clone", SYS_clone).with(0, u32::MAX, THREAD),
-    call("rt_sigaction(SIGSETXID)", SYS_rt_sigaction).with(0, u32::MAX, SIGSETXID),
 ];
