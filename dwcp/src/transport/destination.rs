@@ -237,9 +237,9 @@ struct Carrier<'a> {
 }
 
 /// Memory that a batch is written to.
-struct Into<'a>(&'a dyn DestinationMemory);
+struct Target<'a>(&'a dyn DestinationMemory);
 
-impl GuestPages for Into<'_> {
+impl GuestPages for Target<'_> {
     type Error = io::Error;
 
     fn write(&mut self, run: PageRun, content: &[u8]) -> io::Result<()> {
@@ -284,7 +284,7 @@ impl Endpoint for Carrier<'_> {
                     digests: decoded.digests,
                 };
                 self.link.act(|party, _, now| {
-                    party.destination.handle_pages(now, header, &pages, &mut Into(memory))
+                    party.destination.handle_pages(now, header, &pages, &mut Target(memory))
                 })
             }
             Err(error) => self.link.act(|party, _, _| match error.wanted() {
