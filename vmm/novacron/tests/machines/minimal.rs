@@ -38,7 +38,7 @@ struct Scenario {
 }
 
 /// In this order: what is quick and needs most stands first.
-const SCENARIOS: [Scenario; 14] = [
+const SCENARIOS: [Scenario; 16] = [
     Scenario { name: "a life", faults: "", play: live },
     Scenario { name: "hand-overs", faults: "", play: hand_over },
     Scenario { name: "snapshots", faults: "", play: save },
@@ -56,6 +56,16 @@ const SCENARIOS: [Scenario; 14] = [
     Scenario { name: "a panic of the loop", faults: "panic:device-loop", play: live },
     Scenario { name: "a panic of a vCPU", faults: "panic:vcpu", play: live },
     Scenario { name: "a panic of a job", faults: "panic:job", play: save },
+    Scenario {
+        name: "a panic of a mover",
+        faults: "panic:mover",
+        play: |stage| migrate(stage, DirtyLogKind::Bitmap),
+    },
+    Scenario {
+        name: "a panic of a stream",
+        faults: "panic:stream",
+        play: |stage| migrate(stage, DirtyLogKind::Bitmap),
+    },
     Scenario {
         name: "a panic of a loader",
         faults: "panic:loader",
