@@ -18,7 +18,7 @@ use super::timers::{DEAD_AFTER, PING_AFTER};
 use super::{Agreement, DestinationTimers, Fault};
 use crate::acp::SessionId;
 use crate::digest::{DigestKey, PageDigest, Root};
-use crate::hde::Batch;
+use crate::hde::{Batch, Decoded};
 use crate::ledger::SendNumber;
 use crate::numbers::NumberSet;
 use crate::page::{Gfn, PageRun};
@@ -510,4 +510,15 @@ pub struct DecodedPages<'a> {
     pub content: &'a [u8],
     /// Their digests, in the batch's order.
     pub digests: &'a [PageDigest],
+}
+
+impl<'a> From<Decoded<'a>> for DecodedPages<'a> {
+    fn from(decoded: Decoded<'a>) -> Self {
+        Self {
+            batch: decoded.head.batch(),
+            settled_below: decoded.head.settled_below(),
+            content: decoded.content,
+            digests: decoded.digests,
+        }
+    }
 }

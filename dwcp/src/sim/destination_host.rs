@@ -93,12 +93,7 @@ impl DestinationProcess {
         let holdings = Holdings { destination: &self.destination, memory: &self.memory };
         match self.decoder.decode(&self.key, payload, &holdings) {
             Ok(decoded) => {
-                let pages = DecodedPages {
-                    batch: decoded.head.batch(),
-                    settled_below: decoded.head.settled_below(),
-                    content: decoded.content,
-                    digests: decoded.digests,
-                };
+                let pages = DecodedPages::from(decoded);
                 let taken = self.destination.handle_pages(now, header, &pages, &mut self.memory);
                 taken.expect("a correct peer");
             }

@@ -3,14 +3,13 @@
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::link::{Events, Link, Party, Streams};
+use super::link::{Events, Link, Owned, Party, Streams};
 use super::stream::{End, Endpoint, Stream};
 use super::tls::TlsServer;
 use super::wake::Wake;
-use super::{CLOSING, HANDSHAKE, LinkEvent, tls_error};
+use super::{HANDSHAKE, LinkEvent, tls_error};
 use crate::digest::DigestKey;
 use crate::hde::{Decoder, Held};
 use crate::ledger::SendNumber;
@@ -52,11 +51,11 @@ pub struct DestinationTerms {
     pub tls: TlsServer,
 }
 
-/// A destination, and the streams that it has.
+/// A destination, and the streams that it has. Dropped, it ends them, whatever they still carry.
 #[derive(Debug)]
 pub struct DestinationLink {
-    door: Door,
-    timers: Option<JoinHandle<()>>,
+    link: Owned<DestinationParty>,
+    common: Arc<Common>,
 }
 
 /// Where sockets are brought in, by whichever thread has one.
@@ -96,26 +95,26 @@ impl DestinationLink {
             unknown: 0,
         };
         let of_timers = Arc::clone(&memory);
-        let (link, timers) = Link::start(party, move || of_timers.begin_thread())?;
+        let link = Link::start(party, move || of_timers.begin_thread())?;
         let common = Arc::new(Common { memory, tls, key: agreement.key });
-        Ok(Self { door: Door { link, common }, timers: Some(timers) })
+        Ok(Self { link, common })
     }
 
     /// Where sockets are brought in.
     #[must_use]
     pub fn door(&self) -> Door {
-        self.door.clone()
+        Door { link: Arc::clone(&self.link), common: Arc::clone(&self.common) }
     }
 
     /// Does something with the destination; the second argument is its time.
     pub fn with<T>(&self, act: impl FnOnce(&mut Destination, Duration) -> T) -> T {
-        self.door.link.act(|party, _, now| act(&mut party.destination, now))
+        self.link.act(|party, _, now| act(&mut party.destination, now))
     }
 
     /// The next thing that has happened, if it does within this time.
     #[must_use]
     pub fn next_event(&self, within: Duration) -> Option<LinkEvent<DestinationEvent>> {
-        self.door.link.wait(within, |_| false)
+        self.link.wait(within, |_| false)
     }
 }
 
@@ -140,16 +139,6 @@ impl Door {
             self.link.look(|party, _, _| party.unknown -= 1);
         }
         spawned
-    }
-}
-
-/// Ends the streams, whatever they still carry.
-impl Drop for DestinationLink {
-    fn drop(&mut self) {
-        self.door.link.close(CLOSING);
-        if let Some(timers) = self.timers.take() {
-            let _ = timers.join();
-        }
     }
 }
 
@@ -277,12 +266,7 @@ impl Endpoint for Carrier<'_> {
         let holdings = Holdings { link: self.link, memory };
         match self.decoder.decode(&self.common.key, payload, &holdings) {
             Ok(decoded) => {
-                let pages = DecodedPages {
-                    batch: decoded.head.batch(),
-                    settled_below: decoded.head.settled_below(),
-                    content: decoded.content,
-                    digests: decoded.digests,
-                };
+                let pages = DecodedPages::from(decoded);
                 self.link.act(|party, _, now| {
                     party.destination.handle_pages(now, header, &pages, &mut Target(memory))
                 })

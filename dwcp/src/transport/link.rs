@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::LinkEvent;
 use super::wake::Wake;
+use super::{CLOSING, LinkEvent};
 use crate::wire::StreamId;
 
 /// A side of a session, and what it needs besides.
@@ -122,12 +123,33 @@ pub(super) struct Link<P: Party> {
     changed: Condvar,
 }
 
+/// A link that ends with this value, and its streams with it, whatever they still carry.
+#[derive(Debug)]
+pub(super) struct Owned<P: Party> {
+    link: Arc<Link<P>>,
+    timers: Option<JoinHandle<()>>,
+}
+
+impl<P: Party> Deref for Owned<P> {
+    type Target = Arc<Link<P>>;
+
+    fn deref(&self) -> &Arc<Link<P>> {
+        &self.link
+    }
+}
+
+impl<P: Party> Drop for Owned<P> {
+    fn drop(&mut self) {
+        self.link.close(CLOSING);
+        if let Some(timers) = self.timers.take() {
+            let _ = timers.join();
+        }
+    }
+}
+
 impl<P: Party> Link<P> {
-    /// A link, and the thread of its timers.
-    pub(super) fn start(
-        party: P,
-        begin: impl FnOnce() + Send + 'static,
-    ) -> io::Result<(Arc<Self>, JoinHandle<()>)> {
+    /// A link, with a thread for its timers.
+    pub(super) fn start(party: P, begin: impl FnOnce() + Send + 'static) -> io::Result<Owned<P>> {
         let link = Arc::new(Self {
             started: Instant::now(),
             state: Mutex::new(State {
@@ -146,7 +168,7 @@ impl<P: Party> Link<P> {
             begin();
             of_timers.keep_time();
         })?;
-        Ok((link, timers))
+        Ok(Owned { link, timers: Some(timers) })
     }
 
     /// The session's time.
@@ -170,10 +192,7 @@ impl<P: Party> Link<P> {
         self: &Arc<Self>,
         act: impl FnOnce(&mut P, &mut Streams, Duration) -> T,
     ) -> T {
-        let state = &mut *self.lock();
-        let done = act(&mut state.party, &mut state.streams, self.now());
-        self.follow(state);
-        done
+        self.change(act, false)
     }
 
     /// Does something with the session, and then what it asks for.
@@ -181,10 +200,20 @@ impl<P: Party> Link<P> {
         self: &Arc<Self>,
         act: impl FnOnce(&mut P, &mut Streams, Duration) -> T,
     ) -> T {
+        self.change(act, true)
+    }
+
+    fn change<T>(
+        self: &Arc<Self>,
+        act: impl FnOnce(&mut P, &mut Streams, Duration) -> T,
+        wakes_idle: bool,
+    ) -> T {
         let state = &mut *self.lock();
         let done = act(&mut state.party, &mut state.streams, self.now());
         self.follow(state);
-        state.streams.wake_idle();
+        if wakes_idle {
+            state.streams.wake_idle();
+        }
         done
     }
 
@@ -253,7 +282,7 @@ impl<P: Party> Link<P> {
 
     /// Ends every stream, and waits until their threads are done, but no longer than `patience`: one may be
     /// waiting for somebody to dial.
-    pub(super) fn close(&self, patience: Duration) {
+    fn close(&self, patience: Duration) {
         let mut state = self.lock();
         state.is_closed = true;
         state.streams.end(|_| true);

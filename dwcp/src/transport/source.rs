@@ -3,14 +3,13 @@
 use std::io;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::link::{Events, Link, Party, Streams};
+use super::link::{Events, Link, Owned, Party, Streams};
 use super::stream::{End, Endpoint, Stream};
 use super::tls::{TlsClient, server_name};
 use super::wake::Wake;
-use super::{CLOSING, HANDSHAKE, LinkEvent, tls_error};
+use super::{HANDSHAKE, LinkEvent, tls_error};
 use crate::acp::SessionId;
 use crate::digest::DigestKey;
 use crate::hde::{Base, Encoder, Ladder, LadderStep, Offer, Sending, Shadow, TierCounts, Tiers};
@@ -53,11 +52,10 @@ pub struct SourceTerms {
     pub tiers: Tiers,
 }
 
-/// A source, and the streams that it has.
+/// A source, and the streams that it has. Dropped, it ends them, whatever they still carry.
 #[derive(Debug)]
 pub struct SourceLink {
-    link: Arc<Link<SourceParty>>,
-    timers: Option<JoinHandle<()>>,
+    link: Owned<SourceParty>,
 }
 
 /// A source, and what its streams have in common.
@@ -108,8 +106,7 @@ impl SourceLink {
             tiers: TierCounts::default(),
             encoders: EncoderEstimator::new(),
         };
-        let (link, timers) = Link::start(party, move || side.begin_thread())?;
-        Ok(Self { link, timers: Some(timers) })
+        Ok(Self { link: Link::start(party, move || side.begin_thread())? })
     }
 
     /// Does something with the source; the second argument is its time.
@@ -150,16 +147,6 @@ impl SourceLink {
         is_it: impl Fn(&Source) -> bool,
     ) -> Option<LinkEvent<SourceEvent>> {
         self.link.wait(within, |party| is_it(&party.source))
-    }
-}
-
-/// Ends the streams, whatever they still carry.
-impl Drop for SourceLink {
-    fn drop(&mut self) {
-        self.link.close(CLOSING);
-        if let Some(timers) = self.timers.take() {
-            let _ = timers.join();
-        }
     }
 }
 

@@ -124,7 +124,8 @@ impl PermitFile {
     }
 
     /// Makes the record at `path` ready for a machine that comes from another host; `runner` may take the permit. There
-    /// may be none, or one of a time when the machine was here. The life lock is taken.
+    /// may be none, or one of a time when the machine was here. The life lock is taken. An attempt before, whose process
+    /// has died without the permit, is refused first: it never runs here.
     ///
     /// # Errors
     /// When a process of the machine lives, the record does not allow it, or it cannot be written.
@@ -145,6 +146,10 @@ impl PermitFile {
         let file = File::from(file);
         lock_life(&file)?;
         let mut permit = Self::new(file, vm, runner)?;
+        let before = permit.record.load()?.map(|loaded| loaded.record.state().clone());
+        if let Some(PermitState::Prepared { session, .. }) = before {
+            permit.record.apply(Actor::Keeper, &Event::Refuse { session })?;
+        }
         permit.record.apply(Actor::Keeper, &Event::Prepare { session, runner, from, offered })?;
         Ok(permit)
     }

@@ -104,12 +104,7 @@ impl Caller {
         let holdings = Holdings(&self.destination, &self.memory);
         match self.decoder.decode(&agreement().key, payload, &holdings) {
             Ok(decoded) => {
-                let pages = DecodedPages {
-                    batch: decoded.head.batch(),
-                    settled_below: decoded.head.settled_below(),
-                    content: decoded.content,
-                    digests: decoded.digests,
-                };
+                let pages = DecodedPages::from(decoded);
                 let _ = self.destination.handle_pages(self.now, header, &pages, &mut self.memory);
             }
             Err(error) => match error.wanted() {

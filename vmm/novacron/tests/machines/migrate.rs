@@ -269,6 +269,9 @@ fn a_move_that_is_given_up_leaves_the_guest_as_it_was() {
     assert!(error.to_string().contains("could not be reached"), "{error}");
     assert!(matches!(hosts.state(0), PermitState::Held { .. }));
     oracle.wait_for_rounds(100);
+    // Nothing of all that keeps it from moving.
+    let (mut oracle, _) = goes_well(&mut hosts, oracle, 1, &faults);
+    oracle.wait_for_rounds(100);
     oracle.end_well();
 }
 
@@ -286,6 +289,9 @@ fn what_a_host_must_not_receive_is_refused_before_anything_moves() {
     // A host without a feature of the guest's.
     let error = hosts.prepare(1, &oracle, &attempt, &Faulty::new("lacks:nx")).unwrap_err();
     assert!(error.to_string().contains("lacks nx"), "{error}");
+    oracle.wait_for_rounds(100);
+    // One that has it, in another attempt.
+    let (mut oracle, _) = goes_well(&mut hosts, oracle, 1, &faults);
     oracle.wait_for_rounds(100);
     oracle.end_well();
 }
