@@ -289,7 +289,8 @@ fn a_machine_moves_over_tls() {
     source.wait_until(is_settled);
     // What is written again goes as differences to what was acknowledged.
     source.touch((2..PAGES).step_by(3));
-    source.wait_until(|source| source.ledger().owed() == 0);
+    // In the burst a page may overtake a difference to what was there before, whose batch is wanted in full then.
+    source.wait_until(is_settled);
     source.write((0..PAGES).step_by(7), 9);
     source.switch();
     assert_eq!(destination.takes(), b"the state");
