@@ -174,7 +174,7 @@ fn a_machine_moves_to_another_host_and_back_and_there_again() {
         let parts: u64 = report.blackout.parts().map(|(_, ns)| ns).sum();
         assert_eq!(parts, report.blackout.total_ns(), "nothing of a blackout is unnamed");
         assert!(report.pages_sent >= 320 * MIB / 4096, "{report:?}");
-        assert_eq!((report.connections, report.pages_again), (1, 0), "{report:?}");
+        assert_eq!(report.connections, 1, "{report:?}");
         assert!(matches!(hosts.state(to), PermitState::Held { .. }));
         oracle = there;
     }
@@ -238,7 +238,7 @@ fn a_move_that_is_given_up_leaves_the_guest_as_it_was() {
     let attempt = hosts.attempt();
     let (prepared, _console) = hosts.prepare(1, &oracle, &attempt, &faults).unwrap();
     attempt.is_cut.store(true, Ordering::Release);
-    let limits = MoveLimits { patience: Duration::from_millis(500), ..limits };
+    let limits = MoveLimits { patience: Duration::from_secs(2), ..limits };
     let error = attempt.run(&oracle, &prepared, limits, None).unwrap_err();
     assert!(error.to_string().contains("could not be reached"), "{error}");
     assert!(attempt.dialled.load(Ordering::Relaxed) > 1);
