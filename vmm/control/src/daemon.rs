@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::operations::Operations;
+use crate::peers::{Identity, IdentityError, PeerBook, PeerBookError};
 use crate::registry::{Limits, Registry, Shared, Store};
 use crate::server::{Listener, State, Terms, router, serve};
 
@@ -25,6 +26,12 @@ pub enum DaemonError {
     /// Its records
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Its key
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Other hosts
+    #[error(transparent)]
+    Peers(#[from] PeerBookError),
     /// Its audit log
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -113,6 +120,8 @@ impl Daemon {
         let metrics = Arc::new(Metrics { log_lines_lost, ..Metrics::default() });
         let log = AuditLog::open(&config.storage.state.join("audit"), &config.audit)?;
         let audit = AuditTrail::new(log, Arc::clone(&metrics));
+        let identity = Identity::open(&config.storage.state)?;
+        let peers = PeerBook::open(&config.storage.state, identity.public())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(64)
@@ -140,6 +149,8 @@ impl Daemon {
             operations: Operations::new(count(config.limits.operations_kept), Arc::clone(&events)),
             events,
             metrics: Arc::clone(&metrics),
+            identity,
+            peers: Arc::new(peers),
             runtime: runtime.handle().clone(),
             on_end,
         });

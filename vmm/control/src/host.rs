@@ -33,6 +33,8 @@ pub(crate) fn info(state: &State, role: Option<Role>) -> Result<Info, ApiError> 
         memory_available_bytes: kibibytes("MemAvailable"),
         cpu_models: cpu_models(),
         folders: folders.iter().map(|folder| folder.display().to_string()).collect(),
+        host_key: state.registry().shared().identity.public().to_string(),
+        peers_listen: None,
         role: role.map_or("none", Role::name).to_owned(),
         machines,
     })

@@ -18,6 +18,7 @@ mod host;
 mod method;
 mod metrics;
 mod operations;
+mod peers;
 mod quantity;
 mod random;
 mod registry;
@@ -31,6 +32,7 @@ pub use access::{
 pub use client::{CallError, Client, ConsoleStream, EventStream};
 pub use daemon::{Daemon, DaemonEnder, DaemonError, DaemonOptions};
 pub use method::{HttpVerb, METHODS, Method};
+pub use peers::{IdentityError, PeerBookError};
 pub use quantity::{Size, TimeSpan};
 pub use registry::StoreError;
 pub use server::openapi_json;

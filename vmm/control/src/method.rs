@@ -50,7 +50,7 @@ const fn does(name: &'static str, path: &'static str) -> Method {
 }
 
 /// All of them, as they are documented.
-pub const METHODS: [Method; 25] = [
+pub const METHODS: [Method; 28] = [
     looks("info", "/v1/info"),
     looks("health", "/v1/health"),
     looks("metrics", "/v1/metrics"),
@@ -77,6 +77,13 @@ pub const METHODS: [Method; 25] = [
     },
     does("snapshots.restore", "/v1/snapshots/restore"),
     does("files.pass", "/v1/files"),
+    looks("peers.list", "/v1/peers"),
+    Method { role: Role::Admin, ..does("peers.add", "/v1/peers") },
+    Method {
+        verb: HttpVerb::Delete,
+        role: Role::Admin,
+        ..does("peers.remove", "/v1/peers/{name}")
+    },
     looks("operations.list", "/v1/operations"),
     looks("operations.show", "/v1/operations/{id}"),
     does("operations.cancel", "/v1/operations/{id}/cancel"),

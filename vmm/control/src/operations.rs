@@ -67,6 +67,7 @@ impl Operations {
             snapshot: None,
             restore: None,
             hand_over: None,
+            migration: None,
         };
         self.events.publish(EventKind::OperationBegan { operation: Box::new(operation.clone()) });
         let pending = Arc::new(Pending {

@@ -23,7 +23,9 @@ impl Progress {
             self.0.finish_and_clear();
             return;
         }
-        let Some(OperationProgress { rounds, pages_done, pages_owed }) = operation.progress else {
+        let Some(&OperationProgress { rounds, pages_done, pages_owed, .. }) =
+            operation.progress.as_ref()
+        else {
             self.0.tick();
             return;
         };

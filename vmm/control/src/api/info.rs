@@ -33,6 +33,11 @@ pub struct Info {
     pub cpu_models: Vec<String>,
     /// The folders in which calls may name files; relative names begin in the first.
     pub folders: Vec<String>,
+    /// The host's public key, by which other hosts know it: 64 hexadecimal digits.
+    pub host_key: String,
+    /// Where other hosts reach it, as `ADDRESS:PORT`; absent if it takes no machines from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers_listen: Option<String>,
     /// The caller's role.
     pub role: String,
     /// Machines by state.

@@ -225,6 +225,9 @@ pub struct Machine {
     /// What is being done with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
+    /// The host that it moved to, comes from, or may have moved to: by its name here, else by its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
 }
 
 /// What a machine is doing.
@@ -247,11 +250,17 @@ pub enum MachineState {
     Waiting,
     /// Its guest has gone to another process that was not heard of again: it never runs here again.
     Departed,
+    /// It comes from another host, where its guest still runs.
+    Arriving,
+    /// It may run on another host or not, and nobody has answered yet.
+    InDoubt,
+    /// It runs on another host, or has: what is here is the record of that.
+    Moved,
 }
 
 impl MachineState {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Stopped,
         Self::Starting,
         Self::Adopting,
@@ -260,6 +269,9 @@ impl MachineState {
         Self::Stopping,
         Self::Waiting,
         Self::Departed,
+        Self::Arriving,
+        Self::InDoubt,
+        Self::Moved,
     ];
 
     /// Its word.
@@ -274,6 +286,9 @@ impl MachineState {
             Self::Stopping => "stopping",
             Self::Waiting => "waiting",
             Self::Departed => "departed",
+            Self::Arriving => "arriving",
+            Self::InDoubt => "in_doubt",
+            Self::Moved => "moved",
         }
     }
 }

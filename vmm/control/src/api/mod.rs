@@ -8,8 +8,10 @@ mod event;
 mod health;
 mod info;
 mod machine;
+mod migration;
 mod name;
 mod operation;
+mod peer;
 mod snapshot;
 mod timestamp;
 
@@ -22,7 +24,12 @@ pub use machine::{
     Boot, CreateMachine, Ended, HandOver, HandOverForm, HandOverOutcome, Machine, MachineSpec,
     MachineState, RestartPolicy, Shutdown, Stop,
 };
+pub use migration::{
+    Blocker, BlockerKind, Migrate, MigrationCheck, MigrationOutcome, MigrationPhase,
+    MigrationProgress, Resolve,
+};
 pub use name::{MachineName, NameError};
 pub use operation::{Operation, OperationProgress, OperationState};
+pub use peer::{AddPeer, Peer};
 pub use snapshot::{RestoreOutcome, RestoreSnapshot, SnapshotOutcome, TakeSnapshot};
 pub use timestamp::Timestamp;

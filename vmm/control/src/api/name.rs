@@ -1,4 +1,4 @@
-//! The name of a machine.
+//! The name of a machine, or of another host.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,10 +16,10 @@ const LONGEST: usize = 63;
 #[schema(value_type = String, pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", examples("web-1"))]
 pub struct MachineName(String);
 
-/// Why a text is no machine's name.
+/// Why a text is no name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no name of a machine: take lower-case letters, digits, `-`, `_` and `.`, a letter or digit first, at most {LONGEST}"
+    "{0:?} is no name: take lower-case letters, digits, `-`, `_` and `.`, a letter or digit first, at most {LONGEST}"
 )]
 pub struct NameError(String);
 
@@ -81,7 +81,7 @@ mod tests {
             ["", ".", "..", ".a", "-a", "_a", "A", "a/b", "a b", "a\0", "ä", "a\n", &too_long]
         {
             let error = name.parse::<MachineName>().unwrap_err().to_string();
-            assert!(error.contains("is no name of a machine") && error.len() < 300, "{error}");
+            assert!(error.contains("is no name") && error.len() < 300, "{error}");
         }
     }
 }

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ApiError, HandOverOutcome, MachineName, RestoreOutcome, SnapshotOutcome, Timestamp};
+use super::{
+    ApiError, HandOverOutcome, MachineName, MigrationOutcome, MigrationProgress, RestoreOutcome,
+    SnapshotOutcome, Timestamp,
+};
 
 /// Something that takes time, and how far it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -39,6 +42,9 @@ pub struct Operation {
     /// What a hand-over came to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hand_over: Option<HandOverOutcome>,
+    /// What a move to another host came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<MigrationOutcome>,
 }
 
 /// Where an operation stands.
@@ -56,7 +62,7 @@ pub enum OperationState {
 }
 
 /// How far an operation is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OperationProgress {
     /// Rounds over memory, while the guest runs.
     pub rounds: u32,
@@ -64,4 +70,7 @@ pub struct OperationProgress {
     pub pages_done: u64,
     /// Pages left in this round.
     pub pages_owed: u64,
+    /// What else there is to say of a move to another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<MigrationProgress>,
 }

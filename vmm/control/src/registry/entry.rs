@@ -95,6 +95,7 @@ impl Entry {
             ended: record.ended,
             restarts: live.restarts,
             operation: live.operation.clone(),
+            peer: None,
             spec: record.spec,
         }
     }

@@ -35,7 +35,7 @@ impl Attendant {
         };
         let watch = |progress: machine::Progress| {
             let machine::Progress { rounds, pages_done, pages_owed } = progress;
-            operation.advance(OperationProgress { rounds, pages_done, pages_owed })
+            operation.advance(OperationProgress { rounds, pages_done, pages_owed, migration: None })
         };
         let options = SnapshotOptions {
             key: key.as_ref(),
@@ -77,7 +77,7 @@ impl Attendant {
     ) -> (Result<Outcome, ApiError>, Option<SuperviseError>) {
         let watch = |progress: machine::Progress| {
             let machine::Progress { rounds, pages_done, pages_owed } = progress;
-            operation.advance(OperationProgress { rounds, pages_done, pages_owed })
+            operation.advance(OperationProgress { rounds, pages_done, pages_owed, migration: None })
         };
         let dirty_log = match spec::check(&self.entry.record().spec) {
             Ok(shape) => shape.dirty_log,

@@ -12,6 +12,7 @@ use crate::api::ApiError;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::operations::{Operations, Outcome, Pending};
+use crate::peers::{Identity, PeerBook};
 
 /// Bounds that the configuration sets.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) events: Arc<Events>,
     pub(crate) operations: Operations,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) identity: Identity,
+    pub(crate) peers: Arc<PeerBook>,
     pub(crate) runtime: Handle,
     pub(crate) on_end: OnEnd,
 }

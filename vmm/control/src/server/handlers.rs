@@ -15,8 +15,8 @@ use super::body::Sent;
 use super::router::{Routes, State};
 use super::{console, events, openapi, pass};
 use crate::api::{
-    ApiError, CreateMachine, ErrorCode, Event, EventKind, HandOver, MachineName, RestoreSnapshot,
-    Shutdown, Stop, TakeSnapshot,
+    AddPeer, ApiError, CreateMachine, ErrorCode, Event, EventKind, HandOver, MachineName,
+    RestoreSnapshot, Shutdown, Stop, TakeSnapshot,
 };
 use crate::audit_trail::{CallId, Sender};
 use crate::{health, host};
@@ -53,6 +53,9 @@ pub(super) fn add_all(routes: &mut Routes) {
     routes.add("machines.console", machine_console);
     routes.add("snapshots.restore", restore_snapshot);
     routes.add("files.pass", pass_files);
+    routes.add("peers.list", list_peers);
+    routes.add("peers.add", add_peer);
+    routes.add("peers.remove", remove_peer);
     routes.add("operations.list", list_operations);
     routes.add("operations.show", show_operation);
     routes.add("operations.cancel", cancel_operation);
@@ -238,6 +241,21 @@ async fn restore_snapshot(
     Sent(request): Sent<RestoreSnapshot>,
 ) -> Answer {
     accepted(&blocking(move || state.registry().restore(request, id)).await?.show())
+}
+
+async fn list_peers(FromState(state): FromState<State>) -> Answer {
+    ok(state.registry().shared().peers.list())
+}
+
+async fn add_peer(FromState(state): FromState<State>, Sent(request): Sent<AddPeer>) -> Answer {
+    let peer = blocking(move || state.registry().shared().peers.add(request)).await?;
+    Ok((StatusCode::CREATED, Json(peer)).into_response())
+}
+
+async fn remove_peer(FromState(state): FromState<State>, path: Named) -> Answer {
+    let name = name(path)?;
+    blocking(move || state.registry().shared().peers.remove(&name)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn list_operations(FromState(state): FromState<State>) -> Answer {

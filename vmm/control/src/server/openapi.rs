@@ -138,6 +138,15 @@ const DOCS: [Doc; METHODS.len()] = [
         "101",
         Gives::Nothing,
     ),
+    doc("peers.list", "Other hosts that are known here", None, "200", Gives::Many("Peer")),
+    doc(
+        "peers.add",
+        "Let machines come from a host, and go to it",
+        Some("AddPeer"),
+        "201",
+        Gives::One("Peer"),
+    ),
+    doc("peers.remove", "Forget a host", None, "204", Gives::Nothing),
     doc(
         "operations.list",
         "Operations under way, and the last that ended",
@@ -171,6 +180,7 @@ const DOCS: [Doc; METHODS.len()] = [
 /// The types, and what they are made of.
 #[derive(utoipa::OpenApi)]
 #[openapi(components(schemas(
+    api::AddPeer,
     api::ApiError,
     api::CreateMachine,
     api::Event,
@@ -180,6 +190,7 @@ const DOCS: [Doc; METHODS.len()] = [
     api::Machine,
     api::MachineName,
     api::Operation,
+    api::Peer,
     api::RestoreSnapshot,
     api::Shutdown,
     api::Stop,

@@ -38,6 +38,7 @@ pub(super) fn machine(name: &str, state: MachineState) -> Machine {
         ended: None,
         restarts: 0,
         operation: None,
+        peer: None,
     }
 }
 
@@ -63,6 +64,7 @@ pub(super) fn operation(id: &str, method: &str, machine: &str) -> Operation {
         snapshot: None,
         restore: None,
         hand_over: None,
+        migration: None,
     }
 }
 
@@ -97,6 +99,8 @@ pub(super) fn reading(taken: u64, machines: Vec<Machine>) -> Reading {
             memory_bytes: 64 << 30,
             memory_available_bytes: 51 << 30,
             cpu_models: vec!["host".to_owned()],
+            host_key: String::new(),
+            peers_listen: None,
             folders: Vec::new(),
             role: "admin".to_owned(),
             machines: BTreeMap::new(),
@@ -128,7 +132,8 @@ pub(super) fn busy(taken: u64) -> Reading {
         (counters.cpu_seconds, counters.console_bytes) = (Some(10.0), Some(0.0));
     }
     let mut snapshot = operation("op-1", "machines.snapshot", "running-1");
-    let progress = OperationProgress { rounds: 2, pages_done: 98_304, pages_owed: 32_768 };
+    let progress =
+        OperationProgress { rounds: 2, pages_done: 98_304, pages_owed: 32_768, migration: None };
     snapshot.progress = Some(progress);
     reading.operations = vec![snapshot, operation("op-2", "machines.stop", "paused-1")];
     reading.health = Health {

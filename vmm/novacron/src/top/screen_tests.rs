@@ -144,7 +144,7 @@ proptest! {
             let mut operation = fixture::operation("op", &word(1), "a");
             let (pages_done, pages_owed) = (number(0), number(1));
             let rounds = 7;
-            operation.progress = Some(control::api::OperationProgress { rounds, pages_done, pages_owed });
+            operation.progress = Some(control::api::OperationProgress { rounds, pages_done, pages_owed, migration: None });
             reading.operations = vec![operation; 9];
             reading.info.kernel = word(2);
             reading.info.processor = word(3);

@@ -289,8 +289,11 @@ pub(super) fn rank(state: MachineState) -> u8 {
         MachineState::Adopting => 3,
         MachineState::Stopping => 4,
         MachineState::Waiting => 5,
-        MachineState::Departed => 6,
-        MachineState::Stopped => 7,
+        MachineState::Arriving => 6,
+        MachineState::InDoubt => 7,
+        MachineState::Departed => 8,
+        MachineState::Stopped => 9,
+        MachineState::Moved => 10,
     }
 }
 

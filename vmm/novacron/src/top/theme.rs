@@ -33,11 +33,12 @@ impl Theme {
         match state {
             MachineState::Running => self.coloured(Color::Green),
             MachineState::Paused | MachineState::Stopping => self.coloured(Color::Yellow),
-            MachineState::Starting | MachineState::Adopting | MachineState::Waiting => {
-                self.coloured(Color::Cyan)
-            }
-            MachineState::Stopped => Style::new(),
-            MachineState::Departed => self.coloured(Color::Red),
+            MachineState::Starting
+            | MachineState::Adopting
+            | MachineState::Arriving
+            | MachineState::Waiting => self.coloured(Color::Cyan),
+            MachineState::Stopped | MachineState::Moved => Style::new(),
+            MachineState::Departed | MachineState::InDoubt => self.coloured(Color::Red),
         }
     }
 

@@ -52,7 +52,7 @@ pub(super) fn health(state: HealthState) -> &'static str {
 
 /// How far an operation is, where it says so.
 pub(super) fn progress(operation: &Operation) -> Option<String> {
-    let OperationProgress { rounds, pages_done, pages_owed } = operation.progress?;
+    let OperationProgress { rounds, pages_done, pages_owed, .. } = *operation.progress.as_ref()?;
     let all = u128::from(pages_done) + u128::from(pages_owed);
     let full = (u128::from(pages_done) * BAR as u128).checked_div(all).unwrap_or(0);
     let bar: String = (0..BAR as u128).map(|at| if at < full { '=' } else { ' ' }).collect();

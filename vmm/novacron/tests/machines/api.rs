@@ -232,7 +232,7 @@ fn what_no_call_looks_like_is_refused_in_its_place_and_in_time() {
     check("no JSON", &post("{"), 400, "bad_request");
     check("no object", &post("7"), 400, "bad_request");
     check("no name", &post("{}"), 400, "missing field `name`");
-    check("a bad name", &post(r#"{"name":"../x"}"#), 400, "is no name of a machine");
+    check("a bad name", &post(r#"{"name":"../x"}"#), 400, "is no name");
     check("an unknown field", &post(r#"{"name":"a","colour":1}"#), 400, "unknown field `colour`");
     check("an impossible machine", &post(r#"{"name":"a","spec":{"cpus":65}}"#), 400, "spec.cpus");
     check("too much", &post(&format!(r#"{{"name":"{}"}}"#, "a".repeat(5000))), 413, "too_large");

@@ -1,0 +1,218 @@
+//! Moves to other hosts.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::MachineName;
+
+/// Move a running machine to another host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Migrate {
+    /// The host, by the name that it has here.
+    pub to: MachineName,
+    /// Milliseconds that the guest may stand still.
+    #[schema(minimum = 1, maximum = 600_000)]
+    #[serde(default = "default_max_downtime_ms")]
+    pub max_downtime_ms: u64,
+    /// Milliseconds for which the other host may be out of reach.
+    #[schema(minimum = 1_000, maximum = 86_400_000)]
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u64,
+    /// Bytes a second that pages may take while the guest runs; no limit if absent.
+    #[schema(minimum = 65_536)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<u64>,
+    /// Data streams beside the control stream, at most.
+    #[schema(minimum = 1, maximum = 16)]
+    #[serde(default = "default_streams")]
+    pub streams: u32,
+    /// Rounds after which the guest is stopped although it will stand still for longer than allowed; without it the
+    /// move is given up then.
+    #[schema(minimum = 1, maximum = 1_000)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_after_rounds: Option<u32>,
+}
+
+fn default_max_downtime_ms() -> u64 {
+    300
+}
+
+fn default_timeout_ms() -> u64 {
+    60_000
+}
+
+fn default_streams() -> u32 {
+    4
+}
+
+/// Whether a machine could move to a host now. Nothing was changed to find out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MigrationCheck {
+    /// The machine.
+    pub machine: MachineName,
+    /// The host.
+    pub to: MachineName,
+    /// What is in the way; nothing if it could move.
+    pub blockers: Vec<Blocker>,
+    /// Nanoseconds for a request to the other host and its answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_ns: Option<u64>,
+    /// Bytes a second that went to the other host in a trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// Bytes of the machine's memory.
+    pub memory_bytes: u64,
+}
+
+/// Something that is in the way of a move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Blocker {
+    /// Which kind, for programs.
+    pub kind: BlockerKind,
+    /// The host that says so, by the name that it has here; absent for this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<MachineName>,
+    /// In words: what, with which values, and what to do about it.
+    pub message: String,
+}
+
+/// Kinds of what is in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockerKind {
+    /// The other host does not answer, or does not know this one.
+    Unreachable,
+    /// The two hosts' executables have no version in common.
+    Version,
+    /// The machine is not in a state to be moved.
+    State,
+    /// The guest needs what the other host's processor or KVM lacks.
+    Cpu,
+    /// The other host has not enough memory.
+    Memory,
+    /// Another machine has the name there.
+    Name,
+    /// The other host has as many machines as it may.
+    Limit,
+    /// The permit record of one of the hosts does not allow it.
+    Permit,
+    /// The other host cannot make a process for it, or write its record.
+    Host,
+}
+
+impl BlockerKind {
+    /// Its word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Version => "version",
+            Self::State => "state",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Name => "name",
+            Self::Limit => "limit",
+            Self::Permit => "permit",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// Say that a machine whose move is in doubt may run here, since no other copy of it is alive.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Resolve {
+    /// Has to be true: if the statement is wrong, the machine runs twice.
+    pub run_here: bool,
+}
+
+/// How far a move is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MigrationProgress {
+    /// Its phase.
+    pub phase: MigrationPhase,
+    /// Bytes of payload that were sent so far.
+    pub bytes_sent: u64,
+    /// Bytes a second that the link is seen to take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// Nanoseconds of a round trip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_ns: Option<u64>,
+    /// Nanoseconds that the guest would stand still if it were stopped now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast_ns: Option<u64>,
+    /// Data streams that are open.
+    pub streams: u32,
+    /// Milliseconds for which the other host has been out of reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_ms: Option<u64>,
+}
+
+/// The phases of a move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MigrationPhase {
+    /// The hosts agree on it.
+    #[default]
+    Negotiate,
+    /// The other host builds the machine.
+    Prepare,
+    /// Memory is sent while the guest runs.
+    Live,
+    /// The guest stands still, and the rest of it is sent.
+    Switch,
+    /// The other host has everything, and has not been heard of since.
+    InDoubt,
+}
+
+impl MigrationPhase {
+    /// Its word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Negotiate => "negotiate",
+            Self::Prepare => "prepare",
+            Self::Live => "live",
+            Self::Switch => "switch",
+            Self::InDoubt => "in_doubt",
+        }
+    }
+}
+
+/// What a move did: the same on both hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MigrationOutcome {
+    /// The attempt's id.
+    pub session: String,
+    /// The public key of the host that it left.
+    pub from: String,
+    /// The public key of the host that it went to.
+    pub to: String,
+    /// How often the machine has moved, and was resolved before: `RESOLUTIONS.MOVES`.
+    pub generation: String,
+    /// The digest of memory and state on which both hosts agreed before the guest ran again: 128 hexadecimal digits.
+    pub root: String,
+    /// Nanoseconds that the guest stood still.
+    pub blackout_ns: u64,
+    /// The same by cause, in the order in which they came.
+    pub causes: Vec<(String, u64)>,
+    /// Nanoseconds that it was forecast to stand still when it was decided to stop it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast_ns: Option<u64>,
+    /// Nanoseconds from the order until it was known that the guest runs there.
+    pub total_ns: u64,
+    /// Rounds while the guest ran.
+    pub rounds: u32,
+    /// Pages sent, counting each time.
+    pub pages_sent: u64,
+    /// Pages sent again since what carried them was cut, or the other host lacked what they built on.
+    pub pages_again: u64,
+    /// Bytes of payload that carried pages.
+    pub payload_bytes: u64,
+    /// Of those, while the guest stood still.
+    pub payload_bytes_paused: u64,
+    /// Connections that the session needed: one, if none was cut.
+    pub connections: u64,
+}
