@@ -40,7 +40,10 @@ pub use destination::{DestinationLink, DestinationMemory, DestinationTerms, Door
 pub use greeting::{Greeting, GreetingError, PEEK_BYTES};
 pub use keys::{KeyError, KeyPair, PUBLIC_KEY_BYTES, PublicKey};
 pub use source::{SourceLink, SourceSide, SourceTerms};
-pub use tls::{CONTROL_PROTOCOL, KnownPeers, PAGES_PROTOCOL, TlsClient, TlsServer, server_name};
+pub use tls::{
+    CONTROL_PROTOCOL, KnownPeers, PAGES_PROTOCOL, TlsClient, TlsServer, server_name, session_of,
+    shown_key,
+};
 
 use crate::wire::StreamId;
 

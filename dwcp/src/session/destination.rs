@@ -61,6 +61,8 @@ pub struct Destination {
     pages: PagesIn,
     states: StatesIn,
     phase: Phase,
+    /// What memory and state digest to, once that is what the source's do.
+    root: Option<Root>,
     events: VecDeque<DestinationEvent>,
 }
 
@@ -87,6 +89,7 @@ impl Destination {
             pages: PagesIn::new(agreement),
             states: StatesIn::default(),
             phase: Phase::Receiving(Receiving::default()),
+            root: None,
             events: VecDeque::new(),
         }
     }
@@ -95,6 +98,12 @@ impl Destination {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.pages.counts
+    }
+
+    /// What memory and state digest to, once everything is here and the source's digest to the same.
+    #[must_use]
+    pub fn root(&self) -> Option<Root> {
+        self.root
     }
 
     /// Since when the source has not been connected; `None` while it is.
@@ -485,6 +494,7 @@ impl Destination {
             && self.pages.sum() == permit.root.memory()
             && Root::new(&self.key, self.pages.sum(), state) == permit.root;
         if is_complete {
+            self.root = Some(permit.root);
             self.phase = Phase::Ready;
             self.events.push_back(DestinationEvent::Ready { state: self.states.take() });
         }

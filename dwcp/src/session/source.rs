@@ -22,7 +22,7 @@ use states::StatesOut;
 
 use super::timers::{ASK_EVERY, UNANSWERED_AFTER};
 use super::{Agreement, Fault, SourceTimers};
-use crate::digest::{DigestKey, PageDigest};
+use crate::digest::{DigestKey, PageDigest, Root};
 use crate::ledger::{Ledger, LedgerError, SendNumber};
 use crate::page::{Gfn, PageRun};
 use crate::page_set::PageSet;
@@ -116,6 +116,15 @@ impl Source {
     #[must_use]
     pub fn link(&self) -> &LinkEstimator {
         &self.pages.link
+    }
+
+    /// What the destination's memory and state must digest to, once the permit frame is out and until the attempt is over.
+    #[must_use]
+    pub fn root(&self) -> Option<Root> {
+        match &self.phase {
+            Phase::Parted(parted) => Some(parted.permit.root),
+            Phase::Live(_) | Phase::Switch(_) | Phase::Over => None,
+        }
     }
 
     /// Since when the destination has not been heard; `None` while it is connected.

@@ -34,6 +34,27 @@ pub fn server_name(session: SessionId) -> String {
     std::iter::once('s').chain(digits).collect()
 }
 
+/// The session that is asked for by this name.
+#[must_use]
+pub fn session_of(server_name: &str) -> Option<SessionId> {
+    let digits = server_name.strip_prefix('s')?.as_bytes();
+    let mut bytes = [0; 16];
+    if digits.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        let digit = |at: usize| char::from(*pair.get(at)?).to_digit(16);
+        *byte = u8::try_from(digit(0)? << 4 | digit(1)?).ok()?;
+    }
+    SessionId::new(bytes)
+}
+
+/// The key that the other end has shown, and proven to have, once the handshake is done.
+#[must_use]
+pub fn shown_key(connection: &rustls::CommonState) -> Option<PublicKey> {
+    connection.peer_certificates()?.first().and_then(|shown| PublicKey::from_info(shown))
+}
+
 /// Whose keys are known.
 pub trait KnownPeers: fmt::Debug + Send + Sync {
     /// Whether this is the key of somebody who may be at the other end.
@@ -243,5 +264,23 @@ impl ClientCertVerifier for Verifier {
 
     fn requires_raw_public_keys(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_found_again_by_its_name_and_nothing_else_is_one() {
+        let session = SessionId::new(std::array::from_fn(|index| index as u8 * 17)).unwrap();
+        let name = server_name(session);
+        assert_eq!(session_of(&name), Some(session));
+        let zeros = format!("s{}", "0".repeat(32));
+        for other in ["", "s", &name[1..], &name[..32], &format!("{name}0"), &zeros, "novacron"] {
+            assert_eq!(session_of(other), None, "{other}");
+        }
+        assert_eq!(session_of(&format!("s{}", "g".repeat(32))), None);
+        assert_eq!(session_of(&format!("s{}", "é".repeat(16))), None);
     }
 }

@@ -15,6 +15,21 @@ pub(crate) struct Sender {
     pub(crate) caller: Caller,
     /// None for one who may do nothing.
     pub(crate) role: Option<Role>,
+    /// The key of another host, if that is who it is: the caller is the daemon itself then.
+    pub(crate) host: Option<String>,
+}
+
+impl Sender {
+    /// Another host.
+    pub(crate) fn of_host(key: &str) -> Self {
+        let caller = Caller {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            groups: Vec::new(),
+            pid: None,
+        };
+        Self { caller, role: None, host: Some(key.to_owned()) }
+    }
 }
 
 /// A changing call: its id is that of the operation that it begins, if it does.
@@ -115,8 +130,9 @@ impl AuditTrail {
     }
 
     fn append_now(&self, asked: &Asked, phase: Phase) -> Result<(), AuditError> {
-        let Asked { sender: Sender { caller, role }, id, method, target } = asked;
+        let Asked { sender: Sender { caller, role, host }, id, method, target } = asked;
         let call = Call::new(caller, *role, method, target, Some(&id.0), phase);
+        let call = call.of_host(host.as_deref());
         let written = self.log.append(call).map(drop);
         let problem = written.as_ref().err().map(ToString::to_string);
         match &problem {

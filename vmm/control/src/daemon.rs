@@ -1,6 +1,7 @@
 //! The daemon: everything put together, started and ended in order.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -16,7 +17,7 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::operations::Operations;
-use crate::peers::{Identity, IdentityError, PeerBook, PeerBookError};
+use crate::peers::{Arrivals, Identity, IdentityError, PeerBook, PeerBookError, Ports};
 use crate::registry::{Limits, Registry, Shared, Store};
 use crate::server::{Listener, State, Terms, router, serve};
 
@@ -35,6 +36,14 @@ pub enum DaemonError {
     /// Its audit log
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// Its port
+    #[error("{address}, where other hosts reach this one: {source}; peers.listen gives another")]
+    Port {
+        /// Where it should be.
+        address: SocketAddr,
+        /// Why it is not.
+        source: io::Error,
+    },
     /// Its socket
     #[error("the control socket {}: {source}; --socket gives another", path.display())]
     Socket {
@@ -87,6 +96,7 @@ pub struct DaemonOptions {
 pub struct Daemon {
     runtime: tokio::runtime::Runtime,
     listener: Listener,
+    ports: Ports,
     terms: Terms,
     state: State,
     stop: Arc<watch::Sender<bool>>,
@@ -122,6 +132,9 @@ impl Daemon {
         let audit = AuditTrail::new(log, Arc::clone(&metrics));
         let identity = Identity::open(&config.storage.state)?;
         let peers = PeerBook::open(&config.storage.state, identity.public())?;
+        let listen = config.peers.listen.iter().map(|listen| listen.0);
+        let ports = Ports::bind(listen, count(config.peers.unknown_connections))
+            .map_err(|(address, source)| DaemonError::Port { address, source })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(64)
@@ -151,6 +164,8 @@ impl Daemon {
             metrics: Arc::clone(&metrics),
             identity,
             peers: Arc::new(peers),
+            arrivals: Arrivals::default(),
+            listens: ports.addresses(),
             runtime: runtime.handle().clone(),
             on_end,
         });
@@ -170,7 +185,7 @@ impl Daemon {
         };
         let stop = Arc::new(watch::Sender::new(false));
         let state = State::new(registry, config, audit, Arc::clone(&stop));
-        Ok(Self { runtime, listener, terms, state, stop })
+        Ok(Self { runtime, listener, ports, terms, state, stop })
     }
 
     /// What ends it.
@@ -184,8 +199,13 @@ impl Daemon {
     /// # Errors
     /// When the socket fails.
     pub fn run(self) -> Result<(), DaemonError> {
-        let Self { runtime, listener, terms, state, stop } = self;
+        let Self { runtime, listener, ports, terms, state, stop } = self;
         let socket = state.config().socket.path.clone();
+        {
+            let _inside = runtime.enter();
+            let served = ports.serve(&state, &stop.subscribe());
+            served.map_err(DaemonError::io("the port for other hosts"))?;
+        }
         let served =
             runtime.block_on(serve(listener, router(state.clone()), terms, stop.subscribe()));
         // Before the socket's name goes, so that whoever waits for that finds nobody's machine kept.

@@ -14,12 +14,8 @@ pub(crate) fn info(state: &State, role: Option<Role>) -> Result<Info, ApiError> 
     for (state, count) in state.registry().counts() {
         machines.insert(state.name().to_owned(), count);
     }
-    let memory = read("/proc/meminfo")?;
-    let kibibytes = |name: &str| {
-        let line = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        number.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) << 10
-    };
+    let memory = Memory::read()?;
+    let shared = state.registry().shared();
     let folders = &state.config().storage.folders;
     Ok(Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -29,15 +25,35 @@ pub(crate) fn info(state: &State, role: Option<Role>) -> Result<Info, ApiError> 
         processor: processor()?,
         processors: std::thread::available_parallelism()
             .map_or(0, |n| n.get().try_into().unwrap_or(0)),
-        memory_bytes: kibibytes("MemTotal"),
-        memory_available_bytes: kibibytes("MemAvailable"),
+        memory_bytes: memory.bytes("MemTotal"),
+        memory_available_bytes: memory.bytes("MemAvailable"),
         cpu_models: cpu_models(),
         folders: folders.iter().map(|folder| folder.display().to_string()).collect(),
-        host_key: state.registry().shared().identity.public().to_string(),
-        peers_listen: None,
+        host_key: shared.identity.public().to_string(),
+        peers_listen: shared.listens.iter().map(ToString::to_string).collect(),
         role: role.map_or("none", Role::name).to_owned(),
         machines,
     })
+}
+
+/// Bytes of memory that are free or can be freed.
+pub(crate) fn available_memory() -> Result<u64, ApiError> {
+    Ok(Memory::read()?.bytes("MemAvailable"))
+}
+
+/// The kernel's account of the memory.
+struct Memory(String);
+
+impl Memory {
+    fn read() -> Result<Self, ApiError> {
+        read("/proc/meminfo").map(Self)
+    }
+
+    fn bytes(&self, name: &str) -> u64 {
+        let line = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        number.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) << 10
+    }
 }
 
 /// Those that guests can have here; none if there is no KVM. Looked at once: a host keeps its processor.

@@ -50,7 +50,7 @@ const fn does(name: &'static str, path: &'static str) -> Method {
 }
 
 /// All of them, as they are documented.
-pub const METHODS: [Method; 28] = [
+pub const METHODS: [Method; 31] = [
     looks("info", "/v1/info"),
     looks("health", "/v1/health"),
     looks("metrics", "/v1/metrics"),
@@ -68,6 +68,9 @@ pub const METHODS: [Method; 28] = [
     does("machines.power_button", "/v1/machines/{name}/power-button"),
     does("machines.snapshot", "/v1/machines/{name}/snapshot"),
     does("machines.handover", "/v1/machines/{name}/handover"),
+    does("machines.migrate", "/v1/machines/{name}/migrate"),
+    looks("machines.migration_check", "/v1/machines/{name}/migrate"),
+    Method { role: Role::Admin, ..does("machines.resolve", "/v1/machines/{name}/resolve") },
     looks("machines.log", "/v1/machines/{name}/log"),
     // Whoever has the console has the machine: it changes something as soon as a key is pressed.
     Method {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::api::{
-    ApiError, ErrorCode, EventKind, HandOverOutcome, MachineName, Operation, OperationProgress,
-    OperationState, RestoreOutcome, SnapshotOutcome, Timestamp,
+    ApiError, ErrorCode, EventKind, HandOverOutcome, MachineName, MigrationOutcome, Operation,
+    OperationProgress, OperationState, RestoreOutcome, SnapshotOutcome, Timestamp,
 };
 use crate::events::Events;
 
@@ -22,6 +22,7 @@ pub(crate) enum Outcome {
     Snapshot(SnapshotOutcome),
     Restore(RestoreOutcome),
     HandOver(HandOverOutcome),
+    Migration(Box<MigrationOutcome>),
 }
 
 /// All of them, the newest at the end.
@@ -172,6 +173,7 @@ impl Pending {
                     Ok(Outcome::Snapshot(snapshot)) => operation.snapshot = Some(snapshot),
                     Ok(Outcome::Restore(restore)) => operation.restore = Some(restore),
                     Ok(Outcome::HandOver(hand_over)) => operation.hand_over = Some(hand_over),
+                    Ok(Outcome::Migration(migration)) => operation.migration = Some(*migration),
                     Err(error) => operation.error = Some(ApiError { operation: Some(id), ..error }),
                 }
             });

@@ -3,7 +3,7 @@
 //!
 //! Without the feature `fault-injection`, which no release has, only the log line is left.
 
-/// A step of a hand-over, of a snapshot or of a restore. A test kills the process at each.
+/// A step of a hand-over, of a snapshot, of a restore or of a move to another host. A test kills the process at each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it; the scripts show where")]
 pub enum Step {
@@ -30,6 +30,18 @@ pub enum Step {
     RestoreStart,
     RestoreMemory,
     RestoreState,
+    MoveStart,
+    MoveCopied,
+    MoveOffered,
+    MovePaused,
+    MoveSaved,
+    MovePermitSent,
+    MoveAnswered,
+    ArrivalPrepared,
+    ArrivalReady,
+    ArrivalRestored,
+    ArrivalTaken,
+    ArrivalRunning,
 }
 
 impl Step {
@@ -63,6 +75,26 @@ impl Step {
 
     /// Every step of a restore.
     pub const OF_RESTORE: [Self; 3] = [Self::RestoreStart, Self::RestoreMemory, Self::RestoreState];
+
+    /// Every step of a move's source, in the order of time.
+    pub const OF_DEPARTURE: [Self; 7] = [
+        Self::MoveStart,
+        Self::MoveCopied,
+        Self::MoveOffered,
+        Self::MovePaused,
+        Self::MoveSaved,
+        Self::MovePermitSent,
+        Self::MoveAnswered,
+    ];
+
+    /// Every step of a move's destination, in the order of time.
+    pub const OF_ARRIVAL: [Self; 5] = [
+        Self::ArrivalPrepared,
+        Self::ArrivalReady,
+        Self::ArrivalRestored,
+        Self::ArrivalTaken,
+        Self::ArrivalRunning,
+    ];
 
     /// The name by which the environment variable `NOVACRON_FAULT` asks for it.
     #[must_use]

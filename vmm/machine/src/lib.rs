@@ -52,12 +52,12 @@ pub use kvm::{Host, HostError, RingEntries, RingEntriesError};
 pub use memory::{
     DEFAULT_HOLE_START, GuestRam, HOLE_END, LayoutError, MemoryLayout, RamError, Region,
 };
-pub use meter::Progress;
+pub use meter::{MovePhase, MoveProgress, PeerWord, Progress, Word};
 pub use migrate::{
-    Accepted, Description, Dial, Dialled, MigrateError, MigrateOrder, MoveLimits, MoveReport,
-    PrepareOrder, SessionKeys,
+    Accepted, ArrivalReport, Description, Dial, Dialled, MigrateError, MigrateOrder, MoveLimits,
+    MoveReport, PrepareOrder, SessionKeys,
 };
-pub use permit::{PermitFile, PermitFileError, PermitWatch};
+pub use permit::{PermitFile, PermitFileError, PermitKeeper, PermitWatch};
 pub use role::{
     BootOrder, Greeting, GuestStatus, HandOverOrder, Order, ReceiveOrder, Report, RestoreOrder,
     RoleError, SnapshotOrder, run as run_role,
@@ -70,8 +70,9 @@ pub use snapshot::{
 };
 pub use state::{MAX_STATE_BYTES, MachineState, StateError};
 pub use supervise::{
-    Adopted, Death, Ender, Executable, Home, Images, MachineProcess, Prepared, RestoreOptions,
-    SnapshotOptions, SuperviseError, Supervised, Usage, Visit, Watch, Woken,
+    Adopted, AdoptedMachine, ArrivalDoor, Death, Ender, Executable, Home, Images, MachineProcess,
+    Prepared, RestoreOptions, SnapshotOptions, SuperviseError, Supervised, Usage, Visit, Watch,
+    Woken,
 };
 pub use vcpu::{GuestEnd, GuestExit, VcpuError, VcpuStateError};
 pub use vm::{ConfigError, CpuCount, MachineConfig, Paused, Running, VmError};

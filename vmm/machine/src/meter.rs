@@ -1,11 +1,13 @@
 //! How far a job is, and whether it is still wanted: written by the job's thread, read by the device loop.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How far a snapshot or a hand-over is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How far a snapshot, a hand-over or a move is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Rounds begun while the guest runs; 0 for a guest that is paused.
     pub rounds: u32,
@@ -13,6 +15,62 @@ pub struct Progress {
     pub pages_done: u64,
     /// Pages still to be dealt with in this round.
     pub pages_owed: u64,
+    /// What else there is to say of a move to another host.
+    pub moving: Option<MoveProgress>,
+}
+
+/// How far a move to another host is, besides its pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MoveProgress {
+    /// Its phase.
+    pub phase: MovePhase,
+    /// Bytes of payload that were sent.
+    pub bytes_sent: u64,
+    /// What the link is seen to take.
+    pub bytes_per_second: Option<f64>,
+    /// Of the link.
+    pub round_trip: Option<Duration>,
+    /// How long the guest would stand still if it were stopped now.
+    pub forecast: Option<Duration>,
+    /// Data streams that are wanted.
+    pub streams: u32,
+    /// For how long the other host has been out of reach.
+    pub waiting: Option<Duration>,
+}
+
+/// The phases of a move, as its source goes through them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MovePhase {
+    /// The guest runs.
+    #[default]
+    Live,
+    /// It stands still, and the rest of it is sent.
+    Switch,
+    /// The permit frame is out, and nobody has answered.
+    InDoubt,
+}
+
+/// What a keeper has learned for a source in doubt, or was told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Word {
+    /// The destination's keeper has answered, by its record.
+    Answered(PeerWord),
+    /// A person says that no other copy is alive. No host that the person knows of has a newer generation.
+    Resolved {
+        /// Resolutions and moves of the newest generation that is known.
+        above: (u32, u32),
+    },
+}
+
+/// What the destination's keeper says of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerWord {
+    /// It ran there.
+    Ran,
+    /// It never ran there, and never will.
+    NeverRan,
+    /// Nothing is known of it there. That is no refusal.
+    Unknown,
 }
 
 /// The job is not wanted any more.
@@ -27,6 +85,8 @@ pub(crate) struct Meter {
     pages_done: AtomicU64,
     pages_owed: AtomicU64,
     is_cancelled: AtomicBool,
+    moving: Mutex<Option<MoveProgress>>,
+    word: Mutex<Option<Word>>,
 }
 
 impl Meter {
@@ -50,6 +110,22 @@ impl Meter {
             rounds: self.rounds.load(Relaxed),
             pages_done: self.pages_done.load(Relaxed),
             pages_owed: self.pages_owed.load(Relaxed),
+            moving: *self.moving.lock().unwrap_or_else(PoisonError::into_inner),
         }
+    }
+
+    /// Notes how far a move is.
+    pub(crate) fn moves(&self, progress: MoveProgress) {
+        *self.moving.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+    }
+
+    /// Leaves a word for the job. The newest counts.
+    pub(crate) fn tell(&self, word: Word) {
+        *self.word.lock().unwrap_or_else(PoisonError::into_inner) = Some(word);
+    }
+
+    /// The word that was left since the last call.
+    pub(crate) fn take_word(&self) -> Option<Word> {
+        self.word.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

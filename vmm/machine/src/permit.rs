@@ -10,6 +10,8 @@
 //!
 //! The file lies on a local file system: over NFS the two kinds of lock are one.
 
+mod keeper;
+
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -22,6 +24,8 @@ use dwcp::acp::{
     RecordError, RecordStorage, SLOT_BYTES, SessionId, Slot, Successor, VmId,
 };
 use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_lock};
+
+pub use keeper::PermitKeeper;
 
 /// A process that is being started, for whatever machine, has the life lock for the moment until it has become another
 /// executable, if it was started while this one was.
@@ -256,6 +260,17 @@ impl PermitFile {
         })
     }
 
+    /// `Offered` to a host → `Held` by this process, with a generation after a resolution: a person says that no other
+    /// copy is alive. `above` is the newest generation that the person knows of: resolutions, moves.
+    ///
+    /// # Errors
+    /// When the record says otherwise, or cannot be written.
+    pub fn resolve(&mut self, above: (u32, u32)) -> Result<(), PermitFileError> {
+        let above = Generation { resolutions: above.0, moves: above.1 };
+        let event = Event::Resolve { runner: Some(self.me), above };
+        self.ensure(&event, |state| matches!(state, PermitState::Held { .. }))
+    }
+
     /// `Offered` → `Held`, unless the successor has taken it.
     ///
     /// # Errors
@@ -282,19 +297,7 @@ impl PermitFile {
         event: &Event,
         is_made: impl Fn(&PermitState) -> bool,
     ) -> Result<(), PermitFileError> {
-        match self.apply(event) {
-            // The write failed, and the bytes may be there all the same. Written once more, they are
-            // durable or not: what the record says then, everybody goes by.
-            Err(PermitFileError::Record(RecordError::Uncertain(error))) => {
-                self.record.confirm()?;
-                let loaded = self.record.load()?;
-                if loaded.is_some_and(|loaded| is_made(loaded.record.state())) {
-                    return Ok(());
-                }
-                Err(RecordError::Uncertain(error).into())
-            }
-            outcome => outcome,
-        }
+        ensure(&mut self.record, Actor::Process(self.me), event, is_made)
     }
 
     /// `Taken` → `Held`.
@@ -319,6 +322,28 @@ impl PermitFile {
         let file = File::options().read(true).write(true).open(path)?;
         let record = PermitRecord::open(FileStorage { file: file.try_clone()? }, self.vm)?;
         Ok(PermitWatch { file, record })
+    }
+}
+
+/// Applies an event, and makes sure that what it led to is durable.
+fn ensure(
+    record: &mut PermitRecord<FileStorage>,
+    actor: Actor,
+    event: &Event,
+    is_made: impl Fn(&PermitState) -> bool,
+) -> Result<(), PermitFileError> {
+    match record.apply(actor, event) {
+        // The write failed, and the bytes may be there all the same. Written once more, they are
+        // durable or not: what the record says then, everybody goes by.
+        Err(RecordError::Uncertain(error)) => {
+            record.confirm()?;
+            let loaded = record.load()?;
+            if loaded.is_some_and(|loaded| is_made(loaded.record.state())) {
+                return Ok(());
+            }
+            Err(RecordError::Uncertain(error).into())
+        }
+        outcome => Ok(outcome.map(drop)?),
     }
 }
 

@@ -31,8 +31,8 @@ use crate::vcpu::GuestEnd;
 use crate::vm::MachineConfig;
 
 pub use death::Death;
-pub use home::{Adopted, Home};
-pub use migrate::{Prepared, Visit};
+pub use home::{Adopted, AdoptedMachine, Home};
+pub use migrate::{ArrivalDoor, Prepared, Visit};
 pub use process::{Ender, MachineProcess};
 pub use snapshots::{RestoreOptions, SnapshotOptions};
 pub use usage::Usage;

@@ -154,7 +154,13 @@ fn line(record: &Record) -> String {
         Event::Torn(torn) => format!("a last line of {} bytes was cut off", torn.bytes),
         Event::Call(call) => {
             let who = call.caller;
-            let role = who.role.map_or("no role", |role| role.name());
+            let who = match &call.host {
+                Some(key) => format!("host {key}"),
+                None => {
+                    let role = who.role.map_or("no role", |role| role.name());
+                    format!("uid {}, {role}", who.uid)
+                }
+            };
             let outcome = match &call.phase {
                 Phase::Asked => "asked".to_owned(),
                 Phase::Done(Outcome::Ok) => "ok".to_owned(),
@@ -164,7 +170,7 @@ fn line(record: &Record) -> String {
             let operation =
                 call.operation.as_ref().map_or(String::new(), |id| format!(" operation {id:?}"));
             let (method, target) = (call.method.escape_debug(), &call.target);
-            format!("{method} {target:?}{operation} {outcome} (uid {}, {role})", who.uid)
+            format!("{method} {target:?}{operation} {outcome} ({who})")
         }
     };
     format!("{seq:>8}  {time}  {what}\n")

@@ -39,6 +39,10 @@ pub enum ErrorCode {
     Internal,
     /// The daemon is ending.
     ShuttingDown,
+    /// Another host does not answer, or does not know this one.
+    PeerUnreachable,
+    /// The machine cannot move to that host.
+    Blocked,
 }
 
 impl ErrorCode {
@@ -51,11 +55,12 @@ impl ErrorCode {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::TimedOut => 408,
-            Self::Conflict | Self::AlreadyExists | Self::Cancelled => 409,
+            Self::Conflict | Self::AlreadyExists | Self::Cancelled | Self::Blocked => 409,
             Self::TooLarge => 413,
             Self::Limit => 429,
             Self::MachineFailed | Self::Internal => 500,
             Self::AuditUnavailable | Self::ShuttingDown => 503,
+            Self::PeerUnreachable => 502,
         }
     }
 
@@ -78,6 +83,8 @@ impl ErrorCode {
             Self::AuditUnavailable => "audit_unavailable",
             Self::Internal => "internal",
             Self::ShuttingDown => "shutting_down",
+            Self::PeerUnreachable => "peer_unreachable",
+            Self::Blocked => "blocked",
         }
     }
 }

@@ -35,9 +35,8 @@ pub struct Info {
     pub folders: Vec<String>,
     /// The host's public key, by which other hosts know it: 64 hexadecimal digits.
     pub host_key: String,
-    /// Where other hosts reach it, as `ADDRESS:PORT`; absent if it takes no machines from them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peers_listen: Option<String>,
+    /// Where other hosts reach it, as `ADDRESS:PORT`; nowhere, if it takes no machines from them.
+    pub peers_listen: Vec<String>,
     /// The caller's role.
     pub role: String,
     /// Machines by state.

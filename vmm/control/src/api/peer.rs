@@ -25,7 +25,10 @@ pub struct AddPeer {
     /// What it is called here.
     pub name: MachineName,
     /// Where it is reached: `HOST` or `HOST:PORT`, an IPv6 address in brackets.
-    #[schema(max_length = 300)]
+    #[schema(
+        max_length = 300,
+        pattern = r"^([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$"
+    )]
     pub address: String,
     /// Its public key, as `novacron info` shows it there.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]

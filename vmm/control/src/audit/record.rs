@@ -49,8 +49,11 @@ pub enum Event {
 /// A call that changes something, when it is asked for and when it is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
-    /// Who asked.
+    /// Who asked. If it was another host, that is the daemon's own user, without a role.
     pub caller: Who,
+    /// The key of the host that asked, if it was one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub host: Option<String>,
     /// The method's id.
     pub method: String,
     /// What it is to change, such as a machine's name.
@@ -136,11 +139,18 @@ impl Call {
         };
         Self {
             caller: Who { uid: caller.uid, gid: caller.gid, pid: caller.pid, role },
+            host: None,
             method: cut(method),
             target: cut(target),
             operation: operation.map(cut),
             phase,
         }
+    }
+
+    /// The same, asked by the host with this key.
+    #[must_use]
+    pub fn of_host(self, key: Option<&str>) -> Self {
+        Self { host: key.map(cut), ..self }
     }
 }
 

@@ -96,7 +96,8 @@ fn the_longest_call_fits_a_line() {
     let worst = "\u{1}".repeat(10_000);
     let phase = Phase::Done(Outcome::Failed(worst.clone()));
     let longest = Who { uid: u32::MAX, gid: u32::MAX, pid: Some(u32::MAX), role: None };
-    let mut call = Call::new(&caller(0), None, &worst, &worst, Some(&worst), phase);
+    let call = Call::new(&caller(0), None, &worst, &worst, Some(&worst), phase);
+    let mut call = call.of_host(Some(&"f".repeat(64)));
     call.caller = longest;
     let record = Record { seq: u64::MAX, ..record(Event::Call(call)) };
     let (line, _) = record.encode().unwrap();

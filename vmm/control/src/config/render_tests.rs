@@ -50,6 +50,7 @@ fn each_field_can_be_given_and_nothing_else_changes_with_it() {
             toml::Value::Integer(number) => (number + 1).to_string(),
             toml::Value::Boolean(truth) => (!truth).to_string(),
             toml::Value::Array(_) if section.name == "roles" => "['user:77']".to_owned(),
+            toml::Value::Array(_) if section.name == "peers" => "['[::]:7478']".to_owned(),
             toml::Value::Array(_) => "['/other']".to_owned(),
             toml::Value::String(text) if text.ends_with('B') => "'65 KiB'".to_owned(),
             toml::Value::String(text) if text.starts_with('/') => "'/other'".to_owned(),

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::types::{LogFilter, SocketMode};
+use super::types::{ListenAddress, LogFilter, SocketMode};
 use super::value::Value;
 use crate::access::Member;
 use crate::quantity::{Size, TimeSpan};
@@ -171,6 +171,7 @@ macro_rules! from_text {
 from_text! {
     SocketMode, "an octal mode in quotes: \"0600\", \"0660\" with the socket's group, \"0666\" with everybody";
     LogFilter, "off, error, warn, info, debug, trace, or a level by module: \"warn,control=debug\"";
+    ListenAddress, "an address of this host, with a port or without: \"0.0.0.0\", \"[::]:7478\"";
     Member, "\"user:NAME\", \"user:NUMBER\", \"group:NAME\" or \"group:NUMBER\"";
 }
 
@@ -208,6 +209,10 @@ pub(super) trait Item: Setting {
 
 impl Item for PathBuf {
     const LIST: &'static str = "a list of absolute paths";
+}
+
+impl Item for ListenAddress {
+    const LIST: &'static str = "a list such as [\"0.0.0.0\", \"[::1]:7478\"]";
 }
 
 impl Item for Member {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::field::configuration;
-use super::types::{LogFilter, SocketMode};
+use super::types::{ListenAddress, LogFilter, SocketMode};
 use crate::access::Member;
 use crate::quantity::{Size, TimeSpan};
 
@@ -48,6 +48,16 @@ configuration! {
         operator: Vec<Member> = Vec::new();
         /// Look.
         viewer: Vec<Member> = Vec::new();
+    }
+
+    /// Other hosts, between which machines move. Whoever is not known here (`novacron peers add`) is turned away before
+    /// anything is done for it.
+    peers: PeersConfig {
+        /// Where they reach this host, over TLS; nowhere if the list is empty. Machines can move away all the same. The
+        /// port is 7478 where none is given.
+        listen: Vec<ListenAddress> = Vec::new();
+        /// How many connections of theirs there may be that have not proven yet whose they are.
+        unknown_connections: u32 [1, 4096] = 64;
     }
 
     /// What the daemon refuses to go beyond, so that no caller can use it up.

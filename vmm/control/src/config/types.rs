@@ -1,7 +1,10 @@
 //! Types that only the configuration has.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+
+use crate::peers::DEFAULT_PORT;
 
 /// The mode of the daemon's socket: connecting takes the right to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +49,29 @@ impl FromStr for SocketMode {
 impl fmt::Display for SocketMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04o}", self.0)
+    }
+}
+
+/// Where other hosts reach this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListenAddress(pub SocketAddr);
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let with_port = text.parse().ok();
+        let address = with_port.or_else(|| {
+            let host = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+            Some(SocketAddr::new(host.unwrap_or(text).parse::<IpAddr>().ok()?, DEFAULT_PORT))
+        });
+        address.map(Self).ok_or_else(|| "no address of this host".to_owned())
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -109,6 +135,25 @@ mod tests {
         }
         assert_eq!(SocketMode::PRIVATE.to_string(), "0600");
         assert!(SocketMode(0o666).is_open_to_all() && !SocketMode(0o660).is_open_to_all());
+    }
+
+    #[test]
+    fn an_address_to_listen_on_has_a_port() {
+        for (text, whole) in [
+            ("0.0.0.0", "0.0.0.0:7478"),
+            ("10.1.2.3:99", "10.1.2.3:99"),
+            ("::", "[::]:7478"),
+            ("[::1]", "[::1]:7478"),
+            ("[::1]:5", "[::1]:5"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+        ] {
+            let address: ListenAddress = text.parse().unwrap();
+            assert_eq!(address.to_string(), whole);
+            assert_eq!(whole.parse(), Ok(address));
+        }
+        for text in ["", "host", "host:5", "10.1.2.3:", "10.1.2", ":5"] {
+            assert!(text.parse::<ListenAddress>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

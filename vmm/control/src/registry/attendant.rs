@@ -1,7 +1,7 @@
 //! The thread that owns a machine's process.
 //!
 //! ```text
-//!  start, restore, adopt ──► attend ──► the guest has ended ──► again? ──► retire
+//!  start, restore, adopt, arrive ──► attend ──► the guest has ended ──► again? ──► retire
 //!                              │  ▲                               └─ wait ──► start
 //!                              ▼  │
 //!                           obey a command
@@ -13,14 +13,21 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use dwcp::acp::{HostName, PermitState, Successor};
 use machine::{
-    Death, GuestEnd, GuestStatus, RestoreOptions, RestoreReport, SuperviseError, Supervised, Woken,
+    Adopted, AdoptedMachine, Death, GuestEnd, GuestStatus, RestoreOptions, RestoreReport,
+    SuperviseError, Supervised, Woken,
 };
 
+use super::arrivals::Arriving;
 use super::bell::Bell;
 use super::command::Command;
+use super::departures::Departed;
+use super::doubt::Doubted;
 use super::entry::{Entry, started};
 use super::images;
+use super::machines::Machines;
+use super::record::Moved;
 use super::restart::{Backoff, Way};
 use super::shared::Shared;
 use crate::api::{ApiError, Boot, Ended, ErrorCode, MachineState, RestoreOutcome, Timestamp};
@@ -37,6 +44,8 @@ pub(super) enum Beginning {
     Adopt,
     /// Its restart policy starts it.
     Restart,
+    /// It comes from another host.
+    Arrive(Arriving),
 }
 
 /// Attends to one machine until it has no process any more.
@@ -44,13 +53,14 @@ pub(super) enum Beginning {
 pub(super) struct Attendant {
     pub(super) entry: Arc<Entry>,
     pub(super) shared: Arc<Shared>,
+    pub(super) machines: Machines,
     pub(super) commands: Receiver<Command>,
     pub(super) arrived: Bell,
 }
 
 /// What became of a machine.
 #[derive(Debug)]
-enum Fate {
+pub(super) enum Fate {
     /// Its guest ended, or its process.
     Ended {
         way: Way,
@@ -60,11 +70,17 @@ enum Fate {
     },
     /// It lives on without this daemon.
     Left,
+    /// It runs on another host.
+    Moved { moved: Moved, last: Last },
+    /// It was to come from another host, and never will in this attempt.
+    NeverCame { last: Last },
+    /// Its process died after it had offered its guest to another host: that one's record says what became of it.
+    InDoubt { session: [u8; 16], peer: String, ended: Ended, last: Last },
 }
 
 /// An operation that ends with the machine. It does when the machine is seen to be stopped, not before: whoever waited for
 /// it goes on with that.
-type Last = Option<Box<(Arc<Pending>, Result<Outcome, ApiError>)>>;
+pub(super) type Last = Option<Box<(Arc<Pending>, Result<Outcome, ApiError>)>>;
 
 /// A machine that somebody wants to be stopped.
 struct Stopping {
@@ -79,7 +95,7 @@ impl Fate {
             Self::Ended { way, ended, .. } => {
                 Self::Ended { way, ended, last: Some(Box::new((operation, Ok(Outcome::Plain)))) }
             }
-            Self::Left => Self::Left,
+            other => other,
         }
     }
 }
@@ -93,7 +109,23 @@ impl Attendant {
                 Ok(machine) => self.attend(machine),
                 Err(fate) => fate,
             };
-            let Fate::Ended { way, ended, last } = fate else { return };
+            let (way, ended, last) = match fate {
+                Fate::Ended { way, ended, last } => (way, ended, last),
+                Fate::Left => return,
+                Fate::Moved { moved, last } => return self.has_moved(moved, last),
+                Fate::NeverCame { last } => return self.never_came(last),
+                Fate::InDoubt { session, peer, ended, last } => {
+                    if let Some(last) = last {
+                        let (operation, outcome) = *last;
+                        self.end(&operation, outcome);
+                    }
+                    match self.doubt(session, &peer) {
+                        Doubted::Ran(moved) => return self.has_moved(moved, None),
+                        Doubted::Here => (Way::Failed, ended, None),
+                        Doubted::Left => return,
+                    }
+                }
+            };
             self.note(way, &ended);
             let policy = self.entry.record().spec.restart;
             let wait = backoff.after(policy, way, began.elapsed());
@@ -122,8 +154,21 @@ impl Attendant {
                 self.entry.set_state(MachineState::Starting, None);
                 self.start().map(|(machine, outcome)| (machine, MachineState::Running, outcome))
             }
-            Beginning::Adopt => {
-                self.adopt().map(|(machine, state)| (machine, state, Outcome::Plain))
+            Beginning::Adopt => match self.adopt() {
+                Ok(Some((machine, state))) => Ok((machine, state, Outcome::Plain)),
+                Ok(None) => return Err(self.fate_of_dead(Way::Failed, self.ended_unseen())),
+                Err(error) => Err(error),
+            },
+            Beginning::Arrive(arriving) => {
+                self.entry.set_state(MachineState::Arriving, None);
+                match self.arrive(arriving) {
+                    Ok((machine, outcome)) => Ok((machine, MachineState::Running, outcome)),
+                    Err(error) => {
+                        let operation = Arc::clone(&arriving.operation);
+                        let last = Some(Box::new((operation, Err(error))));
+                        return Err(Fate::NeverCame { last });
+                    }
+                }
             }
         };
         let outcome = outcome.and_then(|(machine, state, outcome)| {
@@ -142,8 +187,12 @@ impl Attendant {
         match outcome {
             Ok((machine, state, outcome)) => {
                 self.entry.set_state(state, None);
-                if let Beginning::Start(operation) = beginning {
-                    self.end(operation, Ok(outcome));
+                match beginning {
+                    Beginning::Start(operation) => self.end(operation, Ok(outcome)),
+                    Beginning::Arrive(Arriving { operation, .. }) => {
+                        self.end(operation, Ok(outcome));
+                    }
+                    Beginning::Adopt | Beginning::Restart => {}
                 }
                 Ok(machine)
             }
@@ -154,6 +203,9 @@ impl Attendant {
                     Beginning::Start(operation) => {
                         // What cannot be started by hand is not tried again by itself.
                         self.should_run(false);
+                        Some(Box::new((Arc::clone(operation), Err(error))))
+                    }
+                    Beginning::Arrive(Arriving { operation, .. }) => {
                         Some(Box::new((Arc::clone(operation), Err(error))))
                     }
                     Beginning::Adopt | Beginning::Restart => None,
@@ -207,21 +259,79 @@ impl Attendant {
         Ok(machine)
     }
 
-    fn adopt(&self) -> Result<(Supervised, MachineState), ApiError> {
+    /// None if none of its processes is there any more.
+    fn adopt(&self) -> Result<Option<(Supervised, MachineState)>, ApiError> {
         let adopted = self.entry.home().adopt().map_err(|error| failed(&error))?;
-        let Some(adopted) = adopted else {
-            return Err(ApiError::new(ErrorCode::MachineFailed, self.how_it_ended(None)));
+        let adopted = match adopted {
+            Some(Adopted::Machine(adopted)) => adopted,
+            Some(Adopted::Arriving(prepared, session)) => {
+                return self.adopt_arriving(prepared, session);
+            }
+            None => return Ok(None),
         };
-        self.connect(adopted.console)?;
-        let state = match adopted.guest {
+        let AdoptedMachine { machine, console, guest, .. } = adopted;
+        if let Some(console) = console {
+            self.connect(console)?;
+        }
+        let state = match guest {
             GuestStatus::Paused => MachineState::Paused,
             GuestStatus::Departed => MachineState::Departed,
-            GuestStatus::Absent | GuestStatus::Running | GuestStatus::Busy => MachineState::Running,
+            _ => MachineState::Running,
         };
-        Ok((adopted.machine, state))
+        if guest == GuestStatus::Leaving {
+            self.finds_move();
+        } else if let Err(error) = self.entry.change(|record| {
+            // What was under way is over, and the guest is here.
+            record.departure = None;
+            record.arrival = None;
+            record.moved = None;
+        }) {
+            tracing::error!(%error, "that a move is over is not written");
+        }
+        Ok(Some((machine, state)))
     }
 
-    fn connect(&self, console: UnixStream) -> Result<(), ApiError> {
+    /// A machine that waits for its guest goes on waiting, with another daemon.
+    fn adopt_arriving(
+        &self,
+        prepared: machine::Prepared,
+        session: [u8; 16],
+    ) -> Result<Option<(Supervised, MachineState)>, ApiError> {
+        self.entry.set_state(MachineState::Arriving, None);
+        let id = self.entry.record().arrival.map(|arrival| arrival.operation);
+        let id = id.unwrap_or_else(|| crate::random::hex(&session));
+        let name = self.entry.name().clone();
+        let operations = &self.shared.operations;
+        let operation = operations.begin(id, "machines.arrive", Some(name), true);
+        self.shared.arrivals.opens(session, prepared.door());
+        match self.wait_for_guest(prepared, session, &operation) {
+            Ok((machine, outcome)) => {
+                self.connect(machine.new_console().map_err(|error| failed(&error))?)?;
+                self.shared.end(&operation, Ok(outcome));
+                Ok(Some((machine, MachineState::Running)))
+            }
+            Err(error) => {
+                self.shared.end(&operation, Err(error));
+                // The record says the rest.
+                Ok(None)
+            }
+        }
+    }
+
+    /// The first thing to do is to go on with a move that was under way.
+    fn finds_move(&self) {
+        let Some(attempt) = self.entry.record().departure else { return };
+        let name = self.entry.name().clone();
+        let operations = &self.shared.operations;
+        let operation =
+            operations.begin(attempt.operation.clone(), "machines.migrate", Some(name), true);
+        let command = Command::GoOnMigrating { operation: Arc::clone(&operation) };
+        if let Err(error) = self.entry.begin("moved", attempt.operation, command) {
+            self.shared.end(&operation, Err(error));
+        }
+    }
+
+    pub(super) fn connect(&self, console: UnixStream) -> Result<(), ApiError> {
         let Shared { runtime, metrics, .. } = &*self.shared;
         let connected = self.entry.console().connect(console, runtime, Arc::clone(metrics));
         connected.map_err(ApiError::internal)
@@ -231,6 +341,11 @@ impl Attendant {
     fn attend(&self, mut machine: Supervised) -> Fate {
         let mut stopping: Option<Stopping> = None;
         let fate = loop {
+            // Before its reports are heard: those of a move that was found under way are for whoever goes on with it.
+            match self.obey_all(machine, &mut stopping) {
+                Ok(kept) => machine = kept,
+                Err(fate) => break fate,
+            }
             let until = stopping.as_ref().map(|stopping| stopping.until);
             match machine.wait_or(self.arrived.as_fd(), until) {
                 Ok(Woken::GuestEnded(end)) => break self.ended(machine, end),
@@ -239,10 +354,6 @@ impl Attendant {
                     self.arrived.silence();
                 }
                 Err(error) => break self.lost(machine, error),
-            }
-            match self.obey_all(machine, &mut stopping) {
-                Ok(kept) => machine = kept,
-                Err(fate) => break fate,
             }
         };
         match (fate, stopping) {
@@ -276,6 +387,17 @@ impl Attendant {
                         }
                     }
                 }
+                Command::Migrate { operation, request } => {
+                    let (outcome, departed) = self.migrate(&machine, &operation, &request);
+                    machine = self.after_move(machine, &operation, outcome, departed)?;
+                    Ok(())
+                }
+                Command::GoOnMigrating { operation } => {
+                    let (outcome, departed) = self.go_on_migrating(&machine, &operation);
+                    machine = self.after_move(machine, &operation, outcome, departed)?;
+                    // A guest that stayed has the console of a keeper who is gone.
+                    self.reconnect(&machine)
+                }
                 command => self.obey(&mut machine, command),
             };
             if let Err(error) = outcome {
@@ -288,6 +410,15 @@ impl Attendant {
     /// Obeys one command. An error is the machine's end.
     fn obey(&self, machine: &mut Supervised, command: Command) -> Result<(), SuperviseError> {
         match command {
+            Command::Describe(reply) => {
+                let (answer, fatal) = match machine.describe() {
+                    Ok(description) => (Ok(Box::new(description)), None),
+                    Err(error) => (Err(failed(&error)), sort(error).1),
+                };
+                // Whoever asked may have gone.
+                let _ = reply.send(answer);
+                fatal.map_or(Ok(()), Err)
+            }
             Command::Pause(reply) => {
                 let outcome = machine.pause();
                 self.answer(reply, outcome, Some(MachineState::Paused))
@@ -310,8 +441,59 @@ impl Attendant {
                 self.end(&operation, outcome);
                 fatal.map_or(Ok(()), Err)
             }
-            Command::Stop { .. } | Command::Leave => Ok(()),
+            Command::Stop { .. }
+            | Command::Migrate { .. }
+            | Command::GoOnMigrating { .. }
+            | Command::Leave => Ok(()),
         }
+    }
+
+    /// What follows from how a move went.
+    fn after_move(
+        &self,
+        machine: Supervised,
+        operation: &Arc<Pending>,
+        outcome: Result<Outcome, ApiError>,
+        departed: Departed,
+    ) -> Result<Supervised, Fate> {
+        match departed {
+            Departed::Stayed => {
+                self.end(operation, outcome);
+                Ok(machine)
+            }
+            Departed::Moved(moved) => {
+                machine.into_process().bury();
+                let last = Some(Box::new((Arc::clone(operation), outcome)));
+                Err(Fate::Moved { moved, last })
+            }
+            Departed::Lost(error) => {
+                tracing::warn!(%error, machine = %self.entry.name(), "its process is lost while it moves");
+                let fate = self.lost(machine, error);
+                let operation = Arc::clone(operation);
+                Err(match fate {
+                    Fate::Ended { way, ended, .. } => {
+                        Fate::Ended { way, ended, last: Some(Box::new((operation, outcome))) }
+                    }
+                    Fate::InDoubt { session, peer, ended, .. } => {
+                        let last = Some(Box::new((operation, outcome)));
+                        Fate::InDoubt { session, peer, ended, last }
+                    }
+                    // It went there before its process died here.
+                    Fate::Moved { moved, .. } => {
+                        Fate::Moved { moved, last: Some(Box::new((operation, Ok(Outcome::Plain)))) }
+                    }
+                    other => other,
+                })
+            }
+        }
+    }
+
+    fn reconnect(&self, machine: &Supervised) -> Result<(), SuperviseError> {
+        let console = machine.new_console()?;
+        if let Err(error) = self.connect(console) {
+            tracing::error!(%error, "the guest has no console");
+        }
+        Ok(())
     }
 
     /// Answers a quick command.
@@ -389,10 +571,39 @@ impl Attendant {
             _ => (self.how_it_ended(death), GuestEnd::Failed),
         };
         let failed = !end.is_orderly();
-        Fate::Ended {
-            way: end.into(),
-            ended: Ended { at: Timestamp::now(), how, failed },
-            last: None,
+        self.fate_of_dead(end.into(), Ended { at: Timestamp::now(), how, failed })
+    }
+
+    fn ended_unseen(&self) -> Ended {
+        Ended { at: Timestamp::now(), how: self.how_it_ended(None), failed: true }
+    }
+
+    /// No process of it lives: what its permit record says counts.
+    fn fate_of_dead(&self, way: Way, ended: Ended) -> Fate {
+        let home = self.entry.home();
+        let record = self.entry.record();
+        let moved = |to: &HostName| Moved { to: to.as_str().to_owned(), at: Timestamp::now() };
+        match home.permit_state() {
+            Ok(PermitState::Offered { session, to: Successor::Host(peer), .. }) => {
+                let (session, peer) = (session.bytes(), peer.as_str().to_owned());
+                Fate::InDoubt { session, peer, ended, last: None }
+            }
+            Ok(PermitState::Gone { to, .. }) if record.departure.is_some() => {
+                Fate::Moved { moved: moved(&to), last: None }
+            }
+            Ok(PermitState::Prepared { session, .. }) => {
+                let refused = home.keeper().and_then(|mut keeper| Ok(keeper.refuse(session)?));
+                if let Err(error) = refused {
+                    tracing::error!(%error, "that a machine will not come is not written");
+                }
+                Fate::NeverCame { last: None }
+            }
+            Ok(PermitState::Refused { .. } | PermitState::Gone { .. }) | Err(_)
+                if record.arrival.is_some() =>
+            {
+                Fate::NeverCame { last: None }
+            }
+            _ => Fate::Ended { way, ended, last: None },
         }
     }
 
@@ -424,7 +635,7 @@ impl Attendant {
         }
     }
 
-    fn end(&self, operation: &Pending, outcome: Result<Outcome, ApiError>) {
+    pub(super) fn end(&self, operation: &Pending, outcome: Result<Outcome, ApiError>) {
         self.entry.is_free();
         self.shared.end(operation, outcome);
     }
@@ -450,12 +661,46 @@ impl Attendant {
         }
     }
 
+    /// It runs on another host.
+    fn has_moved(self, moved: Moved, last: Last) {
+        tracing::info!(machine = %self.entry.name(), to = moved.to, "the machine has moved");
+        let noted = self.entry.change(|record| {
+            record.should_run = false;
+            record.started_at = None;
+            record.departure = None;
+            record.moved = Some(moved);
+        });
+        if let Err(error) = noted {
+            tracing::error!(%error, "that a machine has moved is not written");
+        }
+        self.leave_off(None, last);
+    }
+
+    /// It was to come, and never will in this attempt: what was made for it goes.
+    fn never_came(self, last: Last) {
+        tracing::info!(machine = %self.entry.name(), "the machine did not come");
+        let was_here = self.entry.record().moved.is_some();
+        if was_here {
+            if let Err(error) = self.entry.change(|record| record.arrival = None) {
+                tracing::error!(%error, "that a machine did not come is not written");
+            }
+        } else {
+            self.machines.discard(&self.entry);
+        }
+        self.leave_off(None, last);
+    }
+
     fn retire(self, ended: Ended, last: Last) {
         self.should_run(false);
-        self.entry.retire(Some(ended));
+        self.leave_off(Some(ended), last);
+    }
+
+    /// Nobody attends to it any more.
+    fn leave_off(self, ended: Option<Ended>, last: Last) {
+        self.entry.retire(ended);
         // Nothing can be posted any more; what was posted before is answered.
         for command in self.commands.try_iter() {
-            let why = format!("the guest of machine {} has ended", self.entry.name());
+            let why = format!("the guest of machine {} is not here any more", self.entry.name());
             command.refuse(ApiError::new(ErrorCode::Conflict, why), &self.shared);
         }
         if let Some(last) = last {

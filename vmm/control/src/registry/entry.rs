@@ -8,12 +8,14 @@ use machine::{Ender, Home, Usage};
 use super::bell::Bell;
 use super::command::Command;
 use super::record::Record;
+use super::shared::Shared;
 use super::store::{Store, StoreError};
 use crate::api::{
     ApiError, Ended, ErrorCode, EventKind, Machine, MachineName, MachineState, Timestamp,
 };
 use crate::console::Console;
 use crate::events::Events;
+use crate::peers::PeerBook;
 
 /// A machine that has a record.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub(crate) struct Entry {
     name: MachineName,
     store: Arc<Store>,
     events: Arc<Events>,
+    peers: Arc<PeerBook>,
     /// Locked before `live`, where both are.
     record: Mutex<Record>,
     live: Mutex<Live>,
@@ -37,6 +40,8 @@ struct Live {
     operation: Option<String>,
     mail: Option<Mail>,
     ender: Option<Ender>,
+    /// A person says that no other copy of it is alive.
+    is_resolved: bool,
     is_deleted: bool,
 }
 
@@ -53,19 +58,21 @@ impl Entry {
         name: MachineName,
         record: Record,
         store: Arc<Store>,
-        events: Arc<Events>,
+        shared: &Shared,
     ) -> Arc<Self> {
+        let (events, peers) = (Arc::clone(&shared.events), Arc::clone(&shared.peers));
         let live = Live {
-            state: MachineState::Stopped,
+            state: at_rest(&record),
             process_id: None,
             restarts: 0,
             operation: None,
             mail: None,
             ender: None,
+            is_resolved: false,
             is_deleted: false,
         };
         let (record, live) = (Mutex::new(record), Mutex::new(live));
-        Arc::new(Self { name, store, events, record, live, console: Console::new() })
+        Arc::new(Self { name, store, events, peers, record, live, console: Console::new() })
     }
 
     pub(crate) fn name(&self) -> &MachineName {
@@ -80,11 +87,25 @@ impl Entry {
         self.live().state
     }
 
+    pub(super) fn id(&self) -> [u8; 16] {
+        self.lock_record().id
+    }
+
+    /// Whether there is something to do for it, though no process of it lives.
+    pub(super) fn is_unsettled(&self) -> bool {
+        let record = self.lock_record();
+        record.should_run || record.arrival.is_some() || record.departure.is_some()
+    }
+
     /// The machine as it is shown.
     pub(crate) fn show(&self) -> Machine {
         let record = self.lock_record().clone();
         let live = self.live();
         let is_up = live.process_id.is_some();
+        let attempts = [&record.departure, &record.arrival];
+        let peer = attempts.into_iter().flatten().next().map(|attempt| &attempt.peer);
+        let peer = peer.or(record.moved.as_ref().map(|moved| &moved.to));
+        let peer = peer.map(|key| self.peers.name_of(key));
         Machine {
             name: self.name.clone(),
             id: record.id_text(),
@@ -95,7 +116,7 @@ impl Entry {
             ended: record.ended,
             restarts: live.restarts,
             operation: live.operation.clone(),
-            peer: None,
+            peer,
             spec: record.spec,
         }
     }
@@ -225,8 +246,9 @@ impl Entry {
         self.events.publish(EventKind::MachineState { machine, state, ended });
     }
 
-    /// The attendant goes: whoever speaks to the machine from now on finds it stopped.
+    /// The attendant goes: whoever speaks to the machine from now on finds it at rest.
     pub(super) fn retire(&self, ended: Option<Ended>) {
+        let state = at_rest(&self.lock_record());
         {
             let mut live = self.live();
             live.mail = None;
@@ -235,7 +257,7 @@ impl Entry {
             live.operation = None;
         }
         self.console.disconnect();
-        self.set_state(MachineState::Stopped, ended);
+        self.set_state(state, ended);
     }
 
     /// Deletes the record of a machine that is stopped.
@@ -246,7 +268,8 @@ impl Entry {
         let record = self.lock_record();
         let mut live = self.live();
         self.check_idle(&live)?;
-        if live.state != MachineState::Stopped || live.mail.is_some() {
+        let is_at_rest = matches!(live.state, MachineState::Stopped | MachineState::Moved);
+        if !is_at_rest || live.mail.is_some() {
             return Err(self
                 .conflict(live.state, "deleted")
                 .with_hint("stop it, or kill it, first"));
@@ -254,6 +277,42 @@ impl Entry {
         self.store.delete(&self.name, &record).map_err(ApiError::internal)?;
         live.is_deleted = true;
         Ok(())
+    }
+
+    /// Claims a machine that comes from another host, for the one that receives it.
+    ///
+    /// # Errors
+    /// When it is here, or something else is being done with it.
+    pub(super) fn claim_arriving(&self, mail: Mail, operation: String) -> Result<(), ApiError> {
+        let mut live = self.live();
+        self.check_idle(&live)?;
+        if live.mail.is_some() {
+            return Err(self.conflict(live.state, "received"));
+        }
+        live.mail = Some(mail);
+        live.operation = Some(operation);
+        live.restarts = 0;
+        Ok(())
+    }
+
+    /// Whether it has a process, or is about to.
+    pub(super) fn is_attended(&self) -> bool {
+        self.live().mail.is_some()
+    }
+
+    /// A person says that no other copy of it is alive.
+    pub(super) fn resolve(&self) {
+        self.live().is_resolved = true;
+    }
+
+    /// Whether somebody has said so since the last call.
+    pub(super) fn take_resolution(&self) -> bool {
+        std::mem::take(&mut self.live().is_resolved)
+    }
+
+    /// It is gone from here, without having been deleted by anybody.
+    pub(super) fn is_discarded(&self) {
+        self.live().is_deleted = true;
     }
 
     fn check_idle(&self, live: &Live) -> Result<(), ApiError> {
@@ -296,6 +355,11 @@ impl Entry {
 pub(super) fn not_found(name: &str) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("there is no machine {name}"))
         .with_hint("`novacron list` shows those that there are")
+}
+
+/// What a machine does that has no process.
+fn at_rest(record: &Record) -> MachineState {
+    if record.moved.is_some() { MachineState::Moved } else { MachineState::Stopped }
 }
 
 /// Notes when a guest was started.

@@ -6,10 +6,10 @@ use machine::{
 };
 
 use super::attendant::{Attendant, sort};
+use super::departures::shown;
 use super::images;
 use crate::api::{
-    ApiError, ErrorCode, HandOverOutcome, MachineState, OperationProgress, SnapshotOutcome,
-    TakeSnapshot,
+    ApiError, ErrorCode, HandOverOutcome, MachineState, SnapshotOutcome, TakeSnapshot,
 };
 use crate::operations::{Outcome, Pending};
 use crate::spec;
@@ -33,10 +33,7 @@ impl Attendant {
             Ok(prepared) => prepared,
             Err(error) => return (Err(error), None),
         };
-        let watch = |progress: machine::Progress| {
-            let machine::Progress { rounds, pages_done, pages_owed } = progress;
-            operation.advance(OperationProgress { rounds, pages_done, pages_owed, migration: None })
-        };
+        let watch = |progress| operation.advance(shown(progress));
         let options = SnapshotOptions {
             key: key.as_ref(),
             parent: base.as_deref(),
@@ -75,10 +72,7 @@ impl Attendant {
         operation: &Pending,
         form: Form,
     ) -> (Result<Outcome, ApiError>, Option<SuperviseError>) {
-        let watch = |progress: machine::Progress| {
-            let machine::Progress { rounds, pages_done, pages_owed } = progress;
-            operation.advance(OperationProgress { rounds, pages_done, pages_owed, migration: None })
-        };
+        let watch = |progress| operation.advance(shown(progress));
         let dirty_log = match spec::check(&self.entry.record().spec) {
             Ok(shape) => shape.dirty_log,
             Err(error) => return (Err(error), None),
@@ -114,7 +108,7 @@ impl Attendant {
     }
 }
 
-fn cancelled_or(operation: &Pending, code: ErrorCode) -> ErrorCode {
+pub(super) fn cancelled_or(operation: &Pending, code: ErrorCode) -> ErrorCode {
     if operation.is_cancelled() && code == ErrorCode::MachineFailed {
         ErrorCode::Cancelled
     } else {

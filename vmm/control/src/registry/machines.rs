@@ -12,11 +12,12 @@ use super::attendant::{Attendant, Beginning};
 use super::bell::Bell;
 use super::command::{Command, Reply};
 use super::entry::{Entry, Mail, not_found};
+use super::record::Record;
 use super::shared::Shared;
 use super::store::{Found, Store, StoreError};
 use crate::api::{
     ApiError, Boot, ErrorCode, EventKind, HandOverForm, Machine, MachineName, MachineSpec,
-    MachineState, RestoreSnapshot, Stop, TakeSnapshot,
+    MachineState, Migrate, RestoreSnapshot, Stop, TakeSnapshot,
 };
 use crate::audit_trail::CallId;
 use crate::metrics::{MachineFigures, StateLabel};
@@ -28,9 +29,36 @@ use crate::spec;
 pub(crate) struct Registry {
     store: Arc<Store>,
     shared: Arc<Shared>,
-    machines: RwLock<BTreeMap<MachineName, Arc<Entry>>>,
+    machines: Machines,
     /// Records that cannot be used, and why.
     unreadable: Vec<(String, String)>,
+}
+
+/// Machines by name, for everybody who may take one away.
+#[derive(Clone, Debug)]
+pub(super) struct Machines {
+    store: Arc<Store>,
+    map: Arc<RwLock<BTreeMap<MachineName, Arc<Entry>>>>,
+}
+
+impl Machines {
+    /// Takes away a machine that nobody has made here: it was to come from another host. Its permit answers on.
+    pub(super) fn discard(&self, entry: &Entry) {
+        entry.is_discarded();
+        if let Err(error) = self.store.delete(entry.name(), &entry.record()) {
+            tracing::error!(%error, name = %entry.name(), "what was made for a machine that did not come is left");
+        }
+        self.write().remove(entry.name());
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<MachineName, Arc<Entry>>> {
+        // A panic aborts the process, so that no lock is ever poisoned.
+        self.map.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<MachineName, Arc<Entry>>> {
+        self.map.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Registry {
@@ -44,8 +72,8 @@ impl Registry {
         for found in store.load()? {
             match found {
                 Found::Record(name, record) => {
-                    let (store, events) = (Arc::clone(&store), Arc::clone(&shared.events));
-                    machines.insert(name.clone(), Entry::new(name, *record, store, events));
+                    let entry = Entry::new(name.clone(), *record, Arc::clone(&store), &shared);
+                    machines.insert(name, entry);
                 }
                 Found::Unreadable { name, why } => {
                     tracing::error!(name, why, "a record cannot be used; it is left alone");
@@ -53,7 +81,9 @@ impl Registry {
                 }
             }
         }
-        Ok(Self { store, shared, machines: RwLock::new(machines), unreadable })
+        let map = Arc::new(RwLock::new(machines));
+        let machines = Machines { store: Arc::clone(&store), map };
+        Ok(Self { store, shared, machines, unreadable })
     }
 
     /// Becomes the keeper of every machine that lives, and does with the others what their records ask. Returns how many
@@ -66,8 +96,10 @@ impl Registry {
                     Ok(()) => adopted += 1,
                     Err(error) => tracing::error!(%error, name = %entry.name(), "not adopted"),
                 },
-                Ok(false) if entry.record().should_run => self.settle(&entry),
+                Ok(false) if entry.is_unsettled() => self.settle(&entry),
                 Ok(false) => {}
+                // It was to come, and the daemon died before it had a permit.
+                Err(_) if entry.record().arrival.is_some() => self.settle(&entry),
                 Err(error) => {
                     tracing::error!(%error, name = %entry.name(), "whether it lives is not known");
                 }
@@ -158,11 +190,79 @@ impl Registry {
                 .with_hint("take another name, or delete that machine first"),
             error => ApiError::internal(error),
         })?;
-        let (store, events) = (Arc::clone(&self.store), Arc::clone(&self.shared.events));
-        let entry = Entry::new(name.clone(), record, store, events);
-        machines.insert(name.clone(), Arc::clone(&entry));
+        let entry = self.add(&mut machines, name, record);
         drop(machines);
         self.shared.events.publish(EventKind::MachineCreated { machine: name.clone() });
+        Ok(entry.show())
+    }
+
+    fn add(
+        &self,
+        machines: &mut BTreeMap<MachineName, Arc<Entry>>,
+        name: &MachineName,
+        record: Record,
+    ) -> Arc<Entry> {
+        let entry = Entry::new(name.clone(), record, Arc::clone(&self.store), &self.shared);
+        machines.insert(name.clone(), Arc::clone(&entry));
+        entry
+    }
+
+    /// Makes the record of a machine that is to come from another host.
+    pub(super) fn make_arriving(
+        &self,
+        name: &MachineName,
+        record: Record,
+    ) -> Result<Arc<Entry>, ApiError> {
+        let mut machines = self.write();
+        self.store.create_arriving(name, &record).map_err(|error| match error {
+            StoreError::Exists(_) => ApiError::new(ErrorCode::Blocked, error.to_string()),
+            error => ApiError::internal(error),
+        })?;
+        let entry = self.add(&mut machines, name, record);
+        drop(machines);
+        self.shared.events.publish(EventKind::MachineCreated { machine: name.clone() });
+        Ok(entry)
+    }
+
+    /// The machine with this id.
+    pub(super) fn find_by_id(&self, id: [u8; 16]) -> Option<Arc<Entry>> {
+        self.read().values().find(|entry| entry.id() == id).cloned()
+    }
+
+    /// Moves a machine to another host.
+    pub(crate) fn migrate(
+        &self,
+        name: &MachineName,
+        request: Migrate,
+        id: CallId,
+    ) -> Result<Arc<Pending>, ApiError> {
+        self.shared.peers.find(&request.to)?;
+        self.operate(name, id, "machines.migrate", "moved", true, |operation| Command::Migrate {
+            operation,
+            request,
+        })
+    }
+
+    /// A person says that no other copy of a machine is alive.
+    pub(crate) fn resolve(&self, name: &MachineName) -> Result<Machine, ApiError> {
+        let entry = self.find(name)?;
+        match entry.state() {
+            MachineState::InDoubt => entry.resolve(),
+            MachineState::Moved => {
+                let resolved = entry
+                    .home()
+                    .keeper()
+                    .and_then(|mut keeper| Ok(keeper.resolve(dwcp::acp::Generation::default())?));
+                resolved.map_err(|error| ApiError::new(ErrorCode::Conflict, error.to_string()))?;
+                entry.change(|record| record.moved = None).map_err(ApiError::internal)?;
+                entry.retire(None);
+            }
+            state => {
+                let why =
+                    format!("machine {name} is {}; there is no doubt to be ended", state.name());
+                return Err(ApiError::new(ErrorCode::Conflict, why));
+            }
+        }
         Ok(entry.show())
     }
 
@@ -260,7 +360,7 @@ impl Registry {
         })
     }
 
-    fn operate(
+    pub(super) fn operate(
         &self,
         name: &MachineName,
         id: CallId,
@@ -275,7 +375,7 @@ impl Registry {
         self.unless(begun, operation)
     }
 
-    fn begin(
+    pub(super) fn begin(
         &self,
         id: CallId,
         method: &str,
@@ -286,7 +386,7 @@ impl Registry {
     }
 
     /// An operation that did not come to anything has failed, too: it was announced.
-    fn unless(
+    pub(super) fn unless(
         &self,
         begun: Result<(), ApiError>,
         operation: Arc<Pending>,
@@ -331,7 +431,7 @@ impl Registry {
     }
 
     /// Gives a machine its attendant.
-    fn attend(
+    pub(super) fn attend(
         &self,
         entry: &Arc<Entry>,
         operation: Option<String>,
@@ -343,6 +443,7 @@ impl Registry {
             Mail { commands: send, arrived: arrived.try_clone().map_err(ApiError::internal)? };
         match &beginning {
             Beginning::Adopt => entry.claim_alive(mail),
+            Beginning::Arrive(_) => entry.claim_arriving(mail, operation.unwrap_or_default())?,
             Beginning::Start(_) | Beginning::Restart => {
                 entry.claim(mail, operation)?;
                 // On storage before there is a process: a daemon that comes later knows that it was wanted.
@@ -355,6 +456,7 @@ impl Registry {
         let attendant = Attendant {
             entry: Arc::clone(entry),
             shared: Arc::clone(&self.shared),
+            machines: self.machines.clone(),
             commands,
             arrived,
         };
@@ -409,11 +511,10 @@ impl Registry {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<MachineName, Arc<Entry>>> {
-        // A panic aborts the process, so that no lock is ever poisoned.
-        self.machines.read().unwrap_or_else(PoisonError::into_inner)
+        self.machines.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<MachineName, Arc<Entry>>> {
-        self.machines.write().unwrap_or_else(PoisonError::into_inner)
+        self.machines.write()
     }
 }

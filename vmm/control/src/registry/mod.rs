@@ -8,9 +8,12 @@
 //!             Attendant (a thread, while there is a process) ── machine::Supervised
 //! ```
 
+mod arrivals;
 mod attendant;
 mod bell;
 mod command;
+mod departures;
+mod doubt;
 mod entry;
 mod images;
 mod jobs;

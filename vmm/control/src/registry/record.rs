@@ -23,6 +23,36 @@ pub(crate) struct Record {
     pub(crate) started_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ended: Option<Ended>,
+    /// A move to another host that has begun, and whose end is not noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) departure: Option<Attempt>,
+    /// A move from another host that has begun, and whose end is not noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) arrival: Option<Attempt>,
+    /// Where it went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) moved: Option<Moved>,
+}
+
+/// A move that has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Attempt {
+    #[serde(serialize_with = "to_hex", deserialize_with = "from_hex")]
+    pub(crate) session: [u8; 16],
+    /// The key of the other host.
+    pub(crate) peer: String,
+    /// The operation that it is here.
+    pub(crate) operation: String,
+}
+
+/// A machine that runs on another host, or has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Moved {
+    /// The key of the host that it went to from here.
+    pub(crate) to: String,
+    pub(crate) at: Timestamp,
 }
 
 impl Record {
@@ -36,6 +66,9 @@ impl Record {
             should_run: false,
             started_at: None,
             ended: None,
+            departure: None,
+            arrival: None,
+            moved: None,
         }
     }
 
@@ -74,7 +107,7 @@ fn to_hex<S: serde::Serializer>(id: &[u8; 16], serializer: S) -> Result<S::Ok, S
 fn from_hex<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<[u8; 16], D::Error> {
     let text = String::deserialize(deserializer)?;
     let id = unhex(&text).filter(|id| *id != [0; 16]);
-    id.ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no machine's id")))
+    id.ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no id")))
 }
 
 #[cfg(test)]
@@ -98,12 +131,8 @@ mod tests {
         for (from, to, why) in [
             ("\"version\": 1", "\"version\": 2", "version 2"),
             ("\"should_run\"", "\"shall_run\"", "unknown field `shall_run`"),
-            ("0707", "07", "is no machine's id"),
-            (
-                "07070707070707070707070707070707",
-                "00000000000000000000000000000000",
-                "is no machine's id",
-            ),
+            ("0707", "07", "is no id"),
+            ("07070707070707070707070707070707", "00000000000000000000000000000000", "is no id"),
         ] {
             let changed = text.replacen(from, to, 1);
             assert_ne!(changed, text);

@@ -12,7 +12,7 @@ use crate::api::ApiError;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::operations::{Operations, Outcome, Pending};
-use crate::peers::{Identity, PeerBook};
+use crate::peers::{Arrivals, Identity, PeerBook};
 
 /// Bounds that the configuration sets.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +40,9 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) identity: Identity,
     pub(crate) peers: Arc<PeerBook>,
+    pub(crate) arrivals: Arrivals,
+    /// Where other hosts reach this one.
+    pub(crate) listens: Vec<std::net::SocketAddr>,
     pub(crate) runtime: Handle,
     pub(crate) on_end: OnEnd,
 }

@@ -7,6 +7,8 @@
 //!                              ends           written by the machine's process
 //!  STATE/machines/.new-ID/     being made: renamed to NAME when it is whole
 //!  STATE/machines/.old-ID/     being deleted
+//!  STATE/permits/ID/permit     of a machine that has no record any more: it answers late questions about moves, and
+//!                              keeps an old copy from coming here
 //! ```
 
 use std::fs::{File, TryLockError};
@@ -21,10 +23,13 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use super::record::Record;
 use crate::access::make_private_folder;
 use crate::api::{MachineName, MachineSpec};
-use crate::random::{hex, random};
+use crate::random::{hex, random, unhex};
 
 /// A daemon that is killed while it starts a process leaves its lock with that, until it has become another executable.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the permit of a machine that is not here any more is kept.
+const PERMITS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A record has a few hundred bytes, and a command line that somebody wrote.
 const RECORD_MAX_BYTES: u64 = 1 << 20;
@@ -66,6 +71,7 @@ impl StoreError {
 #[derive(Debug)]
 pub(crate) struct Store {
     machines: PathBuf,
+    permits: PathBuf,
     sockets: PathBuf,
     /// For as long as it is open, no other daemon has the folder.
     _lock: File,
@@ -90,6 +96,7 @@ impl Store {
     /// When another daemon has it, or it cannot be used.
     pub(crate) fn open(state: &Path, runtime: &Path, own_uid: u32) -> Result<Self, StoreError> {
         let (machines, sockets) = (state.join("machines"), runtime.join("machines"));
+        let permits = state.join("permits");
         for folder in [state.parent().unwrap_or(state), runtime] {
             std::fs::create_dir_all(folder).map_err(StoreError::at(folder))?;
         }
@@ -109,11 +116,12 @@ impl Store {
                 Err(TryLockError::Error(error)) => return Err(StoreError::at(&path)(error)),
             }
         }
-        for folder in [&machines, &sockets] {
+        for folder in [&machines, &permits, &sockets] {
             make_private_folder(folder, own_uid)?;
         }
-        let store = Self { machines, sockets, _lock: lock };
+        let store = Self { machines, permits, sockets, _lock: lock };
         store.sweep()?;
+        store.forget_old_permits();
         Ok(store)
     }
 
@@ -158,11 +166,52 @@ impl Store {
         outcome.map(|()| record)
     }
 
+    /// Makes the record of a machine that is to come from another host. It has no permit yet, but for the one of a time
+    /// when the machine was here.
+    ///
+    /// # Errors
+    /// When there is a folder of that name, or it cannot be written: then nothing is left of it.
+    pub(crate) fn create_arriving(
+        &self,
+        name: &MachineName,
+        record: &Record,
+    ) -> Result<(), StoreError> {
+        let new = self.machines.join(format!(".new-{}", record.id_text()));
+        let outcome = self.write_arriving(&new, name, record);
+        if outcome.is_err()
+            && let Err(error) = self.discard(&new)
+        {
+            // What cannot be removed now is when the next daemon starts.
+            tracing::warn!(%error, path = %new.display(), "something is left of a machine that did not come");
+        }
+        outcome
+    }
+
+    fn write_arriving(
+        &self,
+        new: &Path,
+        name: &MachineName,
+        record: &Record,
+    ) -> Result<(), StoreError> {
+        let kept = self.permits.join(record.id_text());
+        match std::fs::rename(&kept, new) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                std::fs::create_dir(new).map_err(StoreError::at(new))?;
+            }
+            renamed => renamed.map_err(StoreError::at(&kept))?,
+        }
+        self.name_new(new, name, record)
+    }
+
     fn write_new(&self, new: &Path, name: &MachineName, record: &Record) -> Result<(), StoreError> {
         std::fs::create_dir(new).map_err(StoreError::at(new))?;
         self.home_at(new, record)
             .create_permit()
             .map_err(|error| StoreError::Permit(Box::new(error)))?;
+        self.name_new(new, name, record)
+    }
+
+    fn name_new(&self, new: &Path, name: &MachineName, record: &Record) -> Result<(), StoreError> {
         write(new, record).map_err(StoreError::at(new))?;
         let path = self.folder(name);
         match renameat_with(CWD, new, CWD, &path, RenameFlags::NOREPLACE) {
@@ -192,7 +241,7 @@ impl Store {
         std::fs::rename(&path, &old).map_err(StoreError::at(&path))?;
         sync(&self.machines).map_err(StoreError::at(&self.machines))?;
         // It is deleted from here on; what is left of it now goes when the next daemon starts.
-        if let Err(error) = std::fs::remove_dir_all(&old) {
+        if let Err(error) = self.discard(&old) {
             tracing::warn!(%error, path = %old.display(), "something is left of a deleted machine");
         }
         Ok(())
@@ -220,13 +269,51 @@ impl Store {
         self.machines.join(name.as_str())
     }
 
+    /// Removes a folder that is no machine's any more. A permit that has been in a move is kept: the other host may ask.
+    fn discard(&self, folder: &Path) -> io::Result<()> {
+        let id = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+        let id = id.as_deref().and_then(|name| unhex(name.get(".new-".len()..)?));
+        if let Some(id) = id
+            && let Some(home) = Home::new(id, folder, &self.sockets)
+            && home.has_moved()
+        {
+            for entry in std::fs::read_dir(folder)? {
+                let entry = entry?;
+                if entry.file_name() != "permit" {
+                    std::fs::remove_file(entry.path())?;
+                }
+            }
+            std::fs::rename(folder, self.permits.join(hex(&id)))?;
+            return sync(&self.permits);
+        }
+        std::fs::remove_dir_all(folder)
+    }
+
+    /// The permit of a machine that has no record: where questions about its moves are answered.
+    pub(crate) fn kept_permit(&self, id: [u8; 16]) -> Option<Home> {
+        Home::new(id, &self.permits.join(hex(&id)), &self.sockets)
+    }
+
+    /// After this time nobody asks any more.
+    fn forget_old_permits(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.permits) else { return };
+        for entry in entries.flatten() {
+            let age = entry.metadata().and_then(|found| found.modified()).map(|at| at.elapsed());
+            if matches!(age, Ok(Ok(age)) if age > PERMITS_KEPT)
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(%error, path = %entry.path().display(), "an old permit is not removed");
+            }
+        }
+    }
+
     fn sweep(&self) -> Result<(), StoreError> {
         for entry in self.entries()? {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(".new-") || name.starts_with(".old-") {
                 let path = entry.path();
                 tracing::info!(path = %path.display(), "what a daemon before left is removed");
-                std::fs::remove_dir_all(&path).map_err(StoreError::at(&path))?;
+                self.discard(&path).map_err(StoreError::at(&path))?;
             }
         }
         Ok(())

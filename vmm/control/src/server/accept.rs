@@ -103,7 +103,7 @@ pub(crate) async fn serve(
             refuse(&stream);
             continue;
         };
-        let sender = Sender { caller, role };
+        let sender = Sender { caller, role, host: None };
         let connection = Connection { stream, sender, permit };
         tokio::spawn(connection.run(router.clone(), terms.clone(), stop.clone()));
     }

@@ -15,8 +15,8 @@ use super::body::Sent;
 use super::router::{Routes, State};
 use super::{console, events, openapi, pass};
 use crate::api::{
-    AddPeer, ApiError, CreateMachine, ErrorCode, Event, EventKind, HandOver, MachineName,
-    RestoreSnapshot, Shutdown, Stop, TakeSnapshot,
+    AddPeer, ApiError, CreateMachine, ErrorCode, Event, EventKind, HandOver, MachineName, Migrate,
+    Resolve, RestoreSnapshot, Shutdown, Stop, TakeSnapshot,
 };
 use crate::audit_trail::{CallId, Sender};
 use crate::{health, host};
@@ -49,6 +49,9 @@ pub(super) fn add_all(routes: &mut Routes) {
     routes.add("machines.power_button", press_power_button);
     routes.add("machines.snapshot", snapshot_machine);
     routes.add("machines.handover", hand_machine_over);
+    routes.add("machines.migrate", migrate_machine);
+    routes.add("machines.migration_check", check_migration);
+    routes.add("machines.resolve", resolve_machine);
     routes.add("machines.log", machine_log);
     routes.add("machines.console", machine_console);
     routes.add("snapshots.restore", restore_snapshot);
@@ -210,6 +213,48 @@ async fn hand_machine_over(
     Sent(HandOver { form }): Sent<HandOver>,
 ) -> Answer {
     accepted(&state.registry().hand_over(&name(path)?, form, id)?.show())
+}
+
+async fn migrate_machine(
+    FromState(state): FromState<State>,
+    Extension(id): Extension<CallId>,
+    path: Named,
+    Sent(request): Sent<Migrate>,
+) -> Answer {
+    accepted(&state.registry().migrate(&name(path)?, request, id)?.show())
+}
+
+/// What follows the path of a check.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct To {
+    /// The host.
+    to: MachineName,
+}
+
+async fn check_migration(
+    FromState(state): FromState<State>,
+    path: Named,
+    to: Result<Query<To>, QueryRejection>,
+) -> Answer {
+    let (name, To { to }) = (name(path)?, query(to)?);
+    let registry = state.registry();
+    let described = registry.describe(&name).await;
+    ok(blocking(move || state.registry().check_migration(&name, &to, described)).await?)
+}
+
+async fn resolve_machine(
+    FromState(state): FromState<State>,
+    path: Named,
+    Sent(Resolve { run_here }): Sent<Resolve>,
+) -> Answer {
+    let name = name(path)?;
+    if !run_here {
+        let why = "run_here is not true: nothing is said";
+        return Err(ApiError::new(ErrorCode::Conflict, why)
+            .with_hint("if it is said and wrong, the machine runs on two hosts until they meet"));
+    }
+    ok(blocking(move || state.registry().resolve(&name)).await?)
 }
 
 async fn machine_log(FromState(state): FromState<State>, path: Named) -> Answer {

@@ -111,6 +111,27 @@ const DOCS: [Doc; METHODS.len()] = [
         OPERATION,
     ),
     doc(
+        "machines.migrate",
+        "Move a running machine to another host",
+        Some("Migrate"),
+        "202",
+        OPERATION,
+    ),
+    doc(
+        "machines.migration_check",
+        "Whether a machine could move to a host now, and what is in the way",
+        None,
+        "200",
+        Gives::One("MigrationCheck"),
+    ),
+    doc(
+        "machines.resolve",
+        "Say that a machine whose move is in doubt may run here, since no other copy of it is alive",
+        Some("Resolve"),
+        "200",
+        MACHINE,
+    ),
+    doc(
         "machines.log",
         "What a guest printed lately",
         None,
@@ -189,8 +210,11 @@ const DOCS: [Doc; METHODS.len()] = [
     api::Info,
     api::Machine,
     api::MachineName,
+    api::Migrate,
+    api::MigrationCheck,
     api::Operation,
     api::Peer,
+    api::Resolve,
     api::RestoreSnapshot,
     api::Shutdown,
     api::Stop,
@@ -230,9 +254,10 @@ fn document() -> OpenApi {
         .build()
 }
 
-/// What may follow a method's path: its name and meaning. All are numbers.
-const QUERIES: [(&str, &str, &str); 2] = [
+/// What may follow a method's path: its name and meaning. All but the host's name are numbers.
+const QUERIES: [(&str, &str, &str); 3] = [
     ("events", "last", "Events that were already, to begin with; as far as they are kept"),
+    ("machines.migration_check", "to", "The host, by the name that it has here"),
     ("operations.show", "wait_ms", "Milliseconds to wait for its end; a minute at most"),
 ];
 
@@ -274,12 +299,15 @@ fn path_item(method: &Method, components: &Components) -> PathItem {
         );
     }
     for (_, name, meaning) in QUERIES.iter().filter(|(of, _, _)| *of == method.name) {
+        let is_name = *name == "to";
+        let schema = if is_name { parameter_schema("name}") } else { number() };
         operation = operation.parameter(
             ParameterBuilder::new()
                 .name(*name)
                 .parameter_in(ParameterIn::Query)
+                .required(if is_name { Required::True } else { Required::False })
                 .description(Some(*meaning))
-                .schema(Some(number())),
+                .schema(Some(schema)),
         );
     }
     if let Some(schema) = doc.takes {

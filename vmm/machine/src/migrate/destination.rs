@@ -2,22 +2,21 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dwcp::acp::{SessionId, VmId};
-use dwcp::digest::DigestKey;
+use dwcp::digest::{DigestKey, Root};
 use dwcp::page::{Gfn, Page, PageRun};
 use dwcp::session::{Agreement, DestinationEvent, DestinationTimers};
 use dwcp::transport::{
-    DestinationLink, DestinationMemory, DestinationTerms, KeyPair, LinkEvent, PAGES_PROTOCOL,
+    DestinationLink, DestinationMemory, DestinationTerms, Door, KeyPair, LinkEvent, PAGES_PROTOCOL,
     PublicKey, TlsServer,
 };
 
-use super::sockets::bring_in;
-use super::{Description, MigrateError, PrepareOrder};
+use super::{ArrivalReport, Description, MigrateError, PrepareOrder};
 use crate::clock::realtime_ns;
+use crate::fault::{Step, reached};
 use crate::handover::Resident;
-use crate::ipc::Channel;
 use crate::jail::{self, ThreadKind};
 use crate::kvm::{Host, HostError};
 use crate::memory::GuestRam;
@@ -45,6 +44,7 @@ pub(crate) struct Arrival {
 #[derive(Debug)]
 pub(crate) struct Arrived {
     pub(crate) running: Running,
+    pub(crate) report: ArrivalReport,
     farewell: DestinationLink,
 }
 
@@ -73,7 +73,6 @@ impl Arrival {
     pub(crate) fn prepare(
         order: &PrepareOrder,
         permit: &PermitFile,
-        sockets: Channel,
         host: Result<Host, HostError>,
     ) -> Result<Self, MigrateError> {
         let Description { config, cpuid, sections, digest_key, .. } = order.description.clone();
@@ -92,12 +91,18 @@ impl Arrival {
         };
         let paused = Paused::around(&host, config, cpuid, Arc::clone(&ram), order.dirty_log)?;
         let link = DestinationLink::start(terms, Arc::new(Memory(ram)))?;
-        let door = link.door();
-        // It ends when the keeper closes its end of the socket.
-        std::thread::Builder::new()
-            .name("dwcp-door".into())
-            .spawn(move || bring_in(&sockets, &door))?;
+        reached(Step::ArrivalPrepared);
         Ok(Self { paused, session, link })
+    }
+
+    /// Where its streams are brought in.
+    pub(crate) fn door(&self) -> Door {
+        self.link.door()
+    }
+
+    /// The attempt.
+    pub(crate) fn session(&self) -> [u8; 16] {
+        self.session.bytes()
     }
 
     /// Takes pages until the permit frame, then the guest.
@@ -118,8 +123,10 @@ impl Arrival {
             match self.link.next_event(TURN) {
                 None => {}
                 Some(LinkEvent::Session(DestinationEvent::Ready { state })) => {
+                    reached(Step::ArrivalReady);
+                    let began = Instant::now();
                     return match self.restore(&state) {
-                        Ok(()) => self.take(resident),
+                        Ok(()) => self.take(resident, began.elapsed()),
                         Err(why) => Err(self.refuse(resident, why)),
                     };
                 }
@@ -145,17 +152,28 @@ impl Arrival {
     }
 
     /// The guest runs here from here on, and nowhere else.
-    fn take(self, resident: &mut Resident) -> Result<Arrived, MigrateError> {
+    fn take(self, resident: &mut Resident, restore: Duration) -> Result<Arrived, MigrateError> {
+        reached(Step::ArrivalRestored);
+        let began = Instant::now();
         // Without the record there is no guest: the source stays in doubt, and asks.
         resident.permit.take(self.session)?;
+        let record = began.elapsed();
+        reached(Step::ArrivalTaken);
         let running = self.paused.resume();
-        self.link.with(|destination, _| destination.taken());
+        let resume = began.elapsed().saturating_sub(record);
+        let (root, pages) = self.link.with(|destination, _| {
+            destination.taken();
+            (destination.root(), destination.counts().pages_applied)
+        });
+        reached(Step::ArrivalRunning);
+        let root = root.map_or([0; 64], Root::to_bytes);
+        let report = ArrivalReport { root, pages, restore, record, resume };
         // Once more if it fails: while the record stays at Taken, the guest cannot be offered again.
         let settled = resident.permit.settle(self.session);
         if let Err(error) = settled.or_else(|_| resident.permit.settle(self.session)) {
             tracing::error!(%error, "the record stays at Taken");
         }
-        Ok(Arrived { running, farewell: self.link })
+        Ok(Arrived { running, report, farewell: self.link })
     }
 
     /// Writes it down, and only then says so.
@@ -173,17 +191,17 @@ impl Arrival {
 
 impl Arrived {
     /// The guest; and what answers its source, until that has heard it.
-    pub(crate) fn part(self) -> (Running, impl FnOnce() + Send) {
-        let Self { running, farewell } = self;
-        (running, move || until_heard(&farewell))
+    pub(crate) fn part(self) -> (Running, ArrivalReport, impl FnOnce() + Send) {
+        let Self { running, report, farewell } = self;
+        (running, report, move || until_heard(&farewell))
     }
 }
 
 /// Waits until the source has closed its connection: it has its answer then.
 fn until_heard(link: &DestinationLink) {
-    let end = std::time::Instant::now() + FAREWELL;
+    let end = Instant::now() + FAREWELL;
     loop {
-        let left = end.saturating_duration_since(std::time::Instant::now());
+        let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() || link.with(|destination, _| destination.waiting_since().is_some()) {
             return;
         }

@@ -36,11 +36,14 @@ use crate::cpu::SavedCpuid;
 use crate::dirty::{DirtyLogError, DirtyLogKind};
 use crate::handover::Blackout;
 use crate::ipc::ChannelError;
+use crate::kvm::Host;
 use crate::permit::PermitFileError;
 use crate::snapshot::SnapshotError;
+use crate::state::MachineState;
 use crate::vm::{MachineConfig, VmError};
 
 pub use sockets::{Accepted, Dial, Dialled};
+pub(crate) use sockets::{Dialler, bring_in};
 
 /// What another host must know of a machine before it can prepare for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +58,20 @@ pub struct Description {
     pub digest_key: [u8; 32],
     /// How new its host's knowledge of the permit is: resolutions, moves.
     pub generation: (u32, u32),
+}
+
+impl Description {
+    /// Whether this host could run the machine, as far as its processor, its KVM and this executable decide that.
+    ///
+    /// # Errors
+    /// What is missing, by name.
+    pub fn check_here(&self) -> Result<(), MigrateError> {
+        MachineState::check_sections(&self.sections).map_err(VmError::from)?;
+        let host = Host::open().map_err(VmError::from)?;
+        let cpus = self.config.cpus.get();
+        self.cpuid.clone().accept(&host, self.config.cpu, cpus).map_err(VmError::from)?;
+        Ok(())
+    }
 }
 
 /// The keys of a session: our private one, as PKCS #8, and the peer's public one.
@@ -85,6 +102,8 @@ pub struct MoveLimits {
     /// Rounds after which the guest is stopped although it will stand still for longer; it is a decision to be made, not
     /// a default: without it the move is given up then.
     pub stop_after_rounds: Option<u32>,
+    /// Bytes a second that pages may take while the guest runs.
+    pub bandwidth: Option<std::num::NonZeroU64>,
 }
 
 impl Default for MoveLimits {
@@ -94,6 +113,7 @@ impl Default for MoveLimits {
             patience: Duration::from_secs(60),
             streams: 4,
             stop_after_rounds: None,
+            bandwidth: None,
         }
     }
 }
@@ -151,6 +171,44 @@ pub struct MoveReport {
     pub connections: u64,
     /// From the order until the source heard that the guest runs.
     pub total: Duration,
+    /// The smallest round trip that was seen.
+    pub round_trip: Option<Duration>,
+    /// What memory and state digest to.
+    #[serde(with = "serde_bytes_64")]
+    pub root: [u8; 64],
+}
+
+/// What an arrival did, as its destination saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArrivalReport {
+    /// What memory and state digest to: the same as at the source.
+    #[serde(with = "serde_bytes_64")]
+    pub root: [u8; 64],
+    /// Pages that were written, counting each time.
+    pub pages: u64,
+    /// Setting vCPUs and devices.
+    pub restore: Duration,
+    /// Writing the permit record.
+    pub record: Duration,
+    /// Until every vCPU had been started.
+    pub resume: Duration,
+}
+
+/// serde has arrays of up to 32 elements.
+mod serde_bytes_64 {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8; 64], to: S) -> Result<S::Ok, S::Error> {
+        // As an array: a slice would have its length before it.
+        <[[u8; 32]; 2]>::try_from(bytes.as_chunks::<32>().0).expect("64 bytes").serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 64], D::Error> {
+        let halves = <[[u8; 32]; 2]>::deserialize(from)?;
+        let mut bytes = [0; 64];
+        bytes.copy_from_slice(halves.as_flattened());
+        Ok(bytes)
+    }
 }
 
 /// Why a machine did not move.
@@ -200,6 +258,11 @@ pub enum MigrateError {
     /// Somebody has cancelled it
     #[error("migration: it was cancelled; the guest goes on here")]
     Cancelled,
+    /// A person said that no other copy is alive
+    #[error(
+        "migration: the doubt was ended by a person, who says that no other copy is alive; the guest goes on here"
+    )]
+    Resolved,
     /// The guest ended meanwhile
     #[error("migration: the guest ended meanwhile")]
     GuestEnded,

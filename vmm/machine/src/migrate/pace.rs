@@ -28,6 +28,7 @@ pub(super) struct Pace {
     step: usize,
     processors: f64,
     thought_at: Instant,
+    forecast: Option<Duration>,
 }
 
 impl Pace {
@@ -41,6 +42,7 @@ impl Pace {
             step: 1,
             processors,
             thought_at: now,
+            forecast: None,
         }
     }
 
@@ -49,8 +51,8 @@ impl Pace {
         self.step
     }
 
-    /// Streams to begin with.
-    pub(super) fn first_streams(&self) -> usize {
+    /// How many streams are wanted.
+    pub(super) fn streams(&self) -> usize {
         self.streams.count()
     }
 
@@ -74,6 +76,12 @@ impl Pace {
             self.step = step;
             link.set_step(step);
         }
+        self.forecast = Some(self.outlook(link, estimate).stop(debt(link)).blackout);
+    }
+
+    /// How long the guest would stand still if it were stopped now, as it looked a moment ago.
+    pub(super) fn forecast(&self) -> Option<Duration> {
+        self.forecast
     }
 
     /// What a harvest has found.
@@ -93,10 +101,7 @@ impl Pace {
     ) -> Result<Option<Stop>, MigrateError> {
         let estimate = link.with(|source, _| source.link().estimate());
         let Some(estimate) = estimate else { return Ok(None) };
-        let debt = link.with(|source, _| Debt {
-            owed_pages: source.ledger().owed(),
-            unacknowledged_bytes: source.link().unacknowledged(),
-        });
+        let debt = debt(link);
         let outlook = self.outlook(link, estimate);
         let forced = self.limits.stop_after_rounds.is_some_and(|most| rounds >= most);
         match decide(&outlook, debt, self.limits.max_downtime) {
@@ -124,4 +129,11 @@ impl Pace {
             overhead: OVERHEAD,
         }
     }
+}
+
+fn debt(link: &SourceLink) -> Debt {
+    link.with(|source, _| Debt {
+        owed_pages: source.ledger().owed(),
+        unacknowledged_bytes: source.link().unacknowledged(),
+    })
 }

@@ -38,12 +38,19 @@ pub struct Accepted;
 
 /// The source's end: one socket after the other.
 #[derive(Debug)]
-pub(super) struct Dialler(Mutex<Channel>);
+pub(crate) struct Dialler(Mutex<Channel>);
 
 impl Dialler {
-    pub(super) fn new(channel: Channel) -> io::Result<Self> {
+    pub(crate) fn new(channel: Channel) -> io::Result<Self> {
         channel.set_time_limit(Some(DIALLING))?;
         Ok(Self(Mutex::new(channel)))
+    }
+
+    /// Uses another keeper's socket from now on.
+    pub(crate) fn replace(&self, channel: Channel) -> io::Result<()> {
+        channel.set_time_limit(Some(DIALLING))?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = channel;
+        Ok(())
     }
 
     pub(super) fn dial(&self, stream: StreamId) -> io::Result<TcpStream> {
@@ -61,7 +68,7 @@ impl Dialler {
 }
 
 /// Brings the sockets that a keeper sends in, until it closes its end or we ours.
-pub(super) fn bring_in(channel: &Channel, door: &Door) {
+pub(crate) fn bring_in(channel: &Channel, door: &Door) {
     jail::narrow(ThreadKind::Stream);
     loop {
         match channel.receive::<Accepted>() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dwcp::acp::{HostName, SessionId};
+use dwcp::digest::Root;
 use dwcp::hde::Tiers;
 use dwcp::ledger::Ledger;
 use dwcp::page::{Gfn, PageRun};
@@ -14,18 +15,18 @@ use dwcp::session::{Agreement, SourceEnd, SourceEvent, SourceTimers};
 use dwcp::transport::{
     KeyPair, LinkEvent, PAGES_PROTOCOL, PublicKey, SourceLink, SourceSide, SourceTerms, TlsClient,
 };
-use dwcp::wire::StreamId;
+use dwcp::wire::{PeerAnswer, StreamId, Text};
 
 use super::pace::Pace;
 use super::sockets::Dialler;
 use super::{MigrateError, MigrateOrder, MoveReport};
 use crate::clock::{boot_id, realtime_ns};
 use crate::dirty::DirtyLog;
+use crate::fault::{Step, reached};
 use crate::handover::{Blackout, Cause, Resident};
-use crate::ipc::Channel;
 use crate::jail::{self, ThreadKind};
 use crate::memory::GuestRam;
-use crate::meter::Meter;
+use crate::meter::{Meter, MovePhase, MoveProgress, PeerWord, Word};
 use crate::snapshot::SavedMoment;
 use crate::vm::{Paused, Running, VmError};
 
@@ -75,7 +76,7 @@ pub(crate) enum Outcome {
 /// What the streams need of the machine.
 struct Side {
     ram: Arc<GuestRam>,
-    dialler: Dialler,
+    dialler: Arc<Dialler>,
 }
 
 impl SourceSide for Side {
@@ -105,7 +106,7 @@ impl<'a> Emigration<'a> {
     /// When the order is not usable, or the system has no thread left.
     pub(crate) fn new(
         order: &MigrateOrder,
-        sockets: Channel,
+        dialler: Arc<Dialler>,
         resident: &'a mut Resident,
         ram: &Arc<GuestRam>,
         meter: &'a Meter,
@@ -130,8 +131,9 @@ impl<'a> Emigration<'a> {
         let processors = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
         let limit = Gfn(ram.layout().frame_limit());
         let pace = Pace::new(order.limits, limit, f64::from(processors));
-        let side = Side { ram: Arc::clone(ram), dialler: Dialler::new(sockets)? };
+        let side = Side { ram: Arc::clone(ram), dialler };
         let link = SourceLink::start(terms, Arc::new(side))?;
+        link.with(|source, now| source.set_limit(now, order.limits.bandwidth));
         let began = Instant::now();
         Ok(Self {
             resident,
@@ -163,9 +165,11 @@ impl<'a> Emigration<'a> {
                 Err(why) => return self.go_on(Failure::Running(Box::new(running), why)),
             };
             self.forecast = Some(stop.blackout);
+            self.show(MovePhase::Switch);
             let mut blackout = Blackout::begin();
             let paused = running.pause();
             blackout.mark(Cause::Pause);
+            reached(Step::MovePaused);
             let before = self.link.with(|source, _| source.counts().payload_bytes);
             match self.switch(&paused, log.as_mut(), &mut blackout) {
                 Ok(true) => return self.in_doubt(paused, blackout, before),
@@ -181,8 +185,9 @@ impl<'a> Emigration<'a> {
 
     /// Everything is owed from here on.
     fn begin(&mut self, ram: &GuestRam) -> Result<(), MigrateError> {
+        reached(Step::MoveStart);
         self.link.set_step(self.pace.first_step());
-        let streams = self.pace.first_streams();
+        let streams = self.pace.streams();
         let owed = self.link.with(|source, _| {
             source.set_data_streams(streams);
             ram.layout().regions().try_for_each(|region| source.owe(region.run()).map(drop))
@@ -204,6 +209,7 @@ impl<'a> Emigration<'a> {
                     source.ledger().owed() == 0 && source.waiting_since().is_none()
                 })
             })?;
+            reached(Step::MoveCopied);
             let words = self.harvest(running.ram(), log)?;
             self.pace.harvested(&words);
             if let Some(stop) = self.pace.stop(&self.link, self.rounds)? {
@@ -214,6 +220,7 @@ impl<'a> Emigration<'a> {
         if !self.resident.permit.is_offered(self.session)? {
             self.resident.permit.offer_to_host(self.session, self.to.clone())?;
         }
+        reached(Step::MoveOffered);
         self.link.with(|source, _| source.offered());
         if stop.settles_first {
             self.settle(running, log)?;
@@ -238,6 +245,7 @@ impl<'a> Emigration<'a> {
                 .advance(sent.saturating_sub(done), owed)
                 .map_err(|_| MigrateError::Cancelled)?;
             self.pace.rethink(&self.link);
+            self.show(MovePhase::Live);
             match event {
                 Some(event) => self.heard(event)?,
                 None if is_late => {}
@@ -332,6 +340,7 @@ impl<'a> Emigration<'a> {
         let state = paused.save()?.encode().map_err(VmError::from)?;
         let moment = SavedMoment { realtime_ns, boot_id: boot_id(), state }.encode();
         blackout.mark(Cause::State);
+        reached(Step::MoveSaved);
         self.harvest(paused.ram(), log)?;
         blackout.mark(Cause::Harvest);
         if self.link.with(|source, now| source.switch(now, moment)).is_err() {
@@ -341,6 +350,7 @@ impl<'a> Emigration<'a> {
             match self.link.next_event(TURN) {
                 Some(LinkEvent::Session(SourceEvent::Parted)) => {
                     blackout.mark(Cause::Copy);
+                    reached(Step::MovePermitSent);
                     return Ok(true);
                 }
                 Some(LinkEvent::Session(SourceEvent::SwitchCancelled)) => return Ok(false),
@@ -352,7 +362,17 @@ impl<'a> Emigration<'a> {
 
     /// The permit frame is out: only an answer ends this.
     fn in_doubt(mut self, paused: Paused, mut blackout: Blackout, before: u64) -> Outcome {
+        let root = self.link.with(|source, _| source.root()).map_or([0; 64], Root::to_bytes);
         let end = loop {
+            self.show(MovePhase::InDoubt);
+            match self.meter.take_word() {
+                Some(Word::Answered(word)) => self.answered(word),
+                Some(Word::Resolved { above }) => match self.resident.permit.resolve(above) {
+                    Ok(()) => return self.stay(paused.resume(), MigrateError::Resolved),
+                    Err(error) => tracing::error!(%error, "the doubt is not ended"),
+                },
+                None => {}
+            }
             match self.link.next_event(TURN) {
                 Some(LinkEvent::Session(SourceEvent::Over(end))) => break end,
                 Some(LinkEvent::Session(SourceEvent::Unknown)) => {
@@ -367,8 +387,9 @@ impl<'a> Emigration<'a> {
         match end {
             SourceEnd::Ran => {
                 blackout.mark(Cause::Wire);
+                reached(Step::MoveAnswered);
                 match self.resident.permit.peer_took(self.session) {
-                    Ok(()) => Outcome::Moved(self.report(blackout, before)),
+                    Ok(()) => Outcome::Moved(self.report(blackout, before, root)),
                     // It runs there, whatever the record says here.
                     Err(error) => Outcome::Departed { frozen: paused, why: error.into() },
                 }
@@ -384,7 +405,38 @@ impl<'a> Emigration<'a> {
         }
     }
 
-    fn report(&self, blackout: Blackout, before: u64) -> MoveReport {
+    /// What the destination's keeper says, since the streams may be gone for good.
+    fn answered(&self, word: PeerWord) {
+        let (answer, why) = match word {
+            PeerWord::Ran => (PeerAnswer::Ran, ""),
+            PeerWord::NeverRan => {
+                (PeerAnswer::NeverRan, "its process there is dead, or gave it up")
+            }
+            PeerWord::Unknown => (PeerAnswer::Unknown, ""),
+        };
+        if let Err(fault) = self.link.with(|source, _| source.answered(answer, Text::new(why))) {
+            tracing::warn!(%fault, "what the destination's host says makes no sense");
+        }
+    }
+
+    /// Says how far it is.
+    fn show(&self, phase: MovePhase) {
+        let (bytes_sent, waiting, estimate) = self.link.with(|source, now| {
+            let waiting = source.waiting_since().map(|since| now.saturating_sub(since));
+            (source.counts().payload_bytes, waiting, source.link().estimate())
+        });
+        self.meter.moves(MoveProgress {
+            phase,
+            bytes_sent,
+            bytes_per_second: estimate.map(|estimate| estimate.bytes_per_second),
+            round_trip: estimate.map(|estimate| estimate.round_trip),
+            forecast: self.pace.forecast(),
+            streams: u32::try_from(self.pace.streams()).unwrap_or(u32::MAX),
+            waiting,
+        });
+    }
+
+    fn report(&self, blackout: Blackout, before: u64, root: [u8; 64]) -> MoveReport {
         let counts = self.link.with(|source, _| source.counts());
         MoveReport {
             blackout,
@@ -396,6 +448,11 @@ impl<'a> Emigration<'a> {
             pages_again: counts.pages_lost + counts.pages_wanted,
             connections: counts.connections,
             total: self.began.elapsed(),
+            round_trip: self
+                .link
+                .with(|source, _| source.link().estimate())
+                .map(|of| of.round_trip),
+            root,
         }
     }
 

@@ -224,6 +224,7 @@ mod tests {
             runner: [1; 16],
             guest: super::super::GuestStatus::Absent,
             config: None,
+            session: None,
         };
         control.greet(greeting.clone(), &pidfd);
         let (said, descriptors) = second.receive::<Report>().unwrap();

@@ -1,8 +1,24 @@
 //! The guest of a machine process: whether it is here, and what it does.
 
+use std::sync::Arc;
+
+use dwcp::transport::Door;
+
 use super::order::GuestStatus;
+use crate::migrate::Dialler;
 use crate::snapshot::Subject;
 use crate::vm::{MachineConfig, Paused, Running, VmError, VmParts};
+
+/// What a job does with the machine, as far as its keeper has to do with it.
+#[derive(Clone, Debug)]
+pub(super) enum Business {
+    /// It is handed over or saved.
+    Here,
+    /// It moves to another host, over sockets that its keeper connects.
+    Leaving { session: [u8; 16], dialler: Arc<Dialler> },
+    /// It comes from another host, over sockets that its keeper brings in.
+    Arriving { session: [u8; 16], door: Door },
+}
 
 /// The machine, in the one of its states that it is in.
 ///
@@ -19,7 +35,7 @@ pub(super) enum Guest {
     Running(Running),
     Paused(Paused),
     /// A job's thread owns it.
-    Busy,
+    Busy(Business),
     /// The permit has gone to a successor that was not heard of again: the memory is kept, and never
     /// runs here again.
     Departed(#[allow(dead_code, reason = "kept, until somebody says what to do with it")] Paused),
@@ -40,7 +56,7 @@ impl Guest {
         match self {
             Self::Running(running) => running.press_power_button(),
             Self::Paused(paused) => paused.press_power_button(),
-            Self::Absent | Self::Busy | Self::Departed(_) => Ok(()),
+            Self::Absent | Self::Busy(_) | Self::Departed(_) => Ok(()),
         }
     }
 
@@ -49,7 +65,7 @@ impl Guest {
         match self {
             Self::Running(running) => Some(running.parts()),
             Self::Paused(paused) => Some(paused.parts()),
-            Self::Absent | Self::Busy | Self::Departed(_) => None,
+            Self::Absent | Self::Busy(_) | Self::Departed(_) => None,
         }
     }
 
@@ -58,8 +74,20 @@ impl Guest {
             Self::Absent => GuestStatus::Absent,
             Self::Running(_) => GuestStatus::Running,
             Self::Paused(_) => GuestStatus::Paused,
-            Self::Busy => GuestStatus::Busy,
+            Self::Busy(Business::Here) => GuestStatus::Busy,
+            Self::Busy(Business::Leaving { .. }) => GuestStatus::Leaving,
+            Self::Busy(Business::Arriving { .. }) => GuestStatus::Arriving,
             Self::Departed(_) => GuestStatus::Departed,
+        }
+    }
+
+    /// The attempt, if it is leaving or arriving.
+    pub(super) fn session(&self) -> Option<[u8; 16]> {
+        match self {
+            Self::Busy(Business::Leaving { session, .. } | Business::Arriving { session, .. }) => {
+                Some(*session)
+            }
+            _ => None,
         }
     }
 
@@ -73,7 +101,9 @@ impl Guest {
             Self::Absent => "absent",
             Self::Running(_) => "running",
             Self::Paused(_) => "paused",
-            Self::Busy => "being handed over or saved",
+            Self::Busy(Business::Here) => "being handed over or saved",
+            Self::Busy(Business::Leaving { .. }) => "moving to another host",
+            Self::Busy(Business::Arriving { .. }) => "still at another host",
             Self::Departed(_) => "departed",
         }
     }

@@ -12,7 +12,9 @@ use crate::handover::{Departure, Form, Limits, Outcome, Resident};
 use crate::ipc::Channel;
 use crate::jail::{self, ThreadKind};
 use crate::meter::Meter;
-use crate::migrate::{self, Arrival, Emigration, MigrateError, MigrateOrder};
+use crate::migrate::{
+    self, Arrival, ArrivalReport, Dialler, Emigration, MigrateError, MigrateOrder,
+};
 use crate::snapshot::{Completion, SnapshotError, SnapshotReport, Subject, Taking};
 use crate::vm::Running;
 
@@ -34,7 +36,7 @@ pub(super) enum Job {
     Migrate {
         running: Running,
         order: Box<MigrateOrder>,
-        sockets: Channel,
+        dialler: Arc<Dialler>,
         meter: Arc<Meter>,
     },
     /// It comes from another host.
@@ -52,7 +54,7 @@ pub(super) enum Done {
     HandOver(Outcome),
     Snapshot(Subject, Result<SnapshotReport, SnapshotError>),
     Migrate(migrate::Outcome),
-    Arrive(Result<Running, MigrateError>),
+    Arrive(Result<(Running, ArrivalReport), MigrateError>),
     /// It was not begun, since memory will never be whole: the machine as it was, and why.
     NotBegun(Subject, String),
 }
@@ -138,9 +140,9 @@ impl Job {
                 let (subject, outcome) = taking.run(subject);
                 Done::Snapshot(subject, outcome)
             }
-            Self::Migrate { running, order, sockets, meter } => {
+            Self::Migrate { running, order, dialler, meter } => {
                 let ram = Arc::clone(running.ram());
-                let outcome = match Emigration::new(&order, sockets, resident, &ram, &meter) {
+                let outcome = match Emigration::new(&order, dialler, resident, &ram, &meter) {
                     Ok(emigration) => emigration.run(running),
                     Err(why) => migrate::Outcome::Stayed { running, why },
                 };
@@ -148,8 +150,8 @@ impl Job {
             }
             Self::Arrive { arrival, meter } => match arrival.run(resident, &meter) {
                 Ok(arrived) => {
-                    let (running, afterwards) = arrived.part();
-                    return (Done::Arrive(Ok(running)), Some(Box::new(afterwards)));
+                    let (running, report, afterwards) = arrived.part();
+                    return (Done::Arrive(Ok((running, report))), Some(Box::new(afterwards)));
                 }
                 Err(why) => Done::Arrive(Err(why)),
             },

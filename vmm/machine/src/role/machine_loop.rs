@@ -17,7 +17,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::console_pump::ConsolePump;
 use super::control::{Control, Heard};
-use super::guest::Guest;
+use super::guest::{Business, Guest};
 use super::job::{Done, Job, Jobs, Worker};
 use super::opened::Opened;
 use super::order::{Greeting, HandOverOrder, Order, ReceiveOrder, Report, SnapshotOrder};
@@ -195,6 +195,7 @@ impl MachineProcess {
             runner: self.control.runner().unwrap_or_default(),
             guest: self.guest.status(),
             config: self.guest.config(),
+            session: self.guest.session(),
         };
         self.control.greet(greeting, &self.pidfd);
         if let Some(descriptor) = self.control.descriptor() {
@@ -238,7 +239,7 @@ impl MachineProcess {
 
     /// Does what an order says.
     fn obey(&mut self, order: Order, descriptors: Vec<OwnedFd>) -> Result<(), RoleError> {
-        let is_busy = matches!(self.guest, Guest::Busy);
+        let is_busy = matches!(self.guest, Guest::Busy(_));
         match order {
             Order::Keep { runner } => self.keep(runner, descriptors),
             Order::Cancel if is_busy => {
@@ -246,8 +247,16 @@ impl MachineProcess {
                 Ok(())
             }
             Order::Progress if is_busy => self.report(&Report::Progress(self.meter.progress())),
+            Order::Tell(word) if is_busy => {
+                self.meter.tell(word);
+                Ok(())
+            }
+            Order::Sockets if is_busy => {
+                self.replace_sockets(descriptors);
+                Ok(())
+            }
             // The job has ended meanwhile, and its report is on its way.
-            Order::Cancel | Order::Progress => Ok(()),
+            Order::Cancel | Order::Progress | Order::Tell(_) | Order::Sockets => Ok(()),
             order => self.obey_with_guest(order, descriptors),
         }
     }
@@ -395,7 +404,8 @@ impl MachineProcess {
         match peer.and_then(|peer| Ok((peer, self.worker("hand-over", Some(ThreadKind::Job))?))) {
             Ok(((socket, session), worker)) => {
                 let (channel, meter) = (Channel::from(socket), self.new_meter());
-                self.give(worker, Job::HandOver { running, channel, session, form, limits, meter });
+                let job = Job::HandOver { running, channel, session, form, limits, meter };
+                self.give(worker, job, Business::Here);
                 Ok(())
             }
             Err(why) => {
@@ -420,7 +430,11 @@ impl MachineProcess {
         });
         match ready {
             Ok((taking, worker)) => {
-                self.give(worker, Job::Snapshot { subject, taking: Box::new(taking) });
+                self.give(
+                    worker,
+                    Job::Snapshot { subject, taking: Box::new(taking) },
+                    Business::Here,
+                );
                 Ok(())
             }
             Err(why) => {
@@ -443,9 +457,9 @@ impl MachineProcess {
     }
 
     /// Gives the machine to a job.
-    fn give(&mut self, worker: Worker, job: Job) {
+    fn give(&mut self, worker: Worker, job: Job, business: Business) {
         let resident = self.resident.take().expect("a guest that is here has its permit here");
-        self.guest = Guest::Busy;
+        self.guest = Guest::Busy(business);
         worker.start(job, resident);
     }
 

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::dirty::DirtyLogKind;
 use crate::handover::{Form, HandOverReport, Limits};
-use crate::meter::Progress;
-use crate::migrate::{Description, MigrateOrder, MoveReport, PrepareOrder};
+use crate::meter::{Progress, Word};
+use crate::migrate::{ArrivalReport, Description, MigrateOrder, MoveReport, PrepareOrder};
 use crate::snapshot::{RestoreReport, SnapshotReport};
 use crate::vcpu::GuestEnd;
 use crate::vm::MachineConfig;
@@ -91,6 +91,8 @@ pub struct Greeting {
     pub guest: GuestStatus,
     /// What the guest's machine is made of, if the guest is here.
     pub config: Option<MachineConfig>,
+    /// The attempt, if it is leaving or arriving.
+    pub session: Option<[u8; 16]>,
 }
 
 /// What the guest of a machine process is doing.
@@ -104,6 +106,10 @@ pub enum GuestStatus {
     Paused,
     /// It is being handed over or saved.
     Busy,
+    /// It is moving to another host.
+    Leaving,
+    /// It is to come from another host.
+    Arriving,
     /// It has gone elsewhere, or may have: what is left never runs here again.
     Departed,
 }
@@ -147,6 +153,10 @@ pub enum Order {
     Prepare(Box<PrepareOrder>),
     /// Move the guest to another host. Descriptor: the socket on which streams are asked for.
     Migrate(Box<MigrateOrder>),
+    /// Use another socket for the streams of the move that is under way: the keeper has changed. Descriptor: that.
+    Sockets,
+    /// Something that concerns the move that is under way. Its report says what came of it.
+    Tell(Word),
     /// Damage guest memory, so that a test sees the oracle find it.
     #[cfg(feature = "fault-injection")]
     Plant(crate::fault::Plant),
@@ -171,6 +181,8 @@ impl Order {
             Self::Describe => "describe",
             Self::Prepare(_) => "prepare",
             Self::Migrate(_) => "migrate",
+            Self::Sockets => "sockets",
+            Self::Tell(_) => "tell",
             #[cfg(feature = "fault-injection")]
             Self::Plant(_) => "plant",
         }
@@ -244,4 +256,6 @@ pub enum Report {
         /// Why.
         why: String,
     },
+    /// The guest runs here, come from another host.
+    Arrived(Box<ArrivalReport>),
 }

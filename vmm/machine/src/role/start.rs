@@ -120,12 +120,12 @@ pub(super) fn restore(
     Ok((Start { paused, resident, loader }, report))
 }
 
-/// Becomes the destination of a move.
+/// Becomes the destination of a move. Besides the machine, the socket on which its streams come.
 pub(super) fn prepare(
     order: &PrepareOrder,
     descriptors: Vec<OwnedFd>,
     opened: Opened,
-) -> Result<(Arrival, Resident), OrderError> {
+) -> Result<(Arrival, Resident, Channel), OrderError> {
     let count = descriptors.len();
     let [record, console, sockets] =
         exactly(descriptors).map_err(|_| OrderError::Descriptors(count))?;
@@ -133,9 +133,9 @@ pub(super) fn prepare(
     let runner = Nonce::new(order.runner).ok_or(OrderError::NoId)?;
     let permit = PermitFile::from_descriptor(record, vm, runner)?;
     let console = ConsoleLink::new(console)?;
-    let arrival = Arrival::prepare(order, &permit, Channel::from(sockets), opened.host)?;
+    let arrival = Arrival::prepare(order, &permit, opened.host)?;
     let digest_key = DigestKey::new(order.description.digest_key);
-    Ok((arrival, Resident { permit, console, digest_key }))
+    Ok((arrival, Resident { permit, console, digest_key }, Channel::from(sockets)))
 }
 
 /// The record, if it says that this process may run the machine.

@@ -6,11 +6,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use dwcp::acp::{Nonce, PermitState, VmId};
+use dwcp::acp::{Answer, Generation, Nonce, PermitState, Record, SessionId, VmId};
 
+use super::migrate::Prepared;
 use super::process::MachineProcess;
 use super::{Executable, Images, PATIENCE, RestoreOptions, SuperviseError, Supervised, unexpected};
-use crate::permit::{PermitFile, PermitWatch};
+use crate::permit::{PermitFile, PermitFileError, PermitKeeper, PermitWatch};
 use crate::random::random;
 use crate::role::{Greeting, GuestStatus, Order, Report};
 use crate::snapshot::RestoreReport;
@@ -68,13 +69,22 @@ pub struct Home {
     sockets: PathBuf,
 }
 
+/// A process of a machine that was found alive.
+#[derive(Debug)]
+pub enum Adopted {
+    /// It has the guest, or what is left of it.
+    Machine(AdoptedMachine),
+    /// Its guest is to come from another host, in this attempt.
+    Arriving(Prepared, [u8; 16]),
+}
+
 /// A machine that was found alive.
 #[derive(Debug)]
-pub struct Adopted {
+pub struct AdoptedMachine {
     /// The machine.
     pub machine: Supervised,
-    /// This end of its console, on which comes first what the guest printed so far.
-    pub console: UnixStream,
+    /// This end of its console, on which comes first what the guest printed so far; none while it is moving.
+    pub console: Option<UnixStream>,
     /// What it is made of.
     pub config: Option<MachineConfig>,
     /// What its guest is doing.
@@ -107,12 +117,61 @@ impl Home {
         Ok(PermitWatch::open(&self.permit(), self.vm)?.is_alive()?)
     }
 
+    /// Takes the record, since no process of the machine lives: none can be started until it is dropped.
+    ///
+    /// # Errors
+    /// When one lives, or the record cannot be read.
+    pub fn keeper(&self) -> Result<PermitKeeper, SuperviseError> {
+        Ok(PermitKeeper::open(&self.permit(), self.vm)?)
+    }
+
+    /// What is answered about an attempt of which this host was the destination.
+    ///
+    /// # Errors
+    /// When the record cannot be read, or not be made to say it: then nothing may be answered.
+    pub fn answer(&self, session: [u8; 16]) -> Result<Answer, SuperviseError> {
+        let Some(session) = SessionId::new(session) else { return Ok(Answer::Unknown) };
+        let mut watch = match PermitWatch::open(&self.permit(), self.vm) {
+            Ok(watch) => watch,
+            Err(PermitFileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Answer::Unknown);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let record = match watch.record() {
+            Err(PermitFileError::Missing) => return Ok(Answer::Unknown),
+            record => record?,
+        };
+        match record.answer(session, true) {
+            Answer::Undecided => match PermitKeeper::open(&self.permit(), self.vm) {
+                Ok(mut keeper) => Ok(keeper.answer(session)?),
+                Err(PermitFileError::Alive) => Ok(Answer::Undecided),
+                Err(error) => Err(error.into()),
+            },
+            answer => Ok(answer),
+        }
+    }
+
+    /// Whether the record has been in a move between hosts: then another host may still ask about that.
+    #[must_use]
+    pub fn has_moved(&self) -> bool {
+        self.permit_record().is_ok_and(|record| record.generation() != Generation::default())
+    }
+
     /// What the permit record says.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn permit_state(&self) -> Result<PermitState, SuperviseError> {
-        Ok(PermitWatch::open(&self.permit(), self.vm)?.record()?.state().clone())
+        Ok(self.permit_record()?.state().clone())
+    }
+
+    /// The whole of it.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn permit_record(&self) -> Result<Record, SuperviseError> {
+        Ok(PermitWatch::open(&self.permit(), self.vm)?.record()?)
     }
 
     /// How the guest ended, if its process has written it since it was started.
@@ -191,10 +250,17 @@ impl Home {
             frozen.bury();
         }
         let watch = PermitWatch::open(&self.permit(), self.vm)?;
+        if let (GuestStatus::Arriving, Some(session)) = (greeting.guest, greeting.session) {
+            let prepared = Prepared::found(process, watch, self.clone())?;
+            return Ok(Some(Adopted::Arriving(prepared, session)));
+        }
         let machine = Supervised { process, watch, home: Some(self.clone()) };
-        let console = machine.new_console()?;
+        // A move that is under way reports to whoever goes on with it, and to nobody before.
+        let is_leaving = greeting.guest == GuestStatus::Leaving;
+        let console = if is_leaving { None } else { Some(machine.new_console()?) };
         let Greeting { version, guest, config, .. } = greeting;
-        Ok(Some(Adopted { machine, console, config, guest, version }))
+        let adopted = AdoptedMachine { machine, console, config, guest, version };
+        Ok(Some(Adopted::Machine(adopted)))
     }
 
     /// Removes the sockets of processes that have gone.
@@ -301,6 +367,7 @@ fn settle(
                 | Report::MigrationFailed { .. }
                 // It came from another host, and it was too late to refuse it.
                 | Report::Running
+                | Report::Arrived(_)
                 | Report::Snapshotted(_)
                 | Report::SnapshotFailed { .. },
             ) => break GuestStatus::Running,
@@ -314,8 +381,12 @@ fn settle(
 }
 
 impl Supervised {
-    /// Gives the guest a new console; returns this end of it, on which comes first what the guest printed so far.
-    fn new_console(&self) -> Result<UnixStream, SuperviseError> {
+    /// Gives the guest a new console; returns this end of it, on which comes first what the guest printed so far. A guest
+    /// that is moving has none until that is over.
+    ///
+    /// # Errors
+    /// When the guest has ended meanwhile, or the process is lost.
+    pub fn new_console(&self) -> Result<UnixStream, SuperviseError> {
         let (console, theirs) = UnixStream::pair()?;
         self.process.order(&Order::Console, &[&theirs])?;
         loop {

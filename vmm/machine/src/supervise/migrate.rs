@@ -4,6 +4,7 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dwcp::acp::{Generation, HostName, Nonce, SessionId};
@@ -12,9 +13,10 @@ use super::home::Home;
 use super::process::MachineProcess;
 use super::{Executable, SuperviseError, Supervised, Watch, home, unexpected};
 use crate::ipc::Channel;
+use crate::meter::Word;
 use crate::migrate::{
-    Accepted, Description, Dial, Dialled, MigrateOrder, MoveLimits, MoveReport, PrepareOrder,
-    SessionKeys,
+    Accepted, ArrivalReport, Description, Dial, Dialled, MigrateOrder, MoveLimits, MoveReport,
+    PrepareOrder, SessionKeys,
 };
 use crate::permit::{PermitFile, PermitWatch};
 use crate::random::random;
@@ -40,7 +42,27 @@ pub struct Prepared {
     process: MachineProcess,
     watch: PermitWatch,
     home: Home,
-    sockets: Channel,
+    door: ArrivalDoor,
+}
+
+/// Where the sockets of a session are brought in, by whichever thread has one.
+#[derive(Clone, Debug)]
+pub struct ArrivalDoor(Arc<Mutex<Channel>>);
+
+impl ArrivalDoor {
+    fn new(sockets: Channel) -> Self {
+        Self(Arc::new(Mutex::new(sockets)))
+    }
+
+    /// Brings in a socket on which the session was asked for.
+    ///
+    /// # Errors
+    /// When the process has gone.
+    pub fn bring_in(&self, socket: &TcpStream) -> Result<(), SuperviseError> {
+        let channel = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = channel.send(&Accepted, &[socket.as_fd()]);
+        sent.map_err(|source| SuperviseError::Silent { source })
+    }
 }
 
 impl Home {
@@ -86,7 +108,8 @@ impl Home {
         drop(held);
         match process.report()? {
             Report::Prepared => {
-                Ok((Prepared { process, watch, home: self.clone(), sockets }, console))
+                let door = ArrivalDoor::new(sockets);
+                Ok((Prepared { process, watch, home: self.clone(), door }, console))
             }
             Report::Failed { why } => Err(SuperviseError::Refused(why)),
             other => Err(unexpected(&other)),
@@ -101,13 +124,21 @@ impl Prepared {
         &self.process
     }
 
-    /// Brings in a socket on which the session was asked for.
-    ///
-    /// # Errors
-    /// When the process has gone.
-    pub fn bring_in(&self, socket: &TcpStream) -> Result<(), SuperviseError> {
-        let sent = self.sockets.send(&Accepted, &[socket.as_fd()]);
-        sent.map_err(|source| SuperviseError::Silent { source })
+    /// One that was found waiting: it is given another socket on which streams come.
+    pub(super) fn found(
+        process: MachineProcess,
+        watch: PermitWatch,
+        home: Home,
+    ) -> Result<Self, SuperviseError> {
+        let (sockets, theirs) = Channel::pair()?;
+        process.order(&Order::Sockets, &[&theirs])?;
+        Ok(Self { process, watch, home, door: ArrivalDoor::new(sockets) })
+    }
+
+    /// Where the session's sockets are brought in.
+    #[must_use]
+    pub fn door(&self) -> ArrivalDoor {
+        self.door.clone()
     }
 
     /// Does not want the guest any more; the machine, if it was too late for that.
@@ -117,7 +148,7 @@ impl Prepared {
     pub fn refuse(self) -> Result<Option<Supervised>, SuperviseError> {
         self.process.order(&Order::Cancel, &[])?;
         match self.wait(None) {
-            Ok(machine) => Ok(Some(machine)),
+            Ok((machine, _)) => Ok(Some(machine)),
             Err(SuperviseError::Migration(_)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -127,13 +158,16 @@ impl Prepared {
     ///
     /// # Errors
     /// When it never will.
-    pub fn wait(self, watch: Option<Watch<'_>>) -> Result<Supervised, SuperviseError> {
-        let Self { process, watch: permit, home, sockets } = self;
+    pub fn wait(
+        self,
+        watch: Option<Watch<'_>>,
+    ) -> Result<(Supervised, ArrivalReport), SuperviseError> {
+        let Self { process, watch: permit, home, door } = self;
         let machine = Supervised { process, watch: permit, home: Some(home) };
         let report = machine.job_report(watch);
-        drop(sockets);
+        drop(door);
         match report? {
-            Report::Running => Ok(machine),
+            Report::Arrived(report) => Ok((machine, *report)),
             Report::Failed { why } => {
                 machine.process.bury();
                 Err(SuperviseError::Migration(why))
@@ -181,9 +215,39 @@ impl Supervised {
         }));
         self.process.order(&order, &[&theirs])?;
         drop(theirs);
+        self.until_moved(&sockets, dial, watch)
+    }
+
+    /// Goes on with a move that another keeper has begun.
+    ///
+    /// # Errors
+    /// Those of [`Self::migrate`].
+    pub fn go_on_migrating(
+        &self,
+        dial: &(dyn Fn(Dial) -> io::Result<TcpStream> + Sync),
+        watch: Option<Watch<'_>>,
+    ) -> Result<MoveReport, SuperviseError> {
+        let (sockets, theirs) = Channel::pair()?;
+        self.process.order(&Order::Sockets, &[&theirs])?;
+        drop(theirs);
+        self.until_moved(&sockets, dial, watch)
+    }
+
+    /// Tells the process what concerns the move that is under way. What comes of it, the move's outcome shows.
+    pub fn tell(&self, word: Word) {
+        // A process that has gone needs no word.
+        let _ = self.process.control.send(&Order::Tell(word), &[]);
+    }
+
+    fn until_moved(
+        &self,
+        sockets: &Channel,
+        dial: &(dyn Fn(Dial) -> io::Result<TcpStream> + Sync),
+        watch: Option<Watch<'_>>,
+    ) -> Result<MoveReport, SuperviseError> {
         let report = std::thread::scope(|scope| {
             // It ends when the process closes its end.
-            scope.spawn(|| serve(&sockets, dial));
+            scope.spawn(|| serve(sockets, dial));
             let report = self.job_report(watch);
             sockets.end();
             report

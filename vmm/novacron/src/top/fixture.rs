@@ -100,7 +100,7 @@ pub(super) fn reading(taken: u64, machines: Vec<Machine>) -> Reading {
             memory_available_bytes: 51 << 30,
             cpu_models: vec!["host".to_owned()],
             host_key: String::new(),
-            peers_listen: None,
+            peers_listen: Vec::new(),
             folders: Vec::new(),
             role: "admin".to_owned(),
             machines: BTreeMap::new(),

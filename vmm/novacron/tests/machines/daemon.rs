@@ -42,7 +42,7 @@ impl Daemon {
         Self::start_in(tempfile::tempdir().unwrap(), Some(log.into()), &[], settings)
     }
 
-    fn start_as(environment: &[(&str, &str)], settings: &[&str]) -> Self {
+    pub(crate) fn start_as(environment: &[(&str, &str)], settings: &[&str]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), None, environment, settings)
     }
 

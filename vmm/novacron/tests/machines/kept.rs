@@ -5,7 +5,10 @@ use std::io::Read;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use machine::{Form, GuestEnd, GuestStatus, Home, Limits, SnapshotOptions, SuperviseError, Watch};
+use machine::{
+    Adopted, AdoptedMachine, Form, GuestEnd, GuestStatus, Home, Limits, SnapshotOptions,
+    SuperviseError, Watch,
+};
 
 use crate::harness::{Faulty, Oracle, Shape, has_kvm};
 
@@ -21,13 +24,20 @@ fn small() -> Shape {
     Shape { memory: 64 << 20, ..Shape::default() }
 }
 
+fn found(home: &Home) -> AdoptedMachine {
+    match home.adopt().unwrap() {
+        Some(Adopted::Machine(adopted)) => adopted,
+        other => panic!("it is not found: {other:?}"),
+    }
+}
+
 /// The machine's keeper goes, and another one comes.
 fn change_keeper(oracle: Oracle, home: &Home) -> Oracle {
     drop(oracle);
     assert!(home.is_alive().unwrap());
-    let adopted = home.adopt().unwrap().expect("it is found");
+    let adopted = found(home);
     assert_eq!(adopted.guest, GuestStatus::Running);
-    Oracle::around(adopted.machine, adopted.console)
+    Oracle::around(adopted.machine, adopted.console.unwrap())
 }
 
 #[test]
@@ -64,9 +74,9 @@ fn a_keeper_that_comes_late_sees_what_the_guest_printed_before() {
     let mut oracle = Oracle::boot_at(&home, small(), &Faulty::new(""));
     oracle.wait_for_rounds(20);
     drop(oracle);
-    let mut adopted = home.adopt().unwrap().unwrap();
+    let mut adopted = found(&home);
     let mut first = [0; 5];
-    adopted.console.read_exact(&mut first).unwrap();
+    adopted.console.as_mut().unwrap().read_exact(&mut first).unwrap();
     assert_eq!(&first, b"oracl", "the oracle's first line");
     adopted.machine.stop().unwrap();
 }

@@ -120,7 +120,7 @@ impl Attempt {
                         return;
                     }
                     // Fails once the destination has gone.
-                    let _ = prepared.bring_in(&socket);
+                    let _ = prepared.door().bring_in(&socket);
                     self.sockets.lock().unwrap().push(socket);
                 }
             });
@@ -158,7 +158,7 @@ fn goes_well(
     let report = attempt.run(&oracle, &prepared, MoveLimits::default(), None).unwrap();
     oracle.machine.into_process().bury();
     assert!(matches!(hosts.state(1 - to), PermitState::Gone { .. }));
-    (Oracle::in_a_line(prepared.wait(None).unwrap(), console), report)
+    (Oracle::in_a_line(prepared.wait(None).unwrap().0, console), report)
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn a_move_goes_on_after_every_stream_was_cut() {
     let report = attempt.run(&oracle, &prepared, limits, Some(Watch(&watch))).unwrap();
     assert!(report.connections > 1, "{report:?}");
     oracle.machine.into_process().bury();
-    let mut oracle = Oracle::in_a_line(prepared.wait(None).unwrap(), console);
+    let mut oracle = Oracle::in_a_line(prepared.wait(None).unwrap().0, console);
     oracle.wait_for_rounds(100);
     oracle.end_well();
 }

@@ -237,7 +237,7 @@ fn migrate(stage: &Stage<'_>, log: DirtyLogKind) -> Outcome {
     let (at, first) = (listener.local_addr()?, AtomicBool::new(true));
     let dial = |_: Dial| {
         let socket = TcpStream::connect(at)?;
-        prepared.bring_in(&listener.accept()?.0).map_err(std::io::Error::other)?;
+        prepared.door().bring_in(&listener.accept()?.0).map_err(std::io::Error::other)?;
         if first.swap(false, Ordering::Relaxed) {
             socket.shutdown(Shutdown::Both)?;
         }
@@ -269,7 +269,7 @@ fn migrate(stage: &Stage<'_>, log: DirtyLogKind) -> Outcome {
         return Err("SIGSYS".into());
     }
     moved?;
-    let mut guest = Guest::new(arrived?, console);
+    let mut guest = Guest::new(arrived?.0, console);
     guest.hear("rounds");
     guest.stop()
 }

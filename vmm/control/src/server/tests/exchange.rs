@@ -76,7 +76,7 @@ impl Fixture {
         self.runtime.block_on(async {
             let (mut ours, theirs) = UnixStream::pair().unwrap();
             let caller = Caller { uid: 61_000, gid: 61_000, groups: Vec::new(), pid: None };
-            let sender = Sender { caller, role };
+            let sender = Sender { caller, role, host: None };
             let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
             let connection = Connection { stream: theirs, sender, permit };
             let router = router(self.state.clone());

@@ -54,6 +54,8 @@ fn every_answer_to_whatever_is_sent_is_one_that_is_described() {
             "machines.power_button",
             "machines.snapshot",
             "machines.handover",
+            "machines.migrate",
+            "machines.resolve",
             "snapshots.restore",
             "operations.cancel",
         ];

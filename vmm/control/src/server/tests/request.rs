@@ -117,6 +117,13 @@ impl Description {
         let mut path = operation.path.to_owned();
         let mut query = String::new();
         for parameter in &operation.parameters {
+            if parameter.name == "to" {
+                let is_named = random.percent(90);
+                query =
+                    if is_named { format!("?to={}", random.pick(&NAMES)) } else { String::new() };
+                expected = if is_named { expected } else { Expected::Refused };
+                continue;
+            }
             if !parameter.is_in_path {
                 if random.percent(60) {
                     let (form, is_sound) = random.pick(&QUERIES);

@@ -11,7 +11,7 @@ use crate::api::Timestamp;
 const ANNOTATIONS: [&str; 3] = ["description", "examples", "title"];
 
 /// The patterns of the description, with what they mean and texts that fit.
-const PATTERNS: [Pattern; 4] = [
+const PATTERNS: [Pattern; 6] = [
     Pattern {
         text: "^[a-z0-9][a-z0-9._-]{0,62}$",
         fits: is_name,
@@ -32,6 +32,20 @@ const PATTERNS: [Pattern; 4] = [
         fits: |text| !text.contains('\0'),
         examples: &["", "garbage.nova", "fill=4M rate=200", "console=ttyS0 \u{e4}\u{1f980}"],
     },
+    Pattern {
+        text: "^[0-9a-fA-F]{64}$",
+        fits: |text| text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit()),
+        examples: &[
+            "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+            "FF112233445566778899aabbccddeeff00112233445566778899aabbccddeeFF",
+        ],
+    },
+    // Of this host alone: whoever is added may be asked.
+    Pattern {
+        text: r"^([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$",
+        fits: |text| ["127.0.0.1:9", "localhost:9", "[::1]:9"].contains(&text),
+        examples: &["127.0.0.1:9", "localhost:9", "[::1]:9"],
+    },
 ];
 
 #[derive(Debug)]
@@ -41,7 +55,7 @@ pub(super) struct Pattern {
     pub(super) examples: &'static [&'static str],
 }
 
-/// The row of a pattern. The crate has no engine for regular expressions, and needs none for four of them.
+/// The row of a pattern. The crate has no engine for regular expressions, and needs none for six of them.
 pub(super) fn pattern(text: &str) -> &'static Pattern {
     PATTERNS
         .iter()

@@ -2,11 +2,16 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use super::{Guest, MachineProcess, RoleError};
+use dwcp::transport::Door;
+
+use super::{Business, Guest, MachineProcess, RoleError};
 use crate::ipc::Channel;
 use crate::jail::ThreadKind;
-use crate::migrate::{self, Description, MigrateError, MigrateOrder, PrepareOrder};
+use crate::migrate::{
+    self, ArrivalReport, Description, Dialler, MigrateError, MigrateOrder, PrepareOrder, bring_in,
+};
 use crate::role::job::Job;
 use crate::role::order::Report;
 use crate::role::start::{self, OrderError};
@@ -40,12 +45,16 @@ impl MachineProcess {
     ) -> Result<(), RoleError> {
         let sockets = descriptors.pop().ok_or_else(|| "no socket".to_owned());
         let ready = sockets.and_then(|sockets| {
-            Ok((Channel::from(sockets), self.worker("migration", Some(ThreadKind::Mover))?))
+            let dialler =
+                Dialler::new(Channel::from(sockets)).map_err(|error| error.to_string())?;
+            Ok((Arc::new(dialler), self.worker("migration", Some(ThreadKind::Mover))?))
         });
         match ready {
-            Ok((sockets, worker)) => {
+            Ok((dialler, worker)) => {
                 let meter = self.new_meter();
-                self.give(worker, Job::Migrate { running, order, sockets, meter });
+                let business =
+                    Business::Leaving { session: order.session, dialler: Arc::clone(&dialler) };
+                self.give(worker, Job::Migrate { running, order, dialler, meter }, business);
                 Ok(())
             }
             Err(why) => {
@@ -62,16 +71,19 @@ impl MachineProcess {
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), RoleError> {
         let prepared = self.take_opened().and_then(|opened| {
-            let prepared = start::prepare(order, descriptors, opened)?;
+            let (arrival, resident, sockets) = start::prepare(order, descriptors, opened)?;
+            serve(sockets, arrival.door())?;
             // It restores a machine, which else the device loop does.
             let worker = self.worker("arrival", None).map_err(io::Error::other)?;
-            Ok((prepared, worker))
+            Ok((arrival, resident, worker))
         });
         match prepared {
-            Ok(((arrival, resident), worker)) => {
+            Ok((arrival, resident, worker)) => {
                 let (arrival, meter) = (Box::new(arrival), self.new_meter());
+                let business =
+                    Business::Arriving { session: arrival.session(), door: arrival.door() };
                 self.resident = Some(resident);
-                self.give(worker, Job::Arrive { arrival, meter });
+                self.give(worker, Job::Arrive { arrival, meter }, business);
                 self.report(&Report::Prepared)
             }
             Err(error) => self.report_start(Err(error)),
@@ -105,14 +117,37 @@ impl MachineProcess {
 
     pub(super) fn arrival_returned(
         &mut self,
-        outcome: Result<Running, MigrateError>,
+        outcome: Result<(Running, ArrivalReport), MigrateError>,
     ) -> Result<(), RoleError> {
-        let outcome = outcome.map_err(OrderError::from).map(|running| {
-            let resident = self.resident.take().expect("it came back with the guest");
-            self.watch_guest(&resident, running.parts());
-            self.resident = Some(resident);
-            self.guest = Guest::Running(running);
-        });
-        self.report_start(outcome)
+        match outcome {
+            Ok((running, report)) => {
+                let resident = self.resident.take().expect("it came back with the guest");
+                self.watch_guest(&resident, running.parts());
+                self.resident = Some(resident);
+                self.guest = Guest::Running(running);
+                self.report(&Report::Arrived(Box::new(report)))
+            }
+            Err(error) => self.report_start(Err(error.into())),
+        }
     }
+
+    /// A new keeper connects and brings in the sockets of a move that is under way.
+    pub(super) fn replace_sockets(&self, mut descriptors: Vec<OwnedFd>) {
+        let Some(sockets) = descriptors.pop().map(Channel::from) else { return };
+        let replaced = match &self.guest {
+            Guest::Busy(Business::Leaving { dialler, .. }) => dialler.replace(sockets),
+            Guest::Busy(Business::Arriving { door, .. }) => serve(sockets, door.clone()),
+            _ => Ok(()),
+        };
+        if let Err(error) = replaced {
+            // The move goes on, and is given up if it needs sockets that nobody gives it.
+            tracing::error!(%error, "the sockets of a new keeper are not used");
+        }
+    }
+}
+
+/// Brings in what a keeper sends: a thread that ends when the keeper closes its end.
+fn serve(sockets: Channel, door: Door) -> io::Result<()> {
+    let body = move || bring_in(&sockets, &door);
+    std::thread::Builder::new().name("dwcp-door".into()).spawn(body).map(drop)
 }

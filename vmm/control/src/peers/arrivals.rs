@@ -1,0 +1,56 @@
+//! [`Arrivals`]: which sessions are waited for here, and what those that came did.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use machine::{ArrivalDoor, ArrivalReport};
+
+/// Reports that can still be asked for.
+const REPORTS_KEPT: usize = 1000;
+
+/// Sessions of which this host is, or was, the destination. What it has forgotten, the permit record still knows.
+#[derive(Debug, Default)]
+pub(crate) struct Arrivals(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    doors: HashMap<[u8; 16], ArrivalDoor>,
+    reports: VecDeque<([u8; 16], ArrivalReport)>,
+}
+
+impl Arrivals {
+    /// A process waits for this session's sockets.
+    pub(crate) fn opens(&self, session: [u8; 16], door: ArrivalDoor) {
+        self.lock().doors.insert(session, door);
+    }
+
+    /// It does no longer.
+    pub(crate) fn closes(&self, session: [u8; 16]) {
+        self.lock().doors.remove(&session);
+    }
+
+    /// Where this session's sockets are brought in.
+    pub(crate) fn door(&self, session: [u8; 16]) -> Option<ArrivalDoor> {
+        self.lock().doors.get(&session).cloned()
+    }
+
+    /// The guest of this session runs here.
+    pub(crate) fn came(&self, session: [u8; 16], report: ArrivalReport) {
+        let mut inner = self.lock();
+        if inner.reports.len() == REPORTS_KEPT {
+            inner.reports.pop_front();
+        }
+        inner.reports.push_back((session, report));
+    }
+
+    /// What it did, while that is remembered.
+    pub(crate) fn report(&self, session: [u8; 16]) -> Option<ArrivalReport> {
+        let inner = self.lock();
+        inner.reports.iter().find(|(came, _)| *came == session).map(|(_, report)| report.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic aborts the process, so that no lock is ever poisoned.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

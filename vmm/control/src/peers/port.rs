@@ -1,0 +1,216 @@
+//! The port on which other hosts reach this one: who is it, and for whom.
+//!
+//! ```text
+//!  connection ─► peek at its greeting, no key needed ─┬─ novacron/1 ─────► TLS with the host's key ─► the peer's calls
+//!                                                     ├─ dwcp/3, session ─► the machine process that waits for it
+//!                                                     └─ anything else ───► closed
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dwcp::transport::{
+    CONTROL_PROTOCOL, Greeting, KnownPeers, PAGES_PROTOCOL, PEEK_BYTES, TlsServer, session_of,
+    shown_key,
+};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+use super::service;
+use crate::server::State;
+
+/// How long a connection may take to say what it wants, and to prove who it is.
+const GREETING: Duration = Duration::from_secs(2);
+/// How often it is looked whether the rest of a greeting has come: a socket that is readable says so again and again,
+/// and the bytes stay where they are. Nearly every greeting comes in one piece.
+const PEEK_AGAIN: Duration = Duration::from_millis(10);
+/// How long a peer may take for the head of a request.
+const HEAD: Duration = Duration::from_secs(10);
+/// Calls that are under way at a time, of all peers together.
+const CALLS_MAX: usize = 64;
+
+/// The bound ports.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    listeners: Vec<std::net::TcpListener>,
+    unknown: usize,
+}
+
+impl Ports {
+    /// Binds them.
+    ///
+    /// # Errors
+    /// With the address that cannot be bound.
+    pub(crate) fn bind(
+        addresses: impl Iterator<Item = SocketAddr>,
+        unknown: usize,
+    ) -> Result<Self, (SocketAddr, io::Error)> {
+        let bind = |address| {
+            let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                Ok(listener)
+            });
+            listener.map_err(|error| (address, error))
+        };
+        let listeners = addresses.map(bind).collect::<Result<_, _>>()?;
+        Ok(Self { listeners, unknown })
+    }
+
+    /// Where they are.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Serves each until the daemon ends.
+    ///
+    /// # Errors
+    /// When the runtime does not take one.
+    pub(crate) fn serve(self, state: &State, stop: &watch::Receiver<bool>) -> io::Result<()> {
+        let shared = state.registry().shared();
+        let peers = Arc::clone(&shared.peers) as Arc<dyn KnownPeers>;
+        let tls = TlsServer::new(shared.identity.keys(), peers, CONTROL_PROTOCOL);
+        let guest = Guests {
+            state: state.clone(),
+            tls: TlsAcceptor::from(tls.config()),
+            unknown: Arc::new(Semaphore::new(self.unknown)),
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+        };
+        let guests = Arc::new(guest);
+        for listener in self.listeners {
+            let listener = TcpListener::from_std(listener)?;
+            tokio::spawn(accept_all(listener, Arc::clone(&guests), stop.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// What every connection is judged by.
+struct Guests {
+    state: State,
+    tls: TlsAcceptor,
+    unknown: Arc<Semaphore>,
+    calls: Arc<Semaphore>,
+}
+
+async fn accept_all(listener: TcpListener, guests: Arc<Guests>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // The sender lives as long as the daemon.
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((stream, from)) => match Arc::clone(&guests.unknown).try_acquire_owned() {
+                Ok(permit) => {
+                    drop(tokio::spawn(receive(Arc::clone(&guests), stream, from, permit)))
+                }
+                // Closed without a word: whoever it is, it has not said so yet.
+                Err(_) => tracing::debug!(%from, "too many connections that are not known yet"),
+            },
+            Err(error) => {
+                // Of one connection, or for want of descriptors: those that end give some back.
+                tracing::warn!(%error, "a host's connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Finds out what a connection wants. `permit` counts it among those that are not known yet.
+async fn receive(
+    guests: Arc<Guests>,
+    stream: TcpStream,
+    from: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) {
+    let greeting = match tokio::time::timeout(GREETING, peek(&stream)).await {
+        Ok(Ok(greeting)) => greeting,
+        Ok(Err(why)) => return tracing::debug!(%from, why, "a connection is turned away"),
+        Err(_) => return tracing::debug!(%from, "a connection does not say what it wants"),
+    };
+    let speaks = |protocol: &[u8]| greeting.protocols.iter().any(|spoken| spoken == protocol);
+    if speaks(PAGES_PROTOCOL) {
+        drop(permit);
+        let session = greeting.server_name.as_deref().and_then(session_of);
+        let arrivals = &guests.state.registry().shared().arrivals;
+        let brought = session.and_then(|session| {
+            let door = arrivals.door(session.bytes())?;
+            // The machine process waits for its socket in poll(2), and takes it as it finds it.
+            let stream = stream.into_std().ok()?;
+            stream.set_nonblocking(false).ok()?;
+            door.bring_in(&stream).ok()
+        });
+        if brought.is_none() {
+            tracing::debug!(%from, ?session, "nobody waits for this session");
+        }
+    } else if speaks(CONTROL_PROTOCOL) {
+        converse(&guests, stream, from, permit).await;
+    } else {
+        tracing::debug!(%from, ?greeting, "a connection asks for what is not spoken here");
+    }
+}
+
+async fn peek(stream: &TcpStream) -> Result<Greeting, String> {
+    let mut bytes = vec![0; PEEK_BYTES];
+    loop {
+        let count = stream.peek(&mut bytes).await.map_err(|error| error.to_string())?;
+        if count == 0 {
+            return Err("it was closed".to_owned());
+        }
+        match Greeting::peek(bytes.get(..count).unwrap_or_default()) {
+            Ok(Some(greeting)) => return Ok(greeting),
+            Ok(None) => tokio::time::sleep(PEEK_AGAIN).await,
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// Answers a peer's calls, once it has proven who it is.
+async fn converse(
+    guests: &Guests,
+    stream: TcpStream,
+    from: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) {
+    let accepted = tokio::time::timeout(GREETING, guests.tls.accept(stream)).await;
+    let stream = match accepted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            return tracing::info!(%from, %error, "a host that is not known here was turned away");
+        }
+        Err(_) => return tracing::debug!(%from, "a handshake takes too long"),
+    };
+    let shared = guests.state.registry().shared();
+    // It was known a moment ago; it may have been removed since.
+    let Some(peer) = shown_key(stream.get_ref().1).and_then(|key| shared.peers.by_key(&key)) else {
+        return;
+    };
+    drop(permit);
+    let Ok(_call) = Arc::clone(&guests.calls).try_acquire_owned() else {
+        return tracing::warn!(peer = %peer.name, "too many calls of other hosts are under way");
+    };
+    let _ = stream.get_ref().0.set_nodelay(true);
+    let router = TowerToHyperService::new(service::router(guests.state.clone()));
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.call(request)
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_headers(64)
+        .max_buf_size(64 << 10)
+        // A call has a connection of its own.
+        .keep_alive(false);
+    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%from, %error, "a host's connection failed");
+    }
+}

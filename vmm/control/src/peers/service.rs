@@ -1,0 +1,124 @@
+//! What another host can ask of this one. It has proven who it is; what it says is checked all the same.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State as FromState;
+use axum::http::Request;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use http_body_util::{BodyExt, Limited};
+use serde::de::DeserializeOwned;
+
+use super::message::{Answered, Hello, Invitation, MESSAGE_MAX_BYTES, Question, VERSION};
+use crate::api::{ApiError, ErrorCode, Peer};
+use crate::audit_trail::{Asked, CallId, Sender};
+use crate::random::unhex;
+use crate::server::State;
+
+/// How long a message may take to arrive.
+const ARRIVING: Duration = Duration::from_secs(10);
+
+type Answer = Result<axum::response::Response, ApiError>;
+
+/// Every call.
+pub(super) fn router(state: State) -> Router {
+    Router::new()
+        .route("/v1/hello", get(hello))
+        .route("/v1/trial", post(trial))
+        .route("/v1/check", post(check))
+        .route("/v1/invitations", post(invite))
+        .route("/v1/answers", post(answer))
+        .with_state(state)
+}
+
+async fn hello() -> Answer {
+    let release = env!("CARGO_PKG_VERSION").to_owned();
+    Ok(Json(Hello { version: VERSION, release }).into_response())
+}
+
+/// Takes bytes, so that the other end sees how fast they go.
+async fn trial(request: Request<Body>) -> Answer {
+    read(request).await?;
+    Ok(Json(()).into_response())
+}
+
+async fn check(
+    FromState(state): FromState<State>,
+    Extension(peer): Extension<Peer>,
+    request: Request<Body>,
+) -> Answer {
+    let invitation: Invitation = message(request).await?;
+    let checked = blocking(move || Ok(state.registry().check_arrival(&peer, &invitation))).await?;
+    Ok(Json(checked).into_response())
+}
+
+async fn invite(
+    FromState(state): FromState<State>,
+    Extension(peer): Extension<Peer>,
+    request: Request<Body>,
+) -> Answer {
+    let invitation: Invitation = message(request).await?;
+    let id = CallId::new()?;
+    let asked = Asked {
+        sender: Sender::of_host(&peer.key),
+        id: id.clone(),
+        method: "peers.invite",
+        target: invitation.name.to_string(),
+    };
+    let audit = std::sync::Arc::clone(state.audit());
+    audit.asked(asked.clone()).await?;
+    // Before it begins: the operation may end before it is answered that it has begun.
+    audit.expects(asked.clone());
+    let outcome = blocking(move || state.registry().invite(&peer, invitation, id)).await;
+    if let Err(error) = &outcome {
+        audit.expects_no_more(&asked.id);
+        audit.answered(asked, Some(error.code)).await;
+    }
+    Ok(Json(outcome?).into_response())
+}
+
+async fn answer(
+    FromState(state): FromState<State>,
+    Extension(peer): Extension<Peer>,
+    request: Request<Body>,
+) -> Answer {
+    let question: Question = message(request).await?;
+    let answered: Answered =
+        blocking(move || state.registry().answer_about(&peer, &question)).await?;
+    Ok(Json(answered).into_response())
+}
+
+/// An id in a message.
+pub(crate) fn id(text: &str, what: &str) -> Result<[u8; 16], ApiError> {
+    unhex(text).filter(|id| *id != [0; 16]).ok_or_else(|| {
+        ApiError::new(ErrorCode::BadRequest, format!("{what} is not 32 hexadecimal digits"))
+    })
+}
+
+async fn message<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiError> {
+    let bytes = read(request).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        ApiError::new(ErrorCode::BadRequest, format!("the message cannot be used: {error}"))
+            .with_hint("the two hosts may have versions of NovaCron that do not know each other")
+    })
+}
+
+async fn read(request: Request<Body>) -> Result<Vec<u8>, ApiError> {
+    let body = Limited::new(request.into_body(), MESSAGE_MAX_BYTES).collect();
+    let body = tokio::time::timeout(ARRIVING, body).await.map_err(|_| {
+        ApiError::new(
+            ErrorCode::TimedOut,
+            format!("the message did not arrive within {ARRIVING:?}"),
+        )
+    })?;
+    let body = body.map_err(|error| ApiError::new(ErrorCode::TooLarge, error.to_string()))?;
+    Ok(body.to_bytes().to_vec())
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?
+}

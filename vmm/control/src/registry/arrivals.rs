@@ -1,0 +1,307 @@
+//! A machine comes from another host: whether it may, and what its attendant does for that.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use dwcp::acp;
+use machine::{Prepared, Progress, SessionKeys, SuperviseError, Supervised, Visit, Watch};
+
+use super::attendant::{Attendant, Beginning};
+use super::departures::{session_keys, shown};
+use super::entry::Entry;
+use super::machines::Registry;
+use super::record::{Attempt, Record};
+use crate::api::{
+    ApiError, Blocker, BlockerKind, ErrorCode, MachineName, MigrationPhase, OperationProgress, Peer,
+};
+use crate::audit_trail::CallId;
+use crate::host;
+use crate::operations::{Outcome, Pending};
+use crate::peers::id;
+use crate::peers::message::{Admission, Answer, Answered, Checked, Invitation, Question, VERSION};
+use crate::spec;
+
+/// How long a process may take to build a machine.
+const BUILDING: Duration = Duration::from_secs(50);
+/// Memory that a move needs besides the guest's: buffers of its streams, and digests of its pages.
+const OVERHEAD_BYTES: u64 = 64 << 20;
+
+/// A machine that is to come, for the attendant that receives it.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    pub(super) invitation: Box<Invitation>,
+    pub(super) session: [u8; 16],
+    /// The private key that this host has in the session.
+    pub(super) own: Vec<u8>,
+    pub(super) from: Peer,
+    pub(super) operation: Arc<Pending>,
+    /// Told when the machine is built and waits.
+    pub(super) ready: Sender<Result<(), ApiError>>,
+}
+
+impl Registry {
+    /// What is in the way of a machine's coming. Nothing is changed.
+    pub(crate) fn check_arrival(&self, peer: &Peer, invitation: &Invitation) -> Checked {
+        Checked { blockers: self.blockers(peer, invitation) }
+    }
+
+    fn blockers(&self, peer: &Peer, invitation: &Invitation) -> Vec<Blocker> {
+        let mut blockers = Vec::new();
+        let mut block = |kind, message: String| {
+            blockers.push(Blocker { kind, host: None, message });
+        };
+        if invitation.version != VERSION {
+            let message = format!(
+                "this host speaks version {VERSION} of the control channel, {} speaks {}; use one release on both",
+                peer.name, invitation.version
+            );
+            block(BlockerKind::Version, message);
+            return blockers;
+        }
+        if let Err(error) = invitation.description.check_here() {
+            block(BlockerKind::Cpu, error.to_string());
+        }
+        let needed = invitation.spec.memory_bytes.saturating_add(OVERHEAD_BYTES);
+        match host::available_memory() {
+            Ok(available) if available < needed => {
+                let message = format!(
+                    "it needs {} MiB of memory, and {} MiB are available here",
+                    needed >> 20,
+                    available >> 20
+                );
+                block(BlockerKind::Memory, message);
+            }
+            Ok(_) => {}
+            Err(error) => block(BlockerKind::Host, error.message),
+        }
+        match id(&invitation.machine, "the machine's id") {
+            Ok(machine) => match self.find_by_id(machine) {
+                Some(entry) => {
+                    if entry.is_attended() {
+                        let message = format!("the machine is on this host, as {}", entry.name());
+                        block(BlockerKind::Permit, message);
+                    }
+                }
+                None => self.check_room(&invitation.name, &mut block),
+            },
+            Err(error) => block(BlockerKind::Version, error.message),
+        }
+        blockers
+    }
+
+    fn check_room(&self, name: &MachineName, block: &mut impl FnMut(BlockerKind, String)) {
+        if self.find(name).is_ok() {
+            let message = format!("another machine is called {name} there; delete or rename one");
+            block(BlockerKind::Name, message);
+        }
+        let (most, count) = (self.shared().limits.machines, self.list().len());
+        if count >= most {
+            block(
+                BlockerKind::Limit,
+                format!("there are {most} machines already (limits.machines)"),
+            );
+        }
+    }
+
+    /// Prepares for a machine that is to come: its record, its process, the whole machine.
+    ///
+    /// # Errors
+    /// When something is in the way.
+    pub(crate) fn invite(
+        &self,
+        peer: &Peer,
+        invitation: Invitation,
+        call: CallId,
+    ) -> Result<Admission, ApiError> {
+        let blockers = self.blockers(peer, &invitation);
+        if !blockers.is_empty() {
+            let all: Vec<_> = blockers.into_iter().map(|blocker| blocker.message).collect();
+            return Err(ApiError::new(ErrorCode::Blocked, all.join("; ")));
+        }
+        let session = id(&invitation.session, "the session")?;
+        let machine = id(&invitation.machine, "the machine's id")?;
+        let shape = spec::check(&invitation.spec)?;
+        if shape.config != invitation.description.config {
+            let why = "the spec is not that of the machine which is described";
+            return Err(ApiError::new(ErrorCode::BadRequest, why));
+        }
+        let name = invitation.name.clone();
+        let (own, public) = session_keys()?;
+        let attempt = Attempt { session, peer: peer.key.clone(), operation: call.0.clone() };
+        let entry = self.receive(machine, &invitation, attempt)?;
+        let operation = self.begin(call, "machines.arrive", &name, true);
+        let (ready, built) = channel();
+        let arriving = Arriving {
+            invitation: Box::new(invitation),
+            session,
+            own,
+            from: peer.clone(),
+            operation: Arc::clone(&operation),
+            ready,
+        };
+        let begun = self.attend(&entry, Some(operation.id()), Beginning::Arrive(arriving));
+        self.unless(begun, operation)?;
+        wait_for(&built)?;
+        Ok(Admission { key: public })
+    }
+
+    /// Where the machine that comes has its record: that of the time when it was here, or a new one.
+    fn receive(
+        &self,
+        machine: [u8; 16],
+        invitation: &Invitation,
+        attempt: Attempt,
+    ) -> Result<Arc<Entry>, ApiError> {
+        if let Some(entry) = self.find_by_id(machine) {
+            entry
+                .change(|record| {
+                    record.spec = invitation.spec.clone();
+                    record.arrival = Some(attempt);
+                })
+                .map_err(ApiError::internal)?;
+            return Ok(entry);
+        }
+        let mut record = Record::new(machine, invitation.spec.clone());
+        record.arrival = Some(attempt);
+        self.make_arriving(&invitation.name, record)
+    }
+
+    /// What is known here of a session.
+    pub(crate) fn answer_about(
+        &self,
+        peer: &Peer,
+        question: &Question,
+    ) -> Result<Answered, ApiError> {
+        let session = id(&question.session, "the session")?;
+        let machine = id(&question.machine, "the machine's id")?;
+        let entry = self.find_by_id(machine);
+        let home = match &entry {
+            Some(entry) => Some(entry.home()),
+            None => self.store().kept_permit(machine),
+        };
+        let Some(home) = home else {
+            return Ok(Answered { answer: Answer::Unknown, arrival: None });
+        };
+        if question.refuse
+            && let Some(entry) = &entry
+        {
+            self.refuse_arrival(entry, peer, session);
+        }
+        let answer = match home.answer(session).map_err(ApiError::internal)? {
+            acp::Answer::Ran => Answer::Ran,
+            acp::Answer::NeverRan => Answer::NeverRan,
+            acp::Answer::Undecided | acp::Answer::RefuseFirst => Answer::Undecided,
+            acp::Answer::Unknown => Answer::Unknown,
+        };
+        Ok(Answered { answer, arrival: self.shared().arrivals.report(session) })
+    }
+
+    /// The source does not want it any more. What comes of it, the record shows in a moment.
+    fn refuse_arrival(&self, entry: &Entry, peer: &Peer, session: [u8; 16]) {
+        let Some(attempt) = entry.record().arrival else { return };
+        if attempt.session != session || attempt.peer != peer.key {
+            return;
+        }
+        if let Ok(operation) = self.shared().operations.find(&attempt.operation) {
+            let _ = operation.cancel();
+        }
+    }
+}
+
+fn wait_for(built: &Receiver<Result<(), ApiError>>) -> Result<(), ApiError> {
+    built.recv_timeout(BUILDING).unwrap_or_else(|_| {
+        Err(ApiError::new(ErrorCode::TimedOut, "the machine was not built in time"))
+    })
+}
+
+impl Attendant {
+    /// Builds the machine that comes, says that it waits, and waits.
+    pub(super) fn arrive(&self, arriving: &Arriving) -> Result<(Supervised, Outcome), ApiError> {
+        let Arriving { invitation, session, own, from, operation, ready } = arriving;
+        let prepared = self.prepare(invitation, *session, own.clone(), from);
+        match prepared {
+            Ok(prepared) => {
+                // Before the source hears of it: its streams come at once.
+                self.shared.arrivals.opens(*session, prepared.door());
+                let _ = ready.send(Ok(()));
+                self.wait_for_guest(prepared, *session, operation)
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    fn prepare(
+        &self,
+        invitation: &Invitation,
+        session: [u8; 16],
+        own: Vec<u8>,
+        from: &Peer,
+    ) -> Result<Prepared, ApiError> {
+        let peer: dwcp::transport::PublicKey =
+            invitation.key.parse().map_err(|error: dwcp::transport::KeyError| {
+                ApiError::new(ErrorCode::BadRequest, error.to_string())
+            })?;
+        let visit = Visit {
+            session,
+            from: from.key.clone(),
+            keys: SessionKeys { own, peer: *peer.bytes() },
+            patience: invitation.patience(),
+        };
+        let shape = spec::check(&invitation.spec)?;
+        let home = self.entry.home();
+        let prepared = self.shared.with_executable(shape.dirty_log, |executable| {
+            home.prepare(executable, invitation.description.clone(), visit)
+        });
+        let (prepared, console) = prepared.map_err(|error| {
+            let code = match error {
+                SuperviseError::Permit(_) | SuperviseError::Refused(_) => ErrorCode::Blocked,
+                _ => ErrorCode::Internal,
+            };
+            ApiError::new(code, error.to_string())
+        })?;
+        self.connect(console)?;
+        Ok(prepared)
+    }
+
+    /// Waits until the guest runs here, or never will.
+    pub(super) fn wait_for_guest(
+        &self,
+        prepared: Prepared,
+        session: [u8; 16],
+        operation: &Pending,
+    ) -> Result<(Supervised, Outcome), ApiError> {
+        let process = prepared.process();
+        if let Ok(ender) = process.ender() {
+            self.entry.has_process(Some((process.id(), ender)));
+        }
+        let watch = |progress: Progress| {
+            let phase = MigrationPhase::Live;
+            let progress = shown(progress);
+            let migration = Some(crate::api::MigrationProgress {
+                phase,
+                ..progress.migration.unwrap_or_default()
+            });
+            operation.advance(OperationProgress { migration, ..progress })
+        };
+        let came = prepared.wait(Some(Watch(&watch)));
+        self.shared.arrivals.closes(session);
+        let (machine, report) =
+            came.map_err(|error| ApiError::new(ErrorCode::MachineFailed, error.to_string()))?;
+        self.shared.arrivals.came(session, report);
+        let noted = self.entry.change(|record| {
+            record.arrival = None;
+            record.moved = None;
+            record.ended = None;
+            record.should_run = true;
+            super::entry::started(record);
+        });
+        if let Err(error) = noted {
+            tracing::error!(%error, "that a machine has come is not written");
+        }
+        Ok((machine, Outcome::Plain))
+    }
+}
