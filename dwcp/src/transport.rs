@@ -5,7 +5,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `keys` | the Ed25519 keys by which ends of streams know each other |
+//! | `keys` | the Ed25519 keys by which ends of streams know each other, and what they sign |
 //! | `tls` | what rustls is to do with them: TLS 1.3, raw public keys, mutual |
 //! | `greeting` | what a new connection wants, from the first bytes of it |
 //! | `socket` | options of TCP sockets |
@@ -38,7 +38,7 @@ use std::time::Duration;
 
 pub use destination::{DestinationLink, DestinationMemory, DestinationTerms, Door};
 pub use greeting::{Greeting, GreetingError, PEEK_BYTES};
-pub use keys::{KeyError, KeyPair, PUBLIC_KEY_BYTES, PublicKey};
+pub use keys::{KeyError, KeyPair, PUBLIC_KEY_BYTES, PublicKey, SIGNATURE_BYTES, Signature};
 pub use source::{SourceLink, SourceSide, SourceTerms};
 pub use tls::{
     CONTROL_PROTOCOL, KnownPeers, PAGES_PROTOCOL, TlsClient, TlsServer, server_name, session_of,

@@ -1,16 +1,19 @@
-//! [`KeyPair`] and [`PublicKey`]: who is at the other end.
+//! [`KeyPair`] and [`PublicKey`]: who is at the other end. A [`Signature`]: what it has said.
 
 use std::fmt;
 use std::sync::Arc;
 
 use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use rustls::crypto::ring::sign::any_eddsa_type;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 
 /// Bytes of an Ed25519 public key.
 pub const PUBLIC_KEY_BYTES: usize = 32;
+
+/// Bytes of an Ed25519 signature.
+pub const SIGNATURE_BYTES: usize = 64;
 
 /// What stands before the 32 bytes of an Ed25519 key in its `SubjectPublicKeyInfo` (RFC 8410, section 4).
 const INFO_HEAD: [u8; 12] =
@@ -28,6 +31,9 @@ pub enum KeyError {
     /// Not the text of a public key
     #[error("a public key is 64 hexadecimal digits")]
     Public,
+    /// Not the text of a signature
+    #[error("a signature is 128 hexadecimal digits")]
+    Signature,
 }
 
 /// An Ed25519 public key: the name by which an end of a stream is known.
@@ -56,6 +62,15 @@ impl PublicKey {
     fn to_info(self) -> Vec<u8> {
         [&INFO_HEAD[..], &self.0].concat()
     }
+
+    /// Whether the holder of this key has signed the message.
+    ///
+    /// A signature says nothing of what it is for: whoever signs begins a message with words that no other kind of
+    /// message has.
+    #[must_use]
+    pub fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
+        UnparsedPublicKey::new(&ED25519, &self.0).verify(message, &signature.0).is_ok()
+    }
 }
 
 impl fmt::Display for PublicKey {
@@ -74,24 +89,66 @@ impl std::str::FromStr for PublicKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        if pairs.len() != PUBLIC_KEY_BYTES || !rest.is_empty() {
-            return Err(KeyError::Public);
-        }
-        let digit = |text: u8| char::from(text).to_digit(16).ok_or(KeyError::Public);
-        let mut bytes = [0; PUBLIC_KEY_BYTES];
-        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-            let value = digit(*high)? << 4 | digit(*low)?;
-            *byte = u8::try_from(value).map_err(|_| KeyError::Public)?;
-        }
-        Ok(Self(bytes))
+        unhex(text).map(Self).ok_or(KeyError::Public)
     }
+}
+
+/// An Ed25519 signature.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Signature([u8; SIGNATURE_BYTES]);
+
+impl Signature {
+    /// The signature of these bytes. Whose it is and of what, [`PublicKey::verifies`] says.
+    #[must_use]
+    pub const fn new(bytes: [u8; SIGNATURE_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8; SIGNATURE_BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signature({self})")
+    }
+}
+
+impl std::str::FromStr for Signature {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        unhex(text).map(Self).ok_or(KeyError::Signature)
+    }
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    let digit = |text: u8| char::from(text).to_digit(16);
+    let mut bytes = [0; N];
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?;
+    }
+    Some(bytes)
 }
 
 /// An Ed25519 key pair.
 #[derive(Clone)]
 pub struct KeyPair {
     public: PublicKey,
+    private: Arc<Ed25519KeyPair>,
     certified: Arc<CertifiedKey>,
 }
 
@@ -117,7 +174,18 @@ impl KeyPair {
         let private = PrivatePkcs8KeyDer::from(private.to_vec());
         let signing = any_eddsa_type(&private).map_err(|_| KeyError::Private)?;
         let info = CertificateDer::from(public.to_info());
-        Ok(Self { public, certified: Arc::new(CertifiedKey::new(vec![info], signing)) })
+        let certified = Arc::new(CertifiedKey::new(vec![info], signing));
+        Ok(Self { public, private: Arc::new(pair), certified })
+    }
+
+    /// Signs a message. The same message always has the same signature (RFC 8032).
+    ///
+    /// # Panics
+    /// Never: ring's signatures have 64 bytes.
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> Signature {
+        let signature = self.private.sign(message);
+        Signature(signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes"))
     }
 
     /// Its public half.
@@ -166,6 +234,73 @@ mod tests {
             ["", "0", &key.to_string()[1..], &format!("{key}0"), &"g".repeat(64), &"é".repeat(32)]
         {
             assert_eq!(text.parse::<PublicKey>(), Err(KeyError::Public), "{text}");
+        }
+    }
+
+    /// The first and the third key pair of RFC 8032, section 7.1, with what they sign there.
+    #[test]
+    fn signatures_are_those_of_the_standard() {
+        for (seed, public, message, signature) in [
+            (
+                "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+                "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+                &[][..],
+                "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b",
+            ),
+            (
+                "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
+                "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
+                &[0xaf, 0x82],
+                "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a",
+            ),
+        ] {
+            let keys = KeyPair::from_pkcs8(&pkcs8(seed, public)).unwrap();
+            assert_eq!(keys.public().to_string(), public);
+            assert_eq!(keys.sign(message).to_string(), signature);
+            assert!(keys.public().verifies(message, &signature.parse().unwrap()));
+        }
+    }
+
+    /// A private key as [`KeyPair::generate`] makes it (RFC 5958).
+    fn pkcs8(seed: &str, public: &str) -> Vec<u8> {
+        let head = unhex::<16>("3051020101300506032b657004220420").unwrap();
+        let (seed, public) = (unhex::<32>(seed).unwrap(), unhex::<32>(public).unwrap());
+        [&head[..], &seed, &[0x81, 0x21, 0x00], &public].concat()
+    }
+
+    #[test]
+    fn every_flipped_bit_of_message_signature_and_key_is_found() {
+        let keys = KeyPair::from_pkcs8(&KeyPair::generate().unwrap()).unwrap();
+        let (public, message) = (keys.public(), *b"what was said");
+        let signature = keys.sign(&message);
+        assert!(public.verifies(&message, &signature));
+        assert_eq!(keys.clone().sign(&message), signature);
+        for bit in 0..8 * message.len() {
+            let mut other = message;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(!public.verifies(&other, &signature), "bit {bit} of the message");
+        }
+        for bit in 0..8 * SIGNATURE_BYTES {
+            let mut other = *signature.bytes();
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(!public.verifies(&message, &Signature::new(other)), "bit {bit} of it");
+        }
+        for bit in 0..8 * PUBLIC_KEY_BYTES {
+            let mut other = *public.bytes();
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(!PublicKey::new(other).verifies(&message, &signature), "bit {bit} of the key");
+        }
+        assert!(!public.verifies(b"", &signature) && !public.verifies(&message[1..], &signature));
+    }
+
+    #[test]
+    fn a_signature_is_128_digits() {
+        let signature = Signature::new(std::array::from_fn(|index| index as u8 * 3));
+        let text = signature.to_string();
+        assert_eq!(text.parse(), Ok(signature));
+        assert!(format!("{signature:?}").contains(&text));
+        for text in ["", &text[2..], &format!("{text}00"), &"g".repeat(128), &"é".repeat(64)] {
+            assert_eq!(text.parse::<Signature>(), Err(KeyError::Signature), "{text}");
         }
     }
 
