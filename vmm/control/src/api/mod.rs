@@ -12,6 +12,7 @@ mod migration;
 mod name;
 mod operation;
 mod peer;
+mod receipt;
 mod snapshot;
 mod timestamp;
 
@@ -31,5 +32,6 @@ pub use migration::{
 pub use name::{MachineName, NameError};
 pub use operation::{Operation, OperationProgress, OperationState};
 pub use peer::{AddPeer, Peer};
+pub use receipt::{Receipt, ReceiptAudit, ReceiptStatement};
 pub use snapshot::{RestoreOutcome, RestoreSnapshot, SnapshotOutcome, TakeSnapshot};
 pub use timestamp::Timestamp;
