@@ -18,6 +18,7 @@ use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::peers::{Arrivals, Identity, IdentityError, PeerBook, PeerBookError, Ports};
+use crate::receipts::{ReceiptShelf, ReceiptShelfError};
 use crate::registry::{Limits, Registry, Shared, Store};
 use crate::server::{Listener, State, Terms, router, serve};
 
@@ -33,6 +34,9 @@ pub enum DaemonError {
     /// Other hosts
     #[error(transparent)]
     Peers(#[from] PeerBookError),
+    /// Receipts of moves
+    #[error(transparent)]
+    Receipts(#[from] ReceiptShelfError),
     /// Its audit log
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -135,6 +139,7 @@ impl Daemon {
         let listen = config.peers.listen.iter().map(|listen| listen.0);
         let ports = Ports::bind(listen, count(config.peers.unknown_connections))
             .map_err(|(address, source)| DaemonError::Port { address, source })?;
+        let receipts = ReceiptShelf::open(&config.storage.state, own_uid)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(64)
@@ -166,6 +171,7 @@ impl Daemon {
             peers: Arc::new(peers),
             arrivals: Arrivals::default(),
             listens: ports.addresses(),
+            receipts,
             runtime: runtime.handle().clone(),
             on_end,
         });

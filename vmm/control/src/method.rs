@@ -50,7 +50,7 @@ const fn does(name: &'static str, path: &'static str) -> Method {
 }
 
 /// All of them, as they are documented.
-pub const METHODS: [Method; 31] = [
+pub const METHODS: [Method; 33] = [
     looks("info", "/v1/info"),
     looks("health", "/v1/health"),
     looks("metrics", "/v1/metrics"),
@@ -87,6 +87,8 @@ pub const METHODS: [Method; 31] = [
         role: Role::Admin,
         ..does("peers.remove", "/v1/peers/{name}")
     },
+    looks("receipts.list", "/v1/receipts"),
+    looks("receipts.show", "/v1/receipts/{session}"),
     looks("operations.list", "/v1/operations"),
     looks("operations.show", "/v1/operations/{id}"),
     does("operations.cancel", "/v1/operations/{id}/cancel"),

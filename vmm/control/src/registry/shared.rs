@@ -13,6 +13,7 @@ use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::operations::{Operations, Outcome, Pending};
 use crate::peers::{Arrivals, Identity, PeerBook};
+use crate::receipts::ReceiptShelf;
 
 /// Bounds that the configuration sets.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) arrivals: Arrivals,
     /// Where other hosts reach this one.
     pub(crate) listens: Vec<std::net::SocketAddr>,
+    pub(crate) receipts: ReceiptShelf,
     pub(crate) runtime: Handle,
     pub(crate) on_end: OnEnd,
 }

@@ -59,6 +59,8 @@ pub(super) fn add_all(routes: &mut Routes) {
     routes.add("peers.list", list_peers);
     routes.add("peers.add", add_peer);
     routes.add("peers.remove", remove_peer);
+    routes.add("receipts.list", list_receipts);
+    routes.add("receipts.show", show_receipt);
     routes.add("operations.list", list_operations);
     routes.add("operations.show", show_operation);
     routes.add("operations.cancel", cancel_operation);
@@ -301,6 +303,16 @@ async fn remove_peer(FromState(state): FromState<State>, path: Named) -> Answer 
     let name = name(path)?;
     blocking(move || state.registry().shared().peers.remove(&name)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn list_receipts(FromState(state): FromState<State>) -> Answer {
+    let list = move || state.registry().shared().receipts.list().map_err(ApiError::internal);
+    many(&blocking(list).await?)
+}
+
+async fn show_receipt(FromState(state): FromState<State>, path: Named) -> Answer {
+    let session = text(path)?;
+    ok(blocking(move || state.registry().shared().receipts.get(&session)).await?)
 }
 
 async fn list_operations(FromState(state): FromState<State>) -> Answer {

@@ -169,6 +169,20 @@ const DOCS: [Doc; METHODS.len()] = [
     ),
     doc("peers.remove", "Forget a host", None, "204", Gives::Nothing),
     doc(
+        "receipts.list",
+        "What both hosts of each move have signed, the newest first",
+        None,
+        "200",
+        Gives::Many("Receipt"),
+    ),
+    doc(
+        "receipts.show",
+        "What both hosts have signed of the move of one session",
+        None,
+        "200",
+        Gives::One("Receipt"),
+    ),
+    doc(
         "operations.list",
         "Operations under way, and the last that ended",
         None,
@@ -214,6 +228,7 @@ const DOCS: [Doc; METHODS.len()] = [
     api::MigrationCheck,
     api::Operation,
     api::Peer,
+    api::Receipt,
     api::Resolve,
     api::RestoreSnapshot,
     api::Shutdown,

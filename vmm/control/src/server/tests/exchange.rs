@@ -12,6 +12,7 @@ use crate::access::{Caller, Role};
 use crate::audit_trail::Sender;
 use crate::config::{Effective, Surroundings};
 use crate::daemon::{Daemon, DaemonOptions};
+use crate::receipts::fixture;
 use crate::server::accept::{Connection, Terms};
 use crate::server::router::{State, router};
 
@@ -62,6 +63,8 @@ impl Fixture {
         });
         std::fs::write(first.join("garbage.nova"), "no snapshot and no kernel").unwrap();
         let (runtime, state, terms) = daemon.unwrap().into_parts();
+        let receipt = fixture::signed(fixture::statement());
+        state.registry().shared().receipts.put(&receipt).unwrap();
         let open = watch::Sender::new(false);
         Self { _folder: folder, runtime, state, terms, open }
     }

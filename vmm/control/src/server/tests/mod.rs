@@ -55,6 +55,7 @@ fn every_answer_to_whatever_is_sent_is_one_that_is_described() {
             "machines.snapshot",
             "machines.handover",
             "machines.migrate",
+            "machines.migration_check",
             "machines.resolve",
             "snapshots.restore",
             "operations.cancel",

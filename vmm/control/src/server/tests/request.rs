@@ -7,6 +7,7 @@ use super::random::Random;
 use super::values::{mutate, written};
 use crate::access::Role;
 use crate::method::Method;
+use crate::receipts::fixture;
 
 const NAMES: [&str; 4] = ["web-1", "a", "0", "db.example_2"];
 /// Parts of a path, percent-encoded where they must be.
@@ -136,6 +137,7 @@ impl Description {
             let text = match (hostile, parameter.name, ids.is_empty()) {
                 (true, ..) => (*random.pick(&HOSTILE_PARTS)).to_owned(),
                 (_, "id", false) => random.pick(ids).clone(),
+                (_, "session", _) if random.percent(50) => fixture::SESSION.to_owned(),
                 _ => (*random.pick(&NAMES)).to_owned(),
             };
             if hostile {
