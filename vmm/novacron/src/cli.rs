@@ -15,6 +15,7 @@ use crate::machines::{
     HandOverOptions, ListOptions, NameOption, ShowOptions, SnapshotOptions, StopOptions,
 };
 use crate::observe::{EventsOptions, OperationOptions, OutputOption, ShutdownOptions};
+use crate::receipt::ReceiptOptions;
 use crate::run::{RestoreOptions, RunOptions};
 use crate::top::TopOptions;
 
@@ -91,6 +92,8 @@ pub(crate) enum Verb {
     },
     /// Show who asked for which change, and check that the record of it is whole
     Audit(AuditOptions),
+    /// Show and check what both hosts of a machine's move have signed
+    Receipt(ReceiptOptions),
     /// The process of one machine; started by other verbs, not by people
     #[command(hide = true)]
     Machine,

@@ -14,6 +14,7 @@ mod machines;
 mod observe;
 mod output;
 mod progress;
+mod receipt;
 mod run;
 mod signals;
 mod table;
@@ -83,6 +84,7 @@ fn obey(verb: Verb, globals: &Globals) -> Result<(), Failure> {
         Verb::Cpu(options) => cpu::cpu(&options),
         Verb::Config(options) => config::config(&options),
         Verb::Audit(options) => audit::audit(&options),
+        Verb::Receipt(options) => receipt::receipt(&options, globals),
         Verb::Daemon(options) => daemon::daemon(options, globals),
         Verb::Shutdown(options) => observe::shutdown(&options, globals),
         Verb::Api => {
