@@ -26,7 +26,8 @@ pub(super) fn state() -> State {
 }
 
 pub(super) fn machine(name: &str, state: MachineState) -> Machine {
-    let is_up = !matches!(state, MachineState::Stopped | MachineState::Waiting);
+    use MachineState::{Moved, Stopped, Waiting};
+    let is_up = !matches!(state, Stopped | Waiting | Moved);
     Machine {
         name: name.parse().unwrap(),
         id: format!("id of {name}"),
@@ -127,7 +128,7 @@ pub(super) fn busy(taken: u64) -> Reading {
     machines[3].spec.restart = RestartPolicy::OnFailure;
     machines[4].operation = Some("op-2".to_owned());
     let mut reading = reading(taken, machines);
-    for idle in ["adopting-1", "paused-1", "departed-1"] {
+    for idle in ["adopting-1", "arriving-1", "departed-1", "in_doubt-1", "paused-1"] {
         let counters = reading.counters.get_mut(idle).unwrap();
         (counters.cpu_seconds, counters.console_bytes) = (Some(10.0), Some(0.0));
     }

@@ -52,7 +52,7 @@ fn scenes() -> Vec<(&'static str, u16, u16, State)> {
     let everything = |keys| observed([busy(0), busy(2)], keys);
     vec![
         ("empty", 100, 30, empty()),
-        ("every-state", 100, 30, everything("jjjj")),
+        ("every-state", 100, 30, everything("jjjjjjj")),
         ("wide", 160, 40, everything("")),
         ("narrow", 50, 24, everything("j")),
         ("least", 40, 10, everything("")),
@@ -129,7 +129,7 @@ proptest! {
         let number = |at: usize| numbers[at % numbers.len()];
         let look = |taken: u64| {
             let machines = names.iter().enumerate().map(|(at, name)| {
-                let mut machine = machine(name, MachineState::ALL[at % 8]);
+                let mut machine = machine(name, MachineState::ALL[at % MachineState::ALL.len()]);
                 machine.spec.memory_bytes = number(at);
                 machine.spec.cpu = word(at);
                 machine.ended = fixture::ended(&word(at), at % 2 == 0);

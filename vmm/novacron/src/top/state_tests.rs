@@ -51,9 +51,9 @@ fn what_machines_use_together_is_the_sum_of_what_is_known() {
     state.observe(busy(0));
     assert_eq!(state.view().busy_processors(), None);
     state.observe(busy(2));
-    // Six of the eight have a process, and three of those work.
+    // Eight of the eleven have a process, and three of those work.
     assert_eq!(state.view().busy_processors(), Some(4.5));
-    assert_eq!(state.view().resident_bytes(), Some(6.0 * 34.0 * fixture::MIB));
+    assert_eq!(state.view().resident_bytes(), Some(8.0 * 34.0 * fixture::MIB));
 }
 
 #[test]
