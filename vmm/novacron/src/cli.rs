@@ -16,6 +16,7 @@ use crate::machines::{
 };
 use crate::observe::{EventsOptions, OperationOptions, OutputOption, ShutdownOptions};
 use crate::receipt::ReceiptOptions;
+use crate::peers::PeersOptions;
 use crate::run::{RestoreOptions, RunOptions};
 use crate::top::TopOptions;
 
@@ -63,6 +64,8 @@ pub(crate) enum Verb {
     Snapshot(SnapshotOptions),
     /// Give a running machine to a new process
     Handover(HandOverOptions),
+    /// Show, add and remove the hosts to which machines move
+    Peers(PeersOptions),
     /// Show what happens, as it happens
     Events(EventsOptions),
     /// Show an operation, or cancel it
@@ -217,4 +220,16 @@ pub(crate) struct Shape {
     /// How KVM logs written pages: bitmap, ring, or ring:N for rings of N pages
     #[arg(long, value_name = "KIND", default_value_t)]
     pub(crate) dirty_log: DirtyLogKind,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_grammar_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
 }

@@ -13,6 +13,7 @@ mod log;
 mod machines;
 mod observe;
 mod output;
+mod peers;
 mod progress;
 mod receipt;
 mod run;
@@ -75,6 +76,7 @@ fn obey(verb: Verb, globals: &Globals) -> Result<(), Failure> {
         Verb::Delete(options) => machines::delete(&options, globals),
         Verb::Snapshot(options) => machines::snapshot(&options, globals),
         Verb::Handover(options) => machines::hand_over(&options, globals),
+        Verb::Peers(options) => peers::peers(&options, globals),
         Verb::Events(options) => observe::events(&options, globals),
         Verb::Operation(options) => observe::operation(&options, globals),
         Verb::Health(options) => observe::health(&options, globals),
@@ -117,6 +119,9 @@ enum Failure {
     /// What the guest itself says is wrong
     #[error("{0}")]
     Guest(String),
+    /// Options that say too little, or what cannot be
+    #[error("{0}")]
+    Misused(String),
     /// Anything else
     #[error("{0}")]
     Other(String),
@@ -126,7 +131,7 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Host(_) => exit_code::HOST,
-            Self::Config(_) => exit_code::MISUSED,
+            Self::Config(_) | Self::Misused(_) => exit_code::MISUSED,
             Self::Guest(_) => exit_code::GUEST,
             Self::Call(_) | Self::Daemon(_) | Self::Other(_) => exit_code::FAILED,
         }

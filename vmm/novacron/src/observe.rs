@@ -163,6 +163,9 @@ pub(crate) fn info(options: &OutputOption, globals: &Globals) -> Result<(), Fail
     row("memory", format!("{}, {free} available", Size(info.memory_bytes >> 20 << 20)));
     row("CPU models", info.cpu_models.join(", "));
     row("files in", info.folders.join(", "));
+    row("key", info.host_key);
+    let listens: Vec<_> = info.peers_listen.into_iter().collect();
+    row("listens for hosts", if listens.is_empty() { "no".to_owned() } else { listens.join(", ") });
     row("your role", info.role);
     let machines = info.machines.iter().filter(|(_, count)| **count > 0);
     let machines: Vec<_> = machines.map(|(state, count)| format!("{count} {state}")).collect();
