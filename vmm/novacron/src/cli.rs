@@ -14,6 +14,7 @@ use crate::globals::Globals;
 use crate::machines::{
     HandOverOptions, ListOptions, NameOption, ShowOptions, SnapshotOptions, StopOptions,
 };
+use crate::migrate::MigrateOptions;
 use crate::observe::{EventsOptions, OperationOptions, OutputOption, ShutdownOptions};
 use crate::receipt::ReceiptOptions;
 use crate::peers::PeersOptions;
@@ -64,6 +65,8 @@ pub(crate) enum Verb {
     Snapshot(SnapshotOptions),
     /// Give a running machine to a new process
     Handover(HandOverOptions),
+    /// Move a running machine to another host
+    Migrate(MigrateOptions),
     /// Show, add and remove the hosts to which machines move
     Peers(PeersOptions),
     /// Show what happens, as it happens

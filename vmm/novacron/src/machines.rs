@@ -150,6 +150,9 @@ pub(crate) fn show(options: &ShowOptions, globals: &Globals) -> Result<(), Failu
     if let Some(operation) = &machine.operation {
         row("operation", operation.clone());
     }
+    if let Some(peer) = &machine.peer {
+        row("peer", peer.clone());
+    }
     print(&table.to_string())
 }
 

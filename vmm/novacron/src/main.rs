@@ -11,6 +11,7 @@ mod demo;
 mod globals;
 mod log;
 mod machines;
+mod migrate;
 mod observe;
 mod output;
 mod peers;
@@ -76,6 +77,7 @@ fn obey(verb: Verb, globals: &Globals) -> Result<(), Failure> {
         Verb::Delete(options) => machines::delete(&options, globals),
         Verb::Snapshot(options) => machines::snapshot(&options, globals),
         Verb::Handover(options) => machines::hand_over(&options, globals),
+        Verb::Migrate(options) => migrate::migrate(&options, globals),
         Verb::Peers(options) => peers::peers(&options, globals),
         Verb::Events(options) => observe::events(&options, globals),
         Verb::Operation(options) => observe::operation(&options, globals),

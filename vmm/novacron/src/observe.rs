@@ -8,6 +8,7 @@ use crate::Failure;
 use crate::cli::OutputForm;
 use crate::connect::connect;
 use crate::globals::Globals;
+use crate::migrate::report_of;
 use crate::output::{print, print_json};
 use crate::table::Table;
 
@@ -113,6 +114,8 @@ pub(crate) fn operation(options: &OperationOptions, globals: &Globals) -> Result
         (OutputForm::Json, Some(_)) => return print_json(&operations[0]),
         (OutputForm::Text, _) => {}
     }
+    // Of all operations at once, only what they have in common is shown.
+    let moved = options.id.as_ref().and_then(|_| operations[0].migration.clone());
     let mut table = Table::new(&["ID", "METHOD", "MACHINE", "STATE", "BEGAN", "ERROR"]);
     for operation in operations {
         table.row(vec![
@@ -124,7 +127,9 @@ pub(crate) fn operation(options: &OperationOptions, globals: &Globals) -> Result
             operation.error.map_or_else(String::new, |error| error.to_string()),
         ]);
     }
-    print(&table.to_string())
+    let report =
+        moved.map_or_else(String::new, |moved| format!("\n{}", report_of(&client, &moved)));
+    print(&format!("{table}{report}"))
 }
 
 pub(crate) fn health(options: &OutputOption, globals: &Globals) -> Result<(), Failure> {

@@ -1,8 +1,10 @@
 //! The verbs about other hosts, to which machines move and from which they come.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use clap::{Args, Subcommand};
+use control::Client;
 use control::api::{AddPeer, Info, MachineName, Peer};
 
 use crate::Failure;
@@ -15,7 +17,8 @@ use crate::table::Table;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     novacron info                              on the other host: its key\n  \
-    novacron peers add east.example --key KEY --name east\n\n\
+    novacron peers add east.example --key KEY --name east\n  \
+    novacron migrate web --to east\n\n\
     Each of two hosts must know the other: `novacron peers add` says what to run there.")]
 pub(crate) struct PeersOptions {
     #[command(subcommand)]
@@ -138,6 +141,24 @@ fn own_address(listens: Option<&str>, own_name: &str) -> String {
     }
 }
 
+/// What hosts are called here, by their keys.
+pub(crate) struct HostNames(BTreeMap<String, String>);
+
+impl HostNames {
+    /// As the daemon knows them. A report with keys in it is better than none: what cannot be had is left out.
+    pub(crate) fn known_to(client: &Client) -> Self {
+        let peers: Vec<Peer> = client.get("/v1/peers").unwrap_or_default();
+        let named = peers.into_iter().map(|peer| (peer.key, peer.name.to_string()));
+        let own = client.get::<Info>("/v1/info").ok();
+        Self(named.chain(own.map(|info| (info.host_key, "this host".to_owned()))).collect())
+    }
+
+    /// The name of the host with this key; the key, if it has none.
+    pub(crate) fn name(&self, key: &str) -> String {
+        self.0.get(key).cloned().unwrap_or_else(|| key.to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,5 +211,11 @@ mod tests {
             "KEY"
         );
         assert_eq!(table(&[peer]), expected);
+    }
+
+    #[test]
+    fn a_host_without_a_name_is_called_by_its_key() {
+        let names = HostNames([("b".to_owned(), "east".to_owned())].into());
+        assert_eq!((names.name("b"), names.name("c")), ("east".to_owned(), "c".to_owned()));
     }
 }

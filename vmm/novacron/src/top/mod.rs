@@ -25,6 +25,7 @@ use self::feed::{Feed, Message};
 use self::state::State;
 use self::terminal::Screen;
 use self::theme::Theme;
+pub(crate) use self::words::whole_bytes;
 use crate::Failure;
 use crate::globals::Globals;
 use crate::output::print;

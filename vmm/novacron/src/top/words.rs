@@ -25,7 +25,7 @@ pub(super) fn bytes(bytes: f64) -> String {
 }
 
 /// The same of what the API says in whole bytes.
-pub(super) fn whole_bytes(count: u64) -> String {
+pub(crate) fn whole_bytes(count: u64) -> String {
     #[allow(clippy::cast_precision_loss, reason = "three digits of it are shown")]
     bytes(count as f64)
 }

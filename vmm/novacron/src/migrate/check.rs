@@ -1,0 +1,105 @@
+//! `novacron migrate --dry-run`: what is in the way of a move.
+
+use control::Size;
+use control::api::{MachineName, MigrationCheck};
+
+use crate::Failure;
+use crate::cli::OutputForm;
+use crate::connect::connect;
+use crate::globals::Globals;
+use crate::machines::milliseconds;
+use crate::output::{plain, print, print_json};
+use crate::table::Table;
+use crate::top::whole_bytes;
+
+/// Asks both hosts, and changes nothing. What is in the way is a failure of this verb.
+pub(super) fn check(
+    name: &MachineName,
+    to: &MachineName,
+    form: OutputForm,
+    globals: &Globals,
+) -> Result<(), Failure> {
+    let path = format!("/v1/machines/{name}/migrate?to={to}");
+    let check: MigrationCheck = connect(globals)?.get(&path)?;
+    match form {
+        OutputForm::Json => print_json(&check)?,
+        OutputForm::Text => print(&findings(&check))?,
+    }
+    match check.blockers.len() {
+        0 => Ok(()),
+        1 => Err(Failure::Other(format!("{name} cannot move to {to}: one thing is in the way"))),
+        count => Err(Failure::Other(format!(
+            "{name} cannot move to {to}: {count} things are in the way"
+        ))),
+    }
+}
+
+/// What was found, in words.
+fn findings(check: &MigrationCheck) -> String {
+    let MigrationCheck { machine, to, blockers, round_trip_ns, bytes_per_second, memory_bytes } =
+        check;
+    let mut text = if blockers.is_empty() {
+        format!("nothing is in the way of {machine} to {to}\n")
+    } else {
+        let mut table = Table::new(&["KIND", "HOST", "WHAT IS IN THE WAY"]);
+        for blocker in blockers {
+            let host = blocker.host.as_ref().map_or("this host", MachineName::as_str);
+            let (kind, what) = (blocker.kind.name(), plain(&blocker.message));
+            table.row(vec![kind.to_owned(), host.to_owned(), what]);
+        }
+        table.to_string()
+    };
+    let mut measured = vec![format!("memory {}", Size(*memory_bytes))];
+    measured.extend(round_trip_ns.map(|ns| format!("round trip {}", milliseconds(ns))));
+    measured.extend(bytes_per_second.map(|rate| format!("{}/s in a trial", whole_bytes(rate))));
+    text += &(measured.join(", ") + "\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use control::api::{Blocker, BlockerKind};
+
+    use super::*;
+
+    fn check(blockers: Vec<Blocker>) -> MigrationCheck {
+        MigrationCheck {
+            machine: "web".parse().unwrap(),
+            to: "east".parse().unwrap(),
+            blockers,
+            round_trip_ns: None,
+            bytes_per_second: None,
+            memory_bytes: 512 << 20,
+        }
+    }
+
+    #[test]
+    fn a_way_that_is_free_is_said_to_be_with_what_was_measured() {
+        let check = MigrationCheck {
+            round_trip_ns: Some(1_234_567),
+            bytes_per_second: Some(110 << 20),
+            ..check(Vec::new())
+        };
+        let expected = "nothing is in the way of web to east\n\
+            memory 512 MiB, round trip 1.23 ms, 110 MiB/s in a trial\n";
+        assert_eq!(findings(&check), expected);
+    }
+
+    #[test]
+    fn what_is_in_the_way_has_a_line_each() {
+        let blocker = |kind, host: Option<&str>, message: &str| Blocker {
+            kind,
+            host: host.map(|host| host.parse().unwrap()),
+            message: message.to_owned(),
+        };
+        let check = check(vec![
+            blocker(BlockerKind::State, None, "web is stopped: start it"),
+            blocker(BlockerKind::Cpu, Some("east"), "it lacks avx2\n and more"),
+        ]);
+        let expected = "KIND   HOST       WHAT IS IN THE WAY\n\
+            state  this host  web is stopped: start it\n\
+            cpu    east       it lacks avx2  and more\n\
+            memory 512 MiB\n";
+        assert_eq!(findings(&check), expected);
+    }
+}

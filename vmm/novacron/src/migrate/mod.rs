@@ -1,0 +1,150 @@
+//! `novacron migrate`: a running machine moves to another host.
+
+mod bar;
+mod check;
+mod follow;
+mod report;
+mod resolve;
+
+use std::io::IsTerminal;
+
+use clap::{Args, Subcommand};
+use control::api::{MachineName, Migrate, MigrationOutcome};
+use control::{Client, Size, TimeSpan};
+
+use self::report::report;
+use self::resolve::ResolveOptions;
+use crate::Failure;
+use crate::cli::OutputForm;
+use crate::globals::Globals;
+use crate::peers::HostNames;
+
+/// Cells of a report's bar where there is no terminal, or one of an unknown width.
+const BAR_CELLS: u16 = 60;
+/// No bar says more by being wider.
+const BAR_CELLS_MAX: u16 = 76;
+/// Bytes a second below which no move ends.
+const BANDWIDTH_MIN: Size = Size(64 << 10);
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "Examples:\n  \
+    novacron migrate web --to east --dry-run                 what is in the way, if anything; exit code 1 if so\n  \
+    novacron migrate web --to east --max-downtime 100ms\n  \
+    novacron migrate web --to east --stop-after-rounds 20    stop the guest then, however long it stands still\n  \
+    novacron migrate resolve web                             what to do when nobody knows where web runs\n\n\
+    Both hosts must know each other: novacron peers add. SIGTERM or SIGINT cancels the move, and a second one\n\
+    leaves it alone.")]
+pub(crate) struct MigrateOptions {
+    #[command(subcommand)]
+    verb: Option<MigrateVerb>,
+    #[command(flatten)]
+    order: Option<OrderOptions>,
+}
+
+#[derive(Debug, Subcommand)]
+enum MigrateVerb {
+    /// Let a machine whose move is in doubt run here, since no other copy of it is alive
+    Resolve(ResolveOptions),
+}
+
+#[derive(Debug, Args)]
+struct OrderOptions {
+    /// The machine's name
+    name: MachineName,
+    /// The host, by the name that it has here
+    #[arg(long, value_name = "HOST")]
+    to: MachineName,
+    /// Only say what is in the way of the move
+    #[arg(long)]
+    dry_run: bool,
+    /// How long the guest may stand still
+    #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = max_downtime)]
+    max_downtime: TimeSpan,
+    /// Bytes a second that pages may take while the guest runs; no limit if not given
+    #[arg(long, value_name = "SIZE", value_parser = bandwidth)]
+    bandwidth: Option<Size>,
+    /// How long the other host may be out of reach
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = timeout)]
+    timeout: TimeSpan,
+    /// Data streams beside the control stream, at most, 1 to 16
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=16))]
+    streams: u32,
+    /// Stop the guest after so many rounds, 1 to 1000, even if it will stand still for longer than it may; without
+    /// it the move is given up then
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    stop_after_rounds: Option<u32>,
+    /// For people or for programs
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    output: OutputForm,
+}
+
+impl OrderOptions {
+    /// The same as the API has it.
+    fn order(&self) -> Migrate {
+        let milliseconds =
+            |time: TimeSpan| u64::try_from(time.duration().as_millis()).unwrap_or(u64::MAX);
+        Migrate {
+            to: self.to.clone(),
+            max_downtime_ms: milliseconds(self.max_downtime),
+            timeout_ms: milliseconds(self.timeout),
+            bandwidth: self.bandwidth.map(|size| size.0),
+            streams: self.streams,
+            stop_after_rounds: self.stop_after_rounds,
+        }
+    }
+}
+
+fn max_downtime(text: &str) -> Result<TimeSpan, String> {
+    within(text, TimeSpan::milliseconds(1), TimeSpan::seconds(600))
+}
+
+fn timeout(text: &str) -> Result<TimeSpan, String> {
+    within(text, TimeSpan::seconds(1), TimeSpan::seconds(86_400))
+}
+
+fn within(text: &str, least: TimeSpan, most: TimeSpan) -> Result<TimeSpan, String> {
+    let time: TimeSpan = text.parse()?;
+    if (least..=most).contains(&time) {
+        Ok(time)
+    } else {
+        Err(format!("{time} is not within {least} and {most}"))
+    }
+}
+
+fn bandwidth(text: &str) -> Result<Size, String> {
+    let size: Size = text.parse()?;
+    if size >= BANDWIDTH_MIN {
+        Ok(size)
+    } else {
+        Err(format!("{size} a second is less than {BANDWIDTH_MIN}"))
+    }
+}
+
+pub(crate) fn migrate(options: &MigrateOptions, globals: &Globals) -> Result<(), Failure> {
+    match (&options.verb, &options.order) {
+        (Some(MigrateVerb::Resolve(options)), _) => resolve::resolve(options, globals),
+        (None, Some(order)) if order.dry_run => {
+            check::check(&order.name, &order.to, order.output, globals)
+        }
+        (None, Some(order)) => follow::follow(&order.name, &order.order(), order.output, globals),
+        // The grammar lets nothing through that has neither.
+        (None, None) => {
+            Err(Failure::Misused("say which machine moves, and --to which host".into()))
+        }
+    }
+}
+
+/// A move's report, as wide as this terminal takes it, and with the names that hosts have here.
+pub(crate) fn report_of(client: &Client, outcome: &MigrationOutcome) -> String {
+    let names = HostNames::known_to(client);
+    let stdout = std::io::stdout();
+    let columns = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok());
+    let columns = columns.flatten().map(|size| size.ws_col).filter(|columns| *columns > 0);
+    let width = columns.unwrap_or(BAR_CELLS).min(BAR_CELLS_MAX);
+    report(outcome, &|key| names.name(key), width.into())
+}
+
+#[cfg(test)]
+mod tests;
