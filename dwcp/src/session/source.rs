@@ -118,6 +118,12 @@ impl Source {
         &self.pages.link
     }
 
+    /// What a page digested to when it was read last; none if the guest has no such page.
+    #[must_use]
+    pub fn digest(&self, gfn: Gfn) -> Option<PageDigest> {
+        self.pages.digest(gfn)
+    }
+
     /// What the destination's memory and state must digest to, once the permit frame is out and until the attempt is over.
     #[must_use]
     pub fn root(&self) -> Option<Root> {

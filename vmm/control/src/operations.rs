@@ -182,6 +182,11 @@ impl Pending {
         self.events.publish(EventKind::OperationEnded { operation });
     }
 
+    /// Adds what the other host says of a move that has come here. It may have ended already.
+    pub(crate) fn reports(&self, migration: MigrationOutcome) {
+        self.shown.send_modify(|operation| operation.migration = Some(migration));
+    }
+
     /// Waits until it has ended, or so long.
     pub(crate) async fn wait(&self, limit: Duration) -> Operation {
         let mut shown = self.shown.subscribe();

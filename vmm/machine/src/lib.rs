@@ -54,8 +54,8 @@ pub use memory::{
 };
 pub use meter::{MovePhase, MoveProgress, PeerWord, Progress, Word};
 pub use migrate::{
-    Accepted, ArrivalReport, Description, Dial, Dialled, MigrateError, MigrateOrder, MoveLimits,
-    MoveReport, PrepareOrder, SessionKeys,
+    Accepted, ArrivalReport, Audit, AuditReport, Description, Dial, Dialled, MigrateError,
+    MigrateOrder, MoveLimits, MoveReport, PrepareOrder, SessionKeys,
 };
 pub use permit::{PermitFile, PermitFileError, PermitKeeper, PermitWatch};
 pub use role::{

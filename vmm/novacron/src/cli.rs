@@ -16,8 +16,8 @@ use crate::machines::{
 };
 use crate::migrate::MigrateOptions;
 use crate::observe::{EventsOptions, OperationOptions, OutputOption, ShutdownOptions};
-use crate::receipt::ReceiptOptions;
 use crate::peers::PeersOptions;
+use crate::receipt::ReceiptOptions;
 use crate::run::{RestoreOptions, RunOptions};
 use crate::top::TopOptions;
 

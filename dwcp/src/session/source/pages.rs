@@ -120,6 +120,10 @@ impl PagesOut {
         &self.ledger
     }
 
+    pub(super) fn digest(&self, gfn: Gfn) -> Option<PageDigest> {
+        self.manifest.get(gfn)
+    }
+
     pub(super) fn sum(&self) -> DigestSum {
         self.manifest.sum()
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::MachineName;
+use super::{MachineName, ReceiptAudit};
 
 /// Move a running machine to another host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -32,6 +32,13 @@ pub struct Migrate {
     #[schema(minimum = 1, maximum = 1_000)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_after_rounds: Option<u32>,
+    /// How much of the memory is looked at again once the guest runs on the other host.
+    #[serde(default = "default_audit")]
+    pub audit: ReceiptAudit,
+}
+
+fn default_audit() -> ReceiptAudit {
+    ReceiptAudit::Sampled
 }
 
 fn default_max_downtime_ms() -> u64 {
@@ -215,4 +222,12 @@ pub struct MigrationOutcome {
     pub payload_bytes_paused: u64,
     /// Connections that the session needed: one, if none was cut.
     pub connections: u64,
+    /// How much of the memory was looked at again in what was left of the frozen guest.
+    pub audit: ReceiptAudit,
+    /// The pages of that.
+    pub audited_pages: u64,
+    /// Of those, pages that had been sent otherwise than they were: none, unless a write was missed.
+    pub audited_different: u64,
+    /// Whether both hosts have signed it: `novacron receipt show SESSION`.
+    pub has_receipt: bool,
 }

@@ -15,7 +15,16 @@ pub(crate) struct Arrivals(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     doors: HashMap<[u8; 16], ArrivalDoor>,
-    reports: VecDeque<([u8; 16], ArrivalReport)>,
+    reports: VecDeque<Came>,
+}
+
+/// A guest that came.
+#[derive(Debug)]
+struct Came {
+    session: [u8; 16],
+    /// The operation that its coming is here.
+    operation: String,
+    report: ArrivalReport,
 }
 
 impl Arrivals {
@@ -35,18 +44,26 @@ impl Arrivals {
     }
 
     /// The guest of this session runs here.
-    pub(crate) fn came(&self, session: [u8; 16], report: ArrivalReport) {
+    pub(crate) fn came(&self, session: [u8; 16], operation: String, report: ArrivalReport) {
         let mut inner = self.lock();
         if inner.reports.len() == REPORTS_KEPT {
             inner.reports.pop_front();
         }
-        inner.reports.push_back((session, report));
+        inner.reports.push_back(Came { session, operation, report });
     }
 
     /// What it did, while that is remembered.
     pub(crate) fn report(&self, session: [u8; 16]) -> Option<ArrivalReport> {
         let inner = self.lock();
-        inner.reports.iter().find(|(came, _)| *came == session).map(|(_, report)| report.clone())
+        let came = inner.reports.iter().find(|came| came.session == session)?;
+        Some(came.report.clone())
+    }
+
+    /// The operation that its coming is here, while that is remembered.
+    pub(crate) fn operation(&self, session: [u8; 16]) -> Option<String> {
+        let inner = self.lock();
+        let came = inner.reports.iter().find(|came| came.session == session)?;
+        Some(came.operation.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

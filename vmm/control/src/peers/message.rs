@@ -7,13 +7,14 @@
 //! | `POST /v1/check` | could this machine come? | [`Checked`] |
 //! | `POST /v1/invitations` | this machine is to come: prepare for it | [`Admission`] |
 //! | `POST /v1/answers` | what became of this session? | [`Answered`] |
+//! | `POST /v1/receipts` | this is what was done; sign it, too | [`Countersigned`] |
 
 use std::time::Duration;
 
 use machine::{ArrivalReport, Description};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Blocker, MachineName, MachineSpec};
+use crate::api::{Blocker, MachineName, MachineSpec, MigrationOutcome, ReceiptStatement};
 
 /// Of these messages. Raised whenever one changes in a way that an older daemon would misread.
 pub(crate) const VERSION: u32 = 1;
@@ -99,4 +100,19 @@ pub(crate) enum Answer {
     Undecided,
     /// Nothing is known of it there. That is no refusal.
     Unknown,
+}
+
+/// What a move did, as its source says, and has signed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Offer {
+    pub(crate) statement: ReceiptStatement,
+    pub(crate) signature: String,
+    /// The whole report, which is not signed.
+    pub(crate) outcome: MigrationOutcome,
+}
+
+/// The destination has signed it, too.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Countersigned {
+    pub(crate) signature: String,
 }

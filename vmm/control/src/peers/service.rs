@@ -11,7 +11,7 @@ use axum::{Extension, Json, Router};
 use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 
-use super::message::{Answered, Hello, Invitation, MESSAGE_MAX_BYTES, Question, VERSION};
+use super::message::{Answered, Hello, Invitation, MESSAGE_MAX_BYTES, Offer, Question, VERSION};
 use crate::api::{ApiError, ErrorCode, Peer};
 use crate::audit_trail::{Asked, CallId, Sender};
 use crate::random::unhex;
@@ -30,6 +30,7 @@ pub(super) fn router(state: State) -> Router {
         .route("/v1/check", post(check))
         .route("/v1/invitations", post(invite))
         .route("/v1/answers", post(answer))
+        .route("/v1/receipts", post(countersign))
         .with_state(state)
 }
 
@@ -88,6 +89,16 @@ async fn answer(
     let answered: Answered =
         blocking(move || state.registry().answer_about(&peer, &question)).await?;
     Ok(Json(answered).into_response())
+}
+
+async fn countersign(
+    FromState(state): FromState<State>,
+    Extension(peer): Extension<Peer>,
+    request: Request<Body>,
+) -> Answer {
+    let offer: Offer = message(request).await?;
+    let signed = blocking(move || state.registry().countersign(&peer, offer)).await?;
+    Ok(Json(signed).into_response())
 }
 
 /// An id in a message.

@@ -13,13 +13,17 @@ use super::entry::Entry;
 use super::machines::Registry;
 use super::record::{Attempt, Record};
 use crate::api::{
-    ApiError, Blocker, BlockerKind, ErrorCode, MachineName, MigrationPhase, OperationProgress, Peer,
+    ApiError, Blocker, BlockerKind, ErrorCode, MachineName, MigrationOutcome, MigrationPhase,
+    OperationProgress, Peer, Receipt,
 };
 use crate::audit_trail::CallId;
 use crate::host;
 use crate::operations::{Outcome, Pending};
 use crate::peers::id;
-use crate::peers::message::{Admission, Answer, Answered, Checked, Invitation, Question, VERSION};
+use crate::peers::message::{
+    Admission, Answer, Answered, Checked, Countersigned, Invitation, Offer, Question, VERSION,
+};
+use crate::random::hex;
 use crate::spec;
 
 /// How long a process may take to build a machine.
@@ -197,6 +201,52 @@ impl Registry {
         Ok(Answered { answer, arrival: self.shared().arrivals.report(session) })
     }
 
+    /// Signs what the source of a move says of it, if it is what this host has seen.
+    pub(crate) fn countersign(&self, peer: &Peer, offer: Offer) -> Result<Countersigned, ApiError> {
+        let Offer { statement, signature, outcome } = offer;
+        let refused = |why: String| Err(ApiError::new(ErrorCode::BadRequest, why));
+        statement.check().map_err(|error| {
+            ApiError::new(ErrorCode::BadRequest, format!("the receipt: {error}"))
+        })?;
+        let shared = self.shared();
+        let own = shared.identity.public().to_string();
+        if statement.from != peer.key || statement.to != own {
+            return refused("the receipt is not of a move from there to here".to_owned());
+        }
+        let session = id(&statement.session, "the session")?;
+        let machine = id(&statement.machine, "the machine's id")?;
+        let Some(arrival) = shared.arrivals.report(session) else {
+            return refused("this host does not remember that move".to_owned());
+        };
+        let entry = self.find_by_id(machine);
+        let record = entry.as_ref().map(|entry| entry.home().permit_record());
+        let Some(Ok(record)) = record else {
+            return refused("this host does not know that machine".to_owned());
+        };
+        let taken = acp::SessionId::new(session).and_then(|session| record.outcome(session));
+        if taken != Some(acp::Outcome::Taken) {
+            return refused("the machine did not come in that session".to_owned());
+        }
+        if statement.root != hex(&arrival.root) {
+            return refused("its root is not the one that was found here".to_owned());
+        }
+        if statement.generation != record.generation().to_string() {
+            return refused("its generation is not that of the record here".to_owned());
+        }
+        let countersigned = statement.sign(shared.identity.keys());
+        let receipt = Receipt::new(statement, signature, countersigned.clone());
+        shared
+            .receipts
+            .put(&receipt)
+            .map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
+        if let Some(operation) = shared.arrivals.operation(session)
+            && let Ok(operation) = shared.operations.find(&operation)
+        {
+            operation.reports(MigrationOutcome { has_receipt: true, ..outcome });
+        }
+        Ok(Countersigned { signature: countersigned })
+    }
+
     /// The source does not want it any more. What comes of it, the record shows in a moment.
     fn refuse_arrival(&self, entry: &Entry, peer: &Peer, session: [u8; 16]) {
         let Some(attempt) = entry.record().arrival else { return };
@@ -291,7 +341,7 @@ impl Attendant {
         self.shared.arrivals.closes(session);
         let (machine, report) =
             came.map_err(|error| ApiError::new(ErrorCode::MachineFailed, error.to_string()))?;
-        self.shared.arrivals.came(session, report);
+        self.shared.arrivals.came(session, operation.id(), report);
         let noted = self.entry.change(|record| {
             record.arrival = None;
             record.moved = None;

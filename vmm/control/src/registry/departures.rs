@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use machine::{
-    ArrivalReport, Description, MoveLimits, MovePhase, MoveReport, PeerWord, Progress, SessionKeys,
-    SuperviseError, Supervised, Visit, Watch, Word,
+    ArrivalReport, Audit, Description, MoveLimits, MovePhase, MoveReport, PeerWord, Progress,
+    SessionKeys, SuperviseError, Supervised, Visit, Watch, Word,
 };
 
 use super::attendant::{Attendant, sort};
@@ -16,11 +16,13 @@ use super::machines::Registry;
 use super::record::{Attempt, Moved};
 use crate::api::{
     ApiError, Blocker, BlockerKind, ErrorCode, MachineName, MachineState, Migrate, MigrationCheck,
-    MigrationOutcome, MigrationPhase, MigrationProgress, OperationProgress, Peer, Timestamp,
+    MigrationOutcome, MigrationPhase, MigrationProgress, OperationProgress, Peer, Receipt,
+    ReceiptAudit, ReceiptStatement, Timestamp,
 };
 use crate::operations::{Outcome, Pending};
 use crate::peers::message::{
-    Admission, Answer, Answered, Checked, Hello, Invitation, Question, VERSION,
+    Admission, Answer, Answered, Checked, Countersigned, Hello, Invitation, Offer, Question,
+    VERSION,
 };
 use crate::peers::{PATIENT, PeerClient, PeerError, QUICK};
 use crate::random::{hex, random};
@@ -55,6 +57,7 @@ struct Departure<'a> {
     peer: PeerClient,
     key: String,
     session: [u8; 16],
+    audit: ReceiptAudit,
 }
 
 impl Attendant {
@@ -81,6 +84,7 @@ impl Attendant {
         let peer = self.shared.peers.find(&request.to)?;
         let session = random().map_err(ApiError::internal)?;
         let departure = Departure::new(self, operation, peer, session)?;
+        let departure = Departure { audit: request.audit, ..departure };
         let description = match machine.describe() {
             Ok(description) => description,
             Err(error) => {
@@ -119,6 +123,11 @@ impl Attendant {
             patience: visit.patience,
             streams: usize::try_from(request.streams).unwrap_or(1),
             stop_after_rounds: request.stop_after_rounds,
+            audit: match request.audit {
+                ReceiptAudit::None => Audit::None,
+                ReceiptAudit::Sampled => Audit::Sampled,
+                ReceiptAudit::Whole => Audit::Whole,
+            },
             bandwidth: request.bandwidth.and_then(std::num::NonZeroU64::new),
         };
         let moved = departure.watched(machine, |watch| {
@@ -175,7 +184,8 @@ impl<'a> Departure<'a> {
         let shared = &attendant.shared;
         let key = peer.key.clone();
         let peer = PeerClient::new(&shared.identity, peer, shared.runtime.clone())?;
-        Ok(Self { attendant, operation, peer, key, session })
+        // What a daemon before this one has ordered is not known; it is at least the default, if pages were looked at.
+        Ok(Self { attendant, operation, peer, key, session, audit: ReceiptAudit::Sampled })
     }
 
     /// Runs a move, and meanwhile shows how far it is and ends its doubts.
@@ -257,7 +267,7 @@ impl<'a> Departure<'a> {
         let home = self.attendant.entry.home();
         let generation = home.permit_record().map(|record| record.generation().to_string());
         let (blackout_ns, causes) = blackout(report, arrival.as_ref());
-        MigrationOutcome {
+        let outcome = MigrationOutcome {
             session: hex(&self.session),
             from: self.attendant.shared.identity.public().to_string(),
             to: self.key.clone(),
@@ -273,7 +283,40 @@ impl<'a> Departure<'a> {
             payload_bytes: report.payload_bytes,
             payload_bytes_paused: report.payload_bytes_paused,
             connections: report.connections,
+            audit: self.audit,
+            audited_pages: report.audit.pages,
+            audited_different: report.audit.different,
+            has_receipt: false,
+        };
+        if arrival.is_none() {
+            return outcome;
         }
+        let signed = self.receipt(&outcome);
+        if let Err(error) = &signed {
+            tracing::warn!(%error, "the move has no receipt");
+        }
+        MigrationOutcome { has_receipt: signed.is_ok(), ..outcome }
+    }
+
+    /// Has both hosts sign what was done, and keeps that.
+    fn receipt(&self, outcome: &MigrationOutcome) -> Result<(), ApiError> {
+        let shared = &self.attendant.shared;
+        let statement = ReceiptStatement {
+            session: outcome.session.clone(),
+            machine: hex(&self.attendant.entry.record().id),
+            from: outcome.from.clone(),
+            to: outcome.to.clone(),
+            generation: outcome.generation.clone(),
+            root: outcome.root.clone(),
+            blackout_ns: outcome.blackout_ns,
+            audit: audited(outcome),
+            ended_at: Timestamp::now(),
+        };
+        let signature = statement.sign(shared.identity.keys());
+        let offer = Offer { statement: statement.clone(), signature, outcome: outcome.clone() };
+        let signed: Countersigned = self.peer.post("/v1/receipts", &offer, QUICK)?;
+        let receipt = Receipt::new(statement, offer.signature, signed.signature);
+        shared.receipts.put(&receipt).map_err(ApiError::internal)
     }
 
     fn arrival(&self) -> Option<ArrivalReport> {
@@ -478,6 +521,15 @@ fn blackout(report: &MoveReport, arrival: Option<&ArrivalReport>) -> (u64, Vec<(
         causes.extend(there.map(|(name, ns)| (name.to_owned(), ns)));
     }
     (causes.iter().map(|(_, ns)| ns).sum(), causes)
+}
+
+/// How much of the memory was found to be as it was sent.
+fn audited(outcome: &MigrationOutcome) -> ReceiptAudit {
+    let is_clean = outcome.audited_different == 0;
+    match outcome.audited_pages {
+        pages if pages > 0 && is_clean => outcome.audit,
+        _ => ReceiptAudit::None,
+    }
 }
 
 /// How far a move is, as it is shown.

@@ -19,11 +19,13 @@
 //! doubt, its guest frozen, until the destination has said what became of it. What the sessions of both sides decide,
 //! and over how many connections, is `dwcp::session`'s affair; here are the machine, its record, and when to stop.
 
+mod audit;
 mod destination;
 mod pace;
 mod sockets;
 mod source;
 
+pub use audit::{Audit, AuditReport};
 pub(crate) use destination::Arrival;
 pub(crate) use source::{Emigration, Outcome};
 
@@ -102,6 +104,8 @@ pub struct MoveLimits {
     /// Rounds after which the guest is stopped although it will stand still for longer; it is a decision to be made, not
     /// a default: without it the move is given up then.
     pub stop_after_rounds: Option<u32>,
+    /// How much of the memory is looked at again once the guest runs at the destination.
+    pub audit: Audit,
     /// Bytes a second that pages may take while the guest runs.
     pub bandwidth: Option<std::num::NonZeroU64>,
 }
@@ -113,6 +117,7 @@ impl Default for MoveLimits {
             patience: Duration::from_secs(60),
             streams: 4,
             stop_after_rounds: None,
+            audit: Audit::default(),
             bandwidth: None,
         }
     }
@@ -176,6 +181,8 @@ pub struct MoveReport {
     /// What memory and state digest to.
     #[serde(with = "serde_bytes_64")]
     pub root: [u8; 64],
+    /// What a look at the frozen memory has found.
+    pub audit: AuditReport,
 }
 
 /// What an arrival did, as its destination saw it.

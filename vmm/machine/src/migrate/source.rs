@@ -17,9 +17,10 @@ use dwcp::transport::{
 };
 use dwcp::wire::{PeerAnswer, StreamId, Text};
 
+use super::audit::audit;
 use super::pace::Pace;
 use super::sockets::Dialler;
-use super::{MigrateError, MigrateOrder, MoveReport};
+use super::{Audit, AuditReport, MigrateError, MigrateOrder, MoveReport};
 use crate::clock::{boot_id, realtime_ns};
 use crate::dirty::DirtyLog;
 use crate::fault::{Step, reached};
@@ -56,6 +57,7 @@ pub(crate) struct Emigration<'a> {
     began: Instant,
     rounds: u32,
     forecast: Option<Duration>,
+    how_audited: Audit,
     /// Why the last stream ended that did not end as it should.
     trouble: Option<String>,
 }
@@ -145,6 +147,7 @@ impl<'a> Emigration<'a> {
             began,
             rounds: 0,
             forecast: None,
+            how_audited: order.limits.audit,
             trouble: None,
         })
     }
@@ -389,7 +392,11 @@ impl<'a> Emigration<'a> {
                 blackout.mark(Cause::Wire);
                 reached(Step::MoveAnswered);
                 match self.resident.permit.peer_took(self.session) {
-                    Ok(()) => Outcome::Moved(self.report(blackout, before, root)),
+                    Ok(()) => {
+                        let mut report = self.report(blackout, before, root);
+                        report.audit = self.audit(&paused);
+                        Outcome::Moved(report)
+                    }
                     // It runs there, whatever the record says here.
                     Err(error) => Outcome::Departed { frozen: paused, why: error.into() },
                 }
@@ -403,6 +410,16 @@ impl<'a> Emigration<'a> {
                 Err(error) => Outcome::Departed { frozen: paused, why: error.into() },
             },
         }
+    }
+
+    /// The guest is gone: what is left of it shows whether everything was sent.
+    fn audit(&self, paused: &Paused) -> AuditReport {
+        let key = &self.resident.digest_key;
+        let audited = audit(self.how_audited, self.session, &self.link, key, paused.ram());
+        audited.unwrap_or_else(|error| {
+            tracing::error!(%error, "the memory that is left cannot be looked at");
+            AuditReport::default()
+        })
     }
 
     /// What the destination's keeper says, since the streams may be gone for good.
@@ -453,6 +470,7 @@ impl<'a> Emigration<'a> {
                 .with(|source, _| source.link().estimate())
                 .map(|of| of.round_trip),
             root,
+            audit: AuditReport::default(),
         }
     }
 

@@ -8,8 +8,8 @@ mod resolve;
 
 use std::io::IsTerminal;
 
-use clap::{Args, Subcommand};
-use control::api::{MachineName, Migrate, MigrationOutcome};
+use clap::{Args, Subcommand, ValueEnum};
+use control::api::{MachineName, Migrate, MigrationOutcome, ReceiptAudit};
 use control::{Client, Size, TimeSpan};
 
 use self::report::report;
@@ -75,9 +75,33 @@ struct OrderOptions {
     /// it the move is given up then
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     stop_after_rounds: Option<u32>,
+    /// How much of the memory is looked at again, once the guest runs there
+    #[arg(long, value_name = "HOW", default_value = "sampled")]
+    audit: AuditOption,
     /// For people or for programs
     #[arg(long, value_name = "FORM", default_value = "text")]
     output: OutputForm,
+}
+
+/// How much of the memory that is left is looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AuditOption {
+    /// Nothing.
+    None,
+    /// One page of 64.
+    Sampled,
+    /// Every page.
+    Whole,
+}
+
+impl From<AuditOption> for ReceiptAudit {
+    fn from(audit: AuditOption) -> Self {
+        match audit {
+            AuditOption::None => Self::None,
+            AuditOption::Sampled => Self::Sampled,
+            AuditOption::Whole => Self::Whole,
+        }
+    }
 }
 
 impl OrderOptions {
@@ -92,6 +116,7 @@ impl OrderOptions {
             bandwidth: self.bandwidth.map(|size| size.0),
             streams: self.streams,
             stop_after_rounds: self.stop_after_rounds,
+            audit: self.audit.into(),
         }
     }
 }

@@ -32,7 +32,26 @@ pub(crate) fn report(
         None => String::new(),
     };
     row("blackout", format!("{}{forecast}", milliseconds(outcome.blackout_ns)));
+    row("digest", format!("{}… on both", plain(outcome.root.get(..16).unwrap_or_default())));
+    row("audit", audit(outcome));
+    row("receipt", receipt(outcome));
     format!("{table}{}", blackout(outcome, width))
+}
+
+/// What a look at the memory that was left has shown.
+fn audit(outcome: &MigrationOutcome) -> String {
+    match (outcome.audited_pages, outcome.audited_different) {
+        (0, _) => "no page was looked at again".to_owned(),
+        (pages, 0) => format!("{pages} pages looked at again, each as it was sent"),
+        (pages, different) => {
+            format!("{pages} pages looked at again, {different} CHANGED AND NOT SENT AGAIN")
+        }
+    }
+}
+
+fn receipt(outcome: &MigrationOutcome) -> String {
+    let session = plain(&outcome.session);
+    if outcome.has_receipt { session } else { "none: the hosts have not both signed it".to_owned() }
 }
 
 /// How much was sent, how fast over the whole move, and how much of it while the guest stood still.
@@ -100,6 +119,7 @@ fn seconds(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use control::api::ReceiptAudit;
 
     const MS: u64 = 1_000_000;
 
@@ -120,6 +140,10 @@ mod tests {
             payload_bytes: 500 << 20,
             payload_bytes_paused: 3 << 19,
             connections: 1,
+            audit: ReceiptAudit::Sampled,
+            audited_pages: 2048,
+            audited_different: 0,
+            has_receipt: true,
         }
     }
 
@@ -150,6 +174,9 @@ mod tests {
             pages     140123 sent, 12 of them again\n\
             payload   500 MiB, 41 MiB/s; 1.5 MiB while the guest stood still\n\
             blackout  200.34 ms, 180.00 ms were forecast\n\
+            digest    cccccccccccccccc… on both\n\
+            audit     2048 pages looked at again, each as it was sent\n\
+            receipt   55555555555555555555555555555555\n\
             \n\
             #==++++++++++++++++++++++++++++++::::::*\n\
             #  pause      2.00 ms    1.0 %\n\
@@ -162,8 +189,14 @@ mod tests {
 
     #[test]
     fn what_is_not_known_or_as_usual_has_no_row() {
-        let outcome =
-            MigrationOutcome { forecast_ns: None, total_ns: 0, connections: 3, ..outcome(0, &[]) };
+        let outcome = MigrationOutcome {
+            forecast_ns: None,
+            total_ns: 0,
+            connections: 3,
+            audited_different: 2,
+            has_receipt: false,
+            ..outcome(0, &[])
+        };
         let report = report(&outcome, &|_| "east\x1b[2J".to_owned(), 40);
         let expected = "from         east [2J\n\
             to           east [2J\n\
@@ -172,7 +205,10 @@ mod tests {
             pages        140123 sent, 12 of them again\n\
             payload      500 MiB; 1.5 MiB while the guest stood still\n\
             connections  3\n\
-            blackout     0.00 ms\n";
+            blackout     0.00 ms\n\
+            digest       cccccccccccccccc… on both\n\
+            audit        2048 pages looked at again, 2 CHANGED AND NOT SENT AGAIN\n\
+            receipt      none: the hosts have not both signed it\n";
         assert_eq!(report, expected, "\n{report}");
     }
 

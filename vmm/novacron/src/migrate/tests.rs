@@ -1,7 +1,7 @@
 //! The grammar of `novacron migrate`.
 
 use clap::Parser;
-use control::api::Migrate;
+use control::api::{Migrate, ReceiptAudit};
 
 use super::{MigrateOptions, MigrateVerb, OrderOptions, ResolveOptions};
 use crate::cli::{Cli, Verb};
@@ -40,7 +40,7 @@ fn an_order_without_options_has_the_defaults_of_the_api() {
 fn every_option_is_in_the_order() {
     let options = order(
         "migrate web --to east --max-downtime 50ms --bandwidth 10M --timeout 2m --streams 16 \
-         --stop-after-rounds 20 --output json",
+         --stop-after-rounds 20 --audit whole --output json",
     );
     let expected = Migrate {
         to: "east".parse().unwrap(),
@@ -49,6 +49,7 @@ fn every_option_is_in_the_order() {
         bandwidth: Some(10 << 20),
         streams: 16,
         stop_after_rounds: Some(20),
+        audit: ReceiptAudit::Whole,
     };
     assert_eq!(options.order(), expected);
     assert!(order("migrate web --to east --dry-run").dry_run);

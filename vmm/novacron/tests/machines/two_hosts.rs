@@ -1,6 +1,6 @@
 //! A machine moves between two daemons.
 
-use control::api::{MachineState, RestartPolicy};
+use control::api::{MachineState, Receipt, RestartPolicy};
 
 use crate::harness::{has_kvm, shared};
 use crate::hosts::{Hosts, NAMES};
@@ -25,6 +25,14 @@ fn a_machine_moves_to_another_host_and_back_and_there_again() {
         assert_eq!(outcome.connections, 1);
         assert_eq!(outcome.generation, format!("0.{}", trip + 1));
         assert!(outcome.causes.iter().any(|(cause, _)| cause == "restore"), "{outcome:?}");
+        assert!(outcome.audited_pages > 100 && outcome.audited_different == 0, "{outcome:?}");
+        assert!(outcome.has_receipt, "{outcome:?}\n{}", hosts.logs());
+        let receipts = [0, 1].map(|host: usize| -> Receipt {
+            let path = format!("/v1/receipts/{}", outcome.session);
+            hosts.daemons[host].client().get(&path).unwrap()
+        });
+        assert_eq!(receipts[0], receipts[1]);
+        receipts[0].verify().unwrap();
         let gone = hosts.daemons[from].wait_for_state("web", MachineState::Moved);
         assert_eq!(gone.peer.as_deref(), Some(NAMES[to]));
         assert_eq!(gone.process_id, None);
