@@ -165,8 +165,13 @@ impl Attendant {
                     Ok((machine, outcome)) => Ok((machine, MachineState::Running, outcome)),
                     Err(error) => {
                         let operation = Arc::clone(&arriving.operation);
+                        // Its process is dead, or never was: the record says whether the guest has run here.
+                        let fate = self.fate_of_dead(Way::Failed, self.ended_unseen());
                         let last = Some(Box::new((operation, Err(error))));
-                        return Err(Fate::NeverCame { last });
+                        return Err(match fate {
+                            Fate::Ended { way, ended, .. } => Fate::Ended { way, ended, last },
+                            _ => Fate::NeverCame { last },
+                        });
                     }
                 }
             }
@@ -603,7 +608,24 @@ impl Attendant {
             {
                 Fate::NeverCame { last: None }
             }
-            _ => Fate::Ended { way, ended, last: None },
+            _ => {
+                self.has_come();
+                Fate::Ended { way, ended, last: None }
+            }
+        }
+    }
+
+    /// Whatever attempts there were, the permit is here.
+    fn has_come(&self) {
+        let noted = self.entry.change(|record| {
+            if record.arrival.take().is_some() {
+                record.should_run = true;
+                record.moved = None;
+            }
+            record.departure = None;
+        });
+        if let Err(error) = noted {
+            tracing::error!(%error, "that a move is over is not written");
         }
     }
 

@@ -1,8 +1,11 @@
 //! A machine moves between two daemons.
 
-use control::api::{MachineState, Receipt, RestartPolicy};
+use std::time::{Duration, Instant};
 
-use crate::harness::{has_kvm, shared};
+use control::api::{MachineState, Migrate, Operation, OperationState, Receipt, RestartPolicy};
+use machine::Step;
+
+use crate::harness::{has_kvm, is_long_run, shared};
 use crate::hosts::{Hosts, NAMES};
 
 /// Two megabytes that are written again and again, at a rate that any link takes.
@@ -44,4 +47,258 @@ fn a_machine_moves_to_another_host_and_back_and_there_again() {
     assert!(refused.contains("web is moved"), "{refused}");
     hosts.daemons[0].says(&["delete", "web"]);
     hosts.daemons[1].operate("web", "stop").unwrap();
+}
+
+/// Where a machine is when everything has come to rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// It runs on the host that it was on.
+    Stayed,
+    /// It runs on the other host.
+    Moved,
+    /// Its process died with it on the host that it was on.
+    DiedHere,
+    /// Its process died with it on the other host.
+    DiedThere,
+}
+
+/// What may become of a machine one of whose processes is killed at a step: the permit table, seen from outside.
+fn rests(step: Step) -> &'static [Rest] {
+    match step {
+        Step::MoveStart
+        | Step::MoveCopied
+        | Step::MoveOffered
+        | Step::MovePaused
+        | Step::MoveSaved => &[Rest::DiedHere],
+        // The frame was handed to a stream, and may have got to the socket or not.
+        Step::MovePermitSent => &[Rest::DiedHere, Rest::Moved],
+        Step::MoveAnswered => &[Rest::Moved],
+        Step::ArrivalPrepared | Step::ArrivalReady | Step::ArrivalRestored => &[Rest::Stayed],
+        Step::ArrivalTaken | Step::ArrivalRunning => &[Rest::DiedThere],
+        other => panic!("{other:?} is no step of a move"),
+    }
+}
+
+#[test]
+fn whichever_process_is_killed_at_a_step_the_permit_table_holds() {
+    if !has_kvm("whichever_process_is_killed_at_a_step_the_permit_table_holds") {
+        return;
+    }
+    let _shared = shared();
+    for step in Step::OF_DEPARTURE.into_iter().chain(Step::OF_ARRIVAL) {
+        killed_at(step);
+    }
+}
+
+fn killed_at(step: Step) {
+    let fault = format!("kill:{}", step.name());
+    let faulty: [(&str, &str); 1] = [("NOVACRON_FAULT", &fault)];
+    let environments: [&[(&str, &str)]; 2] =
+        if step.name().starts_with("Move") { [&faulty, &[]] } else { [&[], &faulty] };
+    let hosts = Hosts::start_with(environments);
+    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    // A destination that hears nothing any more gives up soon.
+    let operation = hosts.begin_move(0, "web", |request| request.timeout_ms = 1000).unwrap();
+    let ended = hosts.end_of(0, &operation);
+    let rest = settled(&hosts);
+    let context = || format!("{step:?}: {rest:?}, {ended:?}\n{}", hosts.logs());
+    assert!(rests(step).contains(&rest), "{}", context());
+    match rest {
+        Rest::Stayed => hosts.check(0, "web"),
+        Rest::Moved => hosts.check(1, "web"),
+        Rest::DiedHere | Rest::DiedThere => {}
+    }
+    let names = [0, 1].map(|host: usize| hosts.daemons[host].names().len());
+    match rest {
+        Rest::Stayed | Rest::DiedHere => assert_eq!(names, [1, 0], "{}", context()),
+        Rest::Moved | Rest::DiedThere => assert_eq!(names, [1, 1], "{}", context()),
+    }
+}
+
+/// Waits until both hosts have come to rest, and says how.
+fn settled(hosts: &Hosts) -> Rest {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let state = |host: usize| -> Option<MachineState> {
+            let path = "/v1/machines/web";
+            let shown = hosts.daemons[host].client().get::<control::api::Machine>(path);
+            shown.ok().map(|machine| machine.state)
+        };
+        use MachineState::{Moved, Running, Stopped};
+        hosts.check_permits("web");
+        match (state(0), state(1)) {
+            (Some(Running), None) => return Rest::Stayed,
+            (Some(Moved), Some(Running)) => return Rest::Moved,
+            (Some(Stopped), None) => return Rest::DiedHere,
+            (Some(Moved), Some(Stopped)) => return Rest::DiedThere,
+            other => assert!(Instant::now() < end, "{other:?}\n{}", hosts.logs()),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Slow enough that there is time to do something meanwhile.
+fn slowly(request: &mut Migrate) {
+    request.bandwidth = Some(3 << 20);
+    // What is forecast is a burst at that rate, and the working set is all of it.
+    request.max_downtime_ms = 3_000;
+    request.timeout_ms = 60_000;
+}
+
+/// Waits until a move has sent so many bytes.
+fn wait_until_sent(hosts: &Hosts, host: usize, operation: &Operation, bytes: u64) {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let path = format!("/v1/operations/{}", operation.id);
+        let now: Operation = hosts.daemons[host].client().get(&path).unwrap();
+        let sent = now.progress.as_ref().and_then(|progress| progress.migration.as_ref());
+        if sent.is_some_and(|migration| migration.bytes_sent >= bytes) {
+            return;
+        }
+        assert!(Instant::now() < end, "{now:?}\n{}", hosts.logs());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_daemon_that_dies_while_a_machine_moves_is_replaced_and_the_move_goes_on() {
+    if !has_kvm("a_daemon_that_dies_while_a_machine_moves_is_replaced_and_the_move_goes_on") {
+        return;
+    }
+    let _shared = shared();
+    let mut hosts = Hosts::start();
+    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    for (from, killed) in [(0, 0), (1, 0), (0, 1)] {
+        let operation = hosts.begin_move(from, "web", slowly).unwrap();
+        wait_until_sent(&hosts, from, &operation, 1 << 20);
+        hosts.restart(killed);
+        // The streams are the processes' own; new ones need the new daemon.
+        hosts.wires[1 - from].reset();
+        let ended = hosts.end_of(from, &operation);
+        assert_eq!(ended.state, OperationState::Done, "{ended:?}\n{}", hosts.logs());
+        let outcome = ended.migration.unwrap();
+        assert!(outcome.connections > 1, "{outcome:?}");
+        assert_eq!(hosts.wait_until_it_runs("web"), 1 - from);
+        hosts.check(1 - from, "web");
+    }
+}
+
+#[test]
+fn a_move_whose_link_is_cut_goes_on_and_sends_no_more_than_it_must() {
+    if !has_kvm("a_move_whose_link_is_cut_goes_on_and_sends_no_more_than_it_must") {
+        return;
+    }
+    let _shared = shared();
+    cut_for(Duration::from_secs(3));
+}
+
+#[test]
+fn long_a_move_whose_link_is_cut_for_a_minute_goes_on() {
+    let name = "long_a_move_whose_link_is_cut_for_a_minute_goes_on";
+    if !is_long_run(name) || !has_kvm(name) {
+        return;
+    }
+    let _shared = shared();
+    cut_for(Duration::from_secs(60));
+}
+
+fn cut_for(cut: Duration) {
+    let hosts = Hosts::start();
+    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    let operation = hosts.begin_move(0, "web", |request| {
+        slowly(request);
+        request.timeout_ms = 120_000;
+    });
+    let operation = operation.unwrap();
+    wait_until_sent(&hosts, 0, &operation, 2 << 20);
+    hosts.wires[1].cut();
+    std::thread::sleep(cut);
+    assert_eq!(hosts.daemons[0].show("web").state, MachineState::Running, "it is not stopped");
+    hosts.wires[1].heal();
+    let ended = hosts.end_of(0, &operation);
+    let outcome = ended.migration.unwrap_or_else(|| panic!("{:?}\n{}", ended.error, hosts.logs()));
+    assert!(outcome.connections > 1, "{outcome:?}");
+    // What was on its way when it was cut: buffers of five streams.
+    assert!(outcome.pages_again < 4096, "{outcome:?}");
+    hosts.check(1, "web");
+}
+
+#[test]
+fn a_move_that_is_cancelled_leaves_the_machine_here_and_nothing_there() {
+    if !has_kvm("a_move_that_is_cancelled_leaves_the_machine_here_and_nothing_there") {
+        return;
+    }
+    let _shared = shared();
+    let hosts = Hosts::start();
+    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    let operation = hosts.begin_move(0, "web", slowly).unwrap();
+    wait_until_sent(&hosts, 0, &operation, 1 << 20);
+    hosts.daemons[0].says(&["operation", &operation.id, "--cancel"]);
+    let ended = hosts.end_of(0, &operation);
+    assert_eq!(ended.state, OperationState::Cancelled, "{ended:?}");
+    assert_eq!(settled(&hosts), Rest::Stayed);
+    hosts.check(0, "web");
+    // And it can move then.
+    hosts.moves(0, "web").unwrap();
+    hosts.check(1, "web");
+}
+
+#[test]
+fn a_person_ends_a_doubt_that_nobody_else_can_end() {
+    if !has_kvm("a_person_ends_a_doubt_that_nobody_else_can_end") {
+        return;
+    }
+    let _shared = shared();
+    let faulty: &[(&str, &str)] = &[("NOVACRON_FAULT", "kill:ArrivalReady")];
+    let mut hosts = Hosts::start_with([&[], faulty]);
+    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    let operation = hosts.begin_move(0, "web", slowly).unwrap();
+    wait_until_sent(&hosts, 0, &operation, 1 << 20);
+    let too_early = hosts.daemons[0].novacron(&["migrate", "resolve", "web", "--run-here"]);
+    assert!(!too_early.status.success(), "{too_early:?}");
+    // The other host goes down with everything, as soon as it has it all.
+    hosts.daemons[1].kill();
+    hosts.daemons[0].wait_for_state("web", MachineState::InDoubt);
+    let warned = hosts.daemons[0].novacron(&["migrate", "resolve", "web"]);
+    assert_eq!(warned.status.code(), Some(2), "{warned:?}");
+    hosts.daemons[0].says(&["migrate", "resolve", "web", "--run-here", "--yes"]);
+    let ended = hosts.end_of(0, &operation);
+    assert!(ended.error.is_some_and(|error| error.message.contains("by a person")));
+    hosts.daemons[0].wait_for_state("web", MachineState::Running);
+    hosts.check(0, "web");
+    hosts.daemons[1].start_again();
+    let port = Hosts::port(&hosts.daemons[1]);
+    hosts.wires[1].leads_to(port);
+    assert_eq!(settled(&hosts), Rest::Stayed);
+}
+
+#[test]
+fn what_is_in_the_way_of_a_move_is_said_before_anything_moves() {
+    if !has_kvm("what_is_in_the_way_of_a_move_is_said_before_anything_moves") {
+        return;
+    }
+    let _shared = shared();
+    let hosts = Hosts::start();
+    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    let free = hosts.daemons[0].says(&["migrate", "web", "--to", "west", "--dry-run"]);
+    assert!(free.contains("nothing is in the way"), "{free}");
+    hosts.daemons[1].oracle("web", BUSY, RestartPolicy::Never);
+    let check = |why: &str| {
+        let dry = hosts.daemons[0].novacron(&["migrate", "web", "--to", "west", "--dry-run"]);
+        let said = String::from_utf8_lossy(&dry.stdout).into_owned();
+        assert!(dry.status.code() == Some(1) && said.contains(why), "{why}: {dry:?}");
+        let moved = hosts.moves(0, "web").unwrap_err().to_string();
+        assert!(moved.contains(why), "{why}: {moved}");
+        assert_eq!(hosts.daemons[0].show("web").state, MachineState::Running);
+    };
+    check("another machine is called web");
+    hosts.daemons[1].operate("web", "stop").unwrap();
+    hosts.daemons[1].says(&["delete", "web"]);
+    hosts.daemons[1].says(&["peers", "remove", "east"]);
+    check("novacron peers add");
+    hosts.wires[1].cut();
+    check("west");
+    let unknown = hosts.daemons[0].novacron(&["migrate", "web", "--to", "north"]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no host north"), "{unknown:?}");
+    hosts.check(0, "web");
 }
