@@ -199,7 +199,8 @@ impl Source {
         }
     }
 
-    /// Begins no new batch, so that the streams run empty while the guest still runs.
+    /// Begins no new batch, so that the streams run empty while the guest still runs: until the switch, or the end of the
+    /// connection.
     pub fn drain(&mut self) {
         if let Phase::Live(live) = &mut self.phase {
             live.is_draining = true;
@@ -219,13 +220,14 @@ impl Source {
     ///
     /// # Errors
     /// When there is no durable offer, no connection, or the attempt is past this. The guest may run
-    /// on then.
+    /// on then, and pages go out as before [`Source::hurry`] and [`Source::drain`].
     pub fn switch(&mut self, now: Duration, state: Vec<u8>) -> Result<(), SourceError> {
         let Phase::Live(live) = &mut self.phase else { return Err(SourceError::TooLate) };
         if !live.is_offered {
             return Err(SourceError::NotOffered);
         }
         if !self.link.connection().is_some_and(link::Connection::carries_pages) {
+            live.go_on();
             return Err(SourceError::NotConnected);
         }
         self.phase = Phase::Switch(std::mem::take(live).switch(now));
@@ -518,6 +520,9 @@ impl Source {
 
     fn connection_lost(&mut self) {
         self.pages.connection_lost();
+        if let Phase::Live(live) = &mut self.phase {
+            live.go_on();
+        }
         self.tell(SourceEvent::Disconnected);
         if let Phase::Switch(_) = self.phase {
             self.cancel_switch();

@@ -698,6 +698,29 @@ fn draining_begins_no_batch() {
 }
 
 #[test]
+fn a_connection_that_ends_shortly_before_the_switch_takes_its_preparations_with_it() {
+    for is_noticed in [true, false] {
+        let mut pair = Pair::greeted();
+        pair.source.offered();
+        pair.source.hurry(PageSet::new(pair.source.ledger().owed_pages().limit()));
+        pair.source.drain();
+        pair.write(5, 1);
+        if is_noticed {
+            pair.reconnect(2);
+        } else {
+            // The new connection is there, and nobody has said welcome on it yet.
+            pair.source.handle_closed(pair.now, CONTROL);
+            pair.destination.handle_closed(pair.now, CONTROL);
+            let refused = pair.source.switch(pair.now, b"the final state".to_vec());
+            assert_eq!(refused, Err(SourceError::NotConnected));
+            pair.reconnect_from_source(2);
+        }
+        pair.exchange(StreamId::control(2));
+        assert_eq!((pair.memory.0[5][0], pair.source.ledger().owed()), (1, 0), "{is_noticed}");
+    }
+}
+
+#[test]
 fn nothing_is_told_after_the_end() {
     let mut pair = Pair::greeted();
     pair.source.abort("the user gave up").unwrap();

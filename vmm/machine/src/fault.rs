@@ -42,6 +42,11 @@ pub enum Step {
     ArrivalRestored,
     ArrivalTaken,
     ArrivalRunning,
+    DaemonInvited,
+    DaemonPrepared,
+    DaemonDeparts,
+    DaemonMoved,
+    DaemonCame,
 }
 
 impl Step {
@@ -96,6 +101,15 @@ impl Step {
         Self::ArrivalRunning,
     ];
 
+    /// Every step of the daemons of a move: those of the destination's, then those of the source's, but for the last.
+    pub const OF_DAEMONS: [Self; 5] = [
+        Self::DaemonInvited,
+        Self::DaemonPrepared,
+        Self::DaemonDeparts,
+        Self::DaemonMoved,
+        Self::DaemonCame,
+    ];
+
     /// The name by which the environment variable `NOVACRON_FAULT` asks for it.
     #[must_use]
     pub fn name(self) -> String {
@@ -104,7 +118,7 @@ impl Step {
 }
 
 /// Says in the log how far it has come, and dies there if a test asks for it.
-pub(crate) fn reached(step: Step) {
+pub fn reached(step: Step) {
     tracing::debug!(?step, "step");
     #[cfg(feature = "fault-injection")]
     injected::die_if_asked(step);
@@ -116,10 +130,10 @@ pub(crate) use injected::LastPage;
 pub use injected::Plant;
 #[cfg(feature = "fault-injection")]
 pub(crate) use injected::{
-    acknowledges_unapplied, compare_with_reference, damage_page, damage_state, do_as_planted,
-    drop_dirty_bits, drops_acknowledgement, drops_event, drops_field, drops_page, forbids,
-    forgets_boot, lacks_dirty_ring, newer_sections, open_by_name, opens_by_name, plant,
-    send_reference, slow_take, without_features,
+    acknowledges_unapplied, compare_arrival, compare_with_reference, damage_page, damage_state,
+    do_as_planted, drop_dirty_bits, drops_acknowledgement, drops_event, drops_field, drops_page,
+    forbids, forgets_boot, lacks_dirty_ring, newer_sections, open_by_name, opens_by_name, plant,
+    send_reference, slow_switch, slow_take, without_features,
 };
 
 #[cfg(feature = "fault-injection")]

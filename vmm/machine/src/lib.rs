@@ -42,6 +42,8 @@ pub use dirty::{DirtyLog, DirtyLogError, DirtyLogKind, KvmBitmapLog, KvmRingLog,
 pub use fault::Plant;
 pub use fault::Step;
 #[doc(hidden)]
+pub use fault::reached;
+#[doc(hidden)]
 pub use handover::fuzz;
 pub use handover::{Blackout, Cause, Form, HandOverError, HandOverReport, Limits};
 pub use ipc::{Channel, ChannelError};

@@ -40,6 +40,11 @@ pub(super) struct Live {
 }
 
 impl Live {
+    /// The guest does not stop now after all: pages go out as they did before.
+    pub(super) fn go_on(&mut self) {
+        *self = Self { is_offered: self.is_offered, ..Self::default() };
+    }
+
     /// The guest has stopped. `Offered` was durable before.
     pub(super) fn switch(self, now: Duration) -> Switch {
         debug_assert!(self.is_offered);

@@ -110,7 +110,7 @@ async fn accept_all(listener: TcpListener, guests: Arc<Guests>, mut stop: watch:
         match accepted {
             Ok((stream, from)) => match Arc::clone(&guests.unknown).try_acquire_owned() {
                 Ok(permit) => {
-                    drop(tokio::spawn(receive(Arc::clone(&guests), stream, from, permit)))
+                    drop(tokio::spawn(receive(Arc::clone(&guests), stream, from, permit)));
                 }
                 // Closed without a word: whoever it is, it has not said so yet.
                 Err(_) => tracing::debug!(%from, "too many connections that are not known yet"),

@@ -5,7 +5,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use dwcp::acp;
-use machine::{Prepared, Progress, SessionKeys, SuperviseError, Supervised, Visit, Watch};
+use machine::{
+    Prepared, Progress, SessionKeys, Step, SuperviseError, Supervised, Visit, Watch, reached,
+};
 
 use super::attendant::{Attendant, Beginning};
 use super::departures::{session_keys, shown};
@@ -269,9 +271,11 @@ impl Attendant {
     /// Builds the machine that comes, says that it waits, and waits.
     pub(super) fn arrive(&self, arriving: &Arriving) -> Result<(Supervised, Outcome), ApiError> {
         let Arriving { invitation, session, own, from, operation, ready } = arriving;
+        reached(Step::DaemonInvited);
         let prepared = self.prepare(invitation, *session, own.clone(), from);
         match prepared {
             Ok(prepared) => {
+                reached(Step::DaemonPrepared);
                 // Before the source hears of it: its streams come at once.
                 self.shared.arrivals.opens(*session, prepared.door());
                 let _ = ready.send(Ok(()));
@@ -341,6 +345,7 @@ impl Attendant {
         self.shared.arrivals.closes(session);
         let (machine, report) =
             came.map_err(|error| ApiError::new(ErrorCode::MachineFailed, error.to_string()))?;
+        reached(Step::DaemonCame);
         self.shared.arrivals.came(session, operation.id(), report);
         let noted = self.entry.change(|record| {
             record.arrival = None;

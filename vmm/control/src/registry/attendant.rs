@@ -166,7 +166,8 @@ impl Attendant {
                     Err(error) => {
                         let operation = Arc::clone(&arriving.operation);
                         // Its process is dead, or never was: the record says whether the guest has run here.
-                        let fate = self.fate_of_dead(Way::Failed, self.ended_unseen());
+                        let ended = Ended { how: error.message.clone(), ..self.ended_unseen() };
+                        let fate = self.fate_of_dead(Way::Failed, ended);
                         let last = Some(Box::new((operation, Err(error))));
                         return Err(match fate {
                             Fate::Ended { way, ended, .. } => Fate::Ended { way, ended, last },
@@ -288,8 +289,11 @@ impl Attendant {
         } else if let Err(error) = self.entry.change(|record| {
             // What was under way is over, and the guest is here.
             record.departure = None;
-            record.arrival = None;
             record.moved = None;
+            if record.arrival.take().is_some() {
+                record.should_run = true;
+                started(record);
+            }
         }) {
             tracing::error!(%error, "that a move is over is not written");
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use machine::{
     ArrivalReport, Audit, Description, MoveLimits, MovePhase, MoveReport, PeerWord, Progress,
-    SessionKeys, SuperviseError, Supervised, Visit, Watch, Word,
+    SessionKeys, Step, SuperviseError, Supervised, Visit, Watch, Word, reached,
 };
 
 use super::attendant::{Attendant, sort};
@@ -29,9 +29,9 @@ use crate::random::{hex, random};
 use tokio::sync::oneshot;
 
 /// A source that has been in doubt for so long has its keeper ask the other host's.
-const ASK_AFTER: Duration = Duration::from_secs(2);
+const ASK_AFTER: Duration = Duration::from_secs(1);
 /// How often that is asked again.
-const ASK_EVERY: Duration = Duration::from_secs(2);
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// After so long it is asked to refuse, unless the guest runs there already.
 const REFUSE_AFTER: Duration = Duration::from_secs(30);
 /// How often, and how long apart, the other host is asked what it did, once the guest runs there.
@@ -112,6 +112,7 @@ impl Attendant {
         let attempt = Attempt { session, peer: departure.key.clone(), operation: operation.id() };
         // On storage before the machine begins to move: a daemon that comes later goes on with it.
         self.entry.change(|record| record.departure = Some(attempt)).map_err(ApiError::internal)?;
+        reached(Step::DaemonDeparts);
         let visit = Visit {
             session,
             from: departure.key.clone(),
@@ -222,6 +223,7 @@ impl<'a> Departure<'a> {
     ) -> (Result<Outcome, ApiError>, Departed) {
         match moved {
             Ok(report) => {
+                reached(Step::DaemonMoved);
                 let outcome = self.outcome(&report);
                 let moved = Moved { to: self.key.clone(), at: Timestamp::now() };
                 (Ok(Outcome::Migration(Box::new(outcome))), Departed::Moved(moved))

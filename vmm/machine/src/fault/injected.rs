@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use dwcp::digest::{DigestKey, DigestSum};
 use dwcp::page::{Gfn, PAGE_SIZE, PageRun};
 use kvm_bindings::kvm_cpuid_entry2;
 use serde::{Deserialize, Serialize};
@@ -16,12 +17,13 @@ use crate::handover::HandOverError;
 use crate::ipc::Channel;
 use crate::kvm::DirtyPage;
 use crate::memory::GuestRam;
+use crate::migrate::MigrateError;
 use crate::state::MachineState;
 use crate::vm::{Paused, VmError};
 
 /// What `NOVACRON_FAULT` asks for: a comma-separated list of `kill:STEP`, `drop-dirty-bits`,
 /// `drop-page`, `damage-page`, `damage-state`, `drop-acknowledgement`, `acknowledge-unapplied`,
-/// `drop-field`, `drop-event`, `forget-boot`, `newer-state`, `slow-take`, `reference`, `lacks:FEATURE`,
+/// `drop-field`, `drop-event`, `forget-boot`, `newer-state`, `slow-take`, `slow-switch`, `reference`, `lacks:FEATURE`,
 /// `no-dirty-ring`, `forbid:THREAD:CALL`, `call:THREAD:CALL`, `panic:THREAD`, `crash:THREAD`, `open-by-name`.
 fn is_asked(fault: &str) -> bool {
     asked().any(|word| word == fault)
@@ -138,6 +140,13 @@ pub(crate) fn acknowledges_unapplied() -> bool {
 pub(crate) fn slow_take() {
     if is_asked("slow-take") {
         std::thread::sleep(std::time::Duration::from_secs(12));
+    }
+}
+
+/// Takes its time over the last pages of a move while the guest stands still, if asked for.
+pub(crate) fn slow_switch() {
+    if is_asked("slow-switch") {
+        std::thread::sleep(std::time::Duration::from_millis(1500));
     }
 }
 
@@ -319,6 +328,35 @@ pub(crate) fn compare_with_reference(
     let encode = |state: MachineState| state.without_time().encode().map_err(VmError::from);
     if encode(paused.save()?)? != encode(saved.clone())? {
         return Err(HandOverError::Differs { what: "the state, as KVM gives it back," });
+    }
+    Ok(())
+}
+
+/// Digests the memory that has come from another host once more, page by page as it lies there, and compares the state
+/// that KVM gives back with the one restored; if asked for.
+pub(crate) fn compare_arrival(
+    paused: &Paused,
+    saved: &MachineState,
+    key: &DigestKey,
+    memory: Option<DigestSum>,
+) -> Result<(), MigrateError> {
+    if !is_asked("reference") {
+        return Ok(());
+    }
+    let (mut sum, mut digests) = (DigestSum::ZERO, Vec::new());
+    for_each_run(paused.ram(), |run, bytes| {
+        paused.ram().read_run(run, bytes)?;
+        let _ = key.digest_run(run, bytes, &mut digests);
+        digests.iter().for_each(|digest| sum += *digest);
+        Ok(())
+    })
+    .map_err(VmError::from)?;
+    if memory != Some(sum) {
+        return Err(MigrateError::Differs("memory, as it lies there,"));
+    }
+    let encode = |state: MachineState| state.without_time().encode().map_err(VmError::from);
+    if encode(paused.save()?)? != encode(saved.clone())? {
+        return Err(MigrateError::Differs("the state, as KVM gives it back,"));
     }
     Ok(())
 }

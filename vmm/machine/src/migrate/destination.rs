@@ -37,6 +37,8 @@ const FAREWELL: Duration = Duration::from_secs(30);
 pub(crate) struct Arrival {
     paused: Paused,
     session: SessionId,
+    #[cfg(feature = "fault-injection")]
+    key: DigestKey,
     link: DestinationLink,
 }
 
@@ -92,7 +94,13 @@ impl Arrival {
         let paused = Paused::around(&host, config, cpuid, Arc::clone(&ram), order.dirty_log)?;
         let link = DestinationLink::start(terms, Arc::new(Memory(ram)))?;
         reached(Step::ArrivalPrepared);
-        Ok(Self { paused, session, link })
+        Ok(Self {
+            paused,
+            session,
+            #[cfg(feature = "fault-injection")]
+            key: DigestKey::new(digest_key),
+            link,
+        })
     }
 
     /// Where its streams are brought in.
@@ -148,7 +156,14 @@ impl Arrival {
             elapsed: Duration::from_nanos(realtime_ns().saturating_sub(moment.realtime_ns)),
             is_same_boot: is_same_boot(moment.boot_id),
         };
-        Ok(self.paused.restore(&saved, time)?)
+        self.paused.restore(&saved, time)?;
+        #[cfg(feature = "fault-injection")]
+        {
+            let memory = self.link.with(|destination, _| destination.root());
+            let memory = memory.map(|root| root.memory());
+            crate::fault::compare_arrival(&self.paused, &saved, &self.key, memory)?;
+        }
+        Ok(())
     }
 
     /// The guest runs here from here on, and nowhere else.

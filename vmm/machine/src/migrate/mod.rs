@@ -270,6 +270,9 @@ pub enum MigrateError {
         "migration: the doubt was ended by a person, who says that no other copy is alive; the guest goes on here"
     )]
     Resolved,
+    /// A test's comparison
+    #[error("migration: {0} differs from the source's")]
+    Differs(&'static str),
     /// The guest ended meanwhile
     #[error("migration: the guest ended meanwhile")]
     GuestEnded,

@@ -346,6 +346,8 @@ impl<'a> Emigration<'a> {
         reached(Step::MoveSaved);
         self.harvest(paused.ram(), log)?;
         blackout.mark(Cause::Harvest);
+        #[cfg(feature = "fault-injection")]
+        crate::fault::slow_switch();
         if self.link.with(|source, now| source.switch(now, moment)).is_err() {
             return Ok(false);
         }

@@ -71,6 +71,11 @@ impl Daemon {
         self.wait_until_it_answers();
     }
 
+    /// Whatever its environment asked for, the next one is not asked for it.
+    pub(crate) fn heal(&mut self) {
+        self.environment.clear();
+    }
+
     /// Waits for its end, which was asked for.
     pub(crate) fn wait_for_end(&mut self, limit: Duration) {
         let end = Instant::now() + limit;

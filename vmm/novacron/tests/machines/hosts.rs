@@ -33,8 +33,9 @@ impl Hosts {
 
     /// With more in the environment of each daemon, which its machine processes have, too.
     pub(crate) fn start_with(environments: [&[(&str, &str)]; 2]) -> Self {
-        let daemons = environments
-            .map(|environment| Daemon::start_as(environment, &["peers.listen=127.0.0.1:0"]));
+        let daemons = environments.map(|environment| {
+            Daemon::start_as(environment, &["peers.listen=127.0.0.1:0", "log.level=debug"])
+        });
         let wires = [0, 1].map(|host: usize| Wire::to(Self::port(&daemons[host])));
         let hosts = Self { daemons, wires };
         for host in [0, 1] {
@@ -56,8 +57,27 @@ impl Hosts {
     /// Kills a host's daemon, and starts the next one.
     pub(crate) fn restart(&mut self, host: usize) {
         self.daemons[host].kill();
+        self.start_again(host);
+    }
+
+    /// Starts a host's next daemon, once this one has gone.
+    pub(crate) fn start_again(&mut self, host: usize) {
         self.daemons[host].start_again();
         self.wires[host].leads_to(Self::port(&self.daemons[host]));
+    }
+
+    /// Waits until a machine process on this host has died: its daemon says so.
+    pub(crate) fn wait_for_death(&self, host: usize) {
+        let end = Instant::now() + PATIENCE;
+        let says_so = |log: &str| {
+            ["the machine did not come", "the guest has ended", "its process is lost"]
+                .iter()
+                .any(|words| log.contains(words))
+        };
+        while !says_so(&self.daemons[host].log()) {
+            assert!(Instant::now() < end, "{}", self.logs());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub(crate) fn begin_move(
@@ -151,10 +171,10 @@ impl Hosts {
         stream.write_all(b"v").unwrap();
         loop {
             let said = &text[from..];
-            if let Some(line) = said.lines().find(|line| line.contains("oracle: verdict ")) {
-                if said.contains(&format!("{line}\n")) || said.contains(&format!("{line}\r")) {
-                    return line.to_owned();
-                }
+            if let Some(line) = said.lines().find(|line| line.contains("oracle: verdict "))
+                && (said.contains(&format!("{line}\n")) || said.contains(&format!("{line}\r")))
+            {
+                return line.to_owned();
             }
             assert!(Instant::now() < end, "no verdict: {text}\n{}", self.logs());
             let mut bytes = [0; 4096];
