@@ -471,3 +471,86 @@ fn a_move_that_is_cut_while_the_guest_stands_still_lets_it_run_and_goes_on_later
     assert!(outcome.connections > 1, "{outcome:?}");
     hosts.check(1, "web");
 }
+
+#[test]
+fn what_a_source_loses_is_found_by_the_audit_and_what_a_destination_forgets_is_refused() {
+    let name =
+        "what_a_source_loses_is_found_by_the_audit_and_what_a_destination_forgets_is_refused";
+    if !has_kvm(name) {
+        return;
+    }
+    let _shared = shared();
+    let forgetful: &[(&str, &str)] = &[("NOVACRON_FAULT", "drop-dirty-bits")];
+    let hosts = Hosts::start_with([forgetful, &[]]);
+    hosts.daemons[0].oracle("web", "fill=16M working_set=8M rate=20000", RestartPolicy::Never);
+    let operation = hosts.begin_move(0, "web", |request| request.audit = ReceiptAudit::Whole);
+    let ended = hosts.end_of(0, &operation.unwrap());
+    let outcome = ended.migration.unwrap_or_else(|| panic!("{:?}\n{}", ended.error, hosts.logs()));
+    assert!(outcome.audited_different > 0, "{outcome:?}");
+    let receipt: Receipt =
+        hosts.daemons[0].client().get(&format!("/v1/receipts/{}", outcome.session)).unwrap();
+    assert_eq!(receipt.statement.audit, ReceiptAudit::None, "nobody signs that it was clean");
+    assert!(!hosts.verdict(1, "web").contains("verdict ok"), "the guest sees it, too");
+
+    let forgetful: &[(&str, &str)] = &[("NOVACRON_FAULT", "drop-field,reference")];
+    let hosts = Hosts::start_with([&[], forgetful]);
+    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    let refused = hosts.moves(0, "web").unwrap_err().to_string();
+    assert!(refused.contains("the state, as KVM gives it back"), "{refused}");
+    assert_eq!(settled(&hosts), Rest::Stayed);
+    hosts.check(0, "web");
+}
+
+#[test]
+fn no_machine_process_has_its_hosts_key() {
+    if !has_kvm("no_machine_process_has_its_hosts_key") {
+        return;
+    }
+    let _shared = shared();
+    let hosts = Hosts::start();
+    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    let operation = hosts.begin_move(0, "web", slowly).unwrap();
+    wait_until_sent(&hosts, 0, &operation, 1 << 20);
+    let daemons = [0, 1].map(|host: usize| {
+        let info: control::api::Info = hosts.daemons[host].client().get("/v1/info").unwrap();
+        info.process_id
+    });
+    for host in [0, 1] {
+        let key = std::fs::read(hosts.daemons[host].state().join("host.key")).unwrap();
+        // The seed of an Ed25519 key in PKCS #8 (RFC 8410).
+        let seed = &key[16..48];
+        let process = hosts.daemons[host].show("web").process_id.unwrap();
+        match (memory_has(daemons[host], seed), memory_has(process, seed)) {
+            (Some(daemon_has), Some(machine_has)) => {
+                assert!(daemon_has, "else it would be looked for in the wrong way");
+                assert!(!machine_has, "host {host}");
+            }
+            _ => {
+                return eprintln!("SKIPPED no_machine_process_has_its_hosts_key: no right to look");
+            }
+        }
+    }
+}
+
+/// Whether these bytes are anywhere in a process's memory that can be read; none if that may not be looked at.
+fn memory_has(process: u32, bytes: &[u8]) -> Option<bool> {
+    use std::os::unix::fs::FileExt;
+    let memory = std::fs::File::open(format!("/proc/{process}/mem")).ok()?;
+    let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).ok()?;
+    for line in maps.lines().filter(|line| line.contains(" r")) {
+        let (range, rest) = line.split_once(' ')?;
+        // Neither the guest's own memory nor what the kernel maps for everybody.
+        if rest.contains("memfd") || rest.contains("[v") {
+            continue;
+        }
+        let (start, end) = range.split_once('-')?;
+        let start = u64::from_str_radix(start, 16).ok()?;
+        let end = u64::from_str_radix(end, 16).ok()?;
+        let mut content = vec![0; usize::try_from(end - start).ok()?];
+        let Ok(count) = memory.read_at(&mut content, start) else { continue };
+        if content[..count].windows(bytes.len()).any(|window| window == bytes) {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
