@@ -1,8 +1,10 @@
 //! [`Pace`]: when the guest stops, how hard its pages are worked on, over how many streams.
 
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use dwcp::amst::StreamCount;
+use dwcp::hde::Ladder;
 use dwcp::page::Gfn;
 use dwcp::pba::{Debt, Decision, DirtyEstimator, LinkEstimate, Outlook, Stop, best_step, decide};
 use dwcp::transport::SourceLink;
@@ -15,6 +17,10 @@ const STUCK_ROUNDS: u32 = 12;
 const ROUNDS_MAX: u32 = 60;
 /// What of a blackout does not depend on pages.
 const OVERHEAD: Duration = Duration::from_millis(10);
+/// How long a batch may hold a stream: then an acknowledgement comes.
+const BATCH_HOLDS: Duration = Duration::from_millis(50);
+/// Pages that a batch has however slow the link is: fewer would compress badly.
+const BATCH_LEAST: u64 = 8;
 /// How often the step of the ladder and the streams are looked at.
 const RETHINK_EVERY: Duration = Duration::from_millis(200);
 
@@ -76,7 +82,24 @@ impl Pace {
             self.step = step;
             link.set_step(step);
         }
+        let batch = self.batch(link, &estimate);
+        link.with(|source, _| source.set_batch_pages(batch));
         self.forecast = Some(self.outlook(link, estimate).stop(debt(link)).blackout);
+    }
+
+    /// Pages of a batch: of a slow link so few that acknowledgements, which tell what the link does, still come often.
+    fn batch(&self, link: &SourceLink, estimate: &LinkEstimate) -> NonZeroU64 {
+        let most = Ladder::step(self.step).batch_pages;
+        let bytes_per_page = link.with_encoders(|encoders| encoders.bytes_per_page(self.step));
+        let streams = self.streams.count() as f64;
+        let bytes = estimate.bytes_per_second * BATCH_HOLDS.as_secs_f64() / streams;
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a positive number, and cut to the ladder's"
+        )]
+        let pages = (bytes / bytes_per_page.max(1.0)) as u64;
+        NonZeroU64::new(pages.max(BATCH_LEAST)).unwrap_or(most).min(most)
     }
 
     /// How long the guest would stand still if it were stopped now, as it looked a moment ago.

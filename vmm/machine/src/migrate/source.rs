@@ -159,7 +159,7 @@ impl<'a> Emigration<'a> {
             Ok(log) => log,
             Err(error) => return self.stay(running, error.into()),
         };
-        if let Err(why) = self.begin(running.ram()) {
+        if let Err(why) = self.begin(running.ram(), log.as_mut()) {
             return self.go_on(Failure::Running(Box::new(running), why));
         }
         loop {
@@ -187,7 +187,11 @@ impl<'a> Emigration<'a> {
     }
 
     /// Everything is owed from here on.
-    fn begin(&mut self, ram: &GuestRam) -> Result<(), MigrateError> {
+    fn begin(
+        &mut self,
+        ram: &GuestRam,
+        log: &mut (dyn DirtyLog + Send),
+    ) -> Result<(), MigrateError> {
         reached(Step::MoveStart);
         self.link.set_step(self.pace.first_step());
         let streams = self.pace.streams();
@@ -195,7 +199,9 @@ impl<'a> Emigration<'a> {
             source.set_data_streams(streams);
             ram.layout().regions().try_for_each(|region| source.owe(region.run()).map(drop))
         });
-        owed.map_err(|error| MigrateError::Aborted(error.to_string()))
+        owed.map_err(|error| MigrateError::Aborted(error.to_string()))?;
+        // A new bitmap names every page. If that were heard after the first round only, all of them would go twice.
+        self.harvest(ram, log).map(drop)
     }
 
     /// While the guest runs: rounds, the offer, and what comes before a stop.

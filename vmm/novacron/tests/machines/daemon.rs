@@ -180,6 +180,15 @@ impl Daemon {
         self.wait_for(name, |machine| machine.state == state)
     }
 
+    /// Waits until a guest has printed this.
+    pub(crate) fn wait_for_log(&self, name: &str, text: &str) {
+        let end = Instant::now() + PATIENCE;
+        while !self.says(&["logs", name]).contains(text) {
+            assert!(Instant::now() < end, "{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub(crate) fn names(&self) -> Vec<MachineName> {
         let machines: Vec<Machine> = self.client.get("/v1/machines").unwrap();
         machines.into_iter().map(|machine| machine.name).collect()

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -209,17 +209,25 @@ struct Inner {
     is_cut: AtomicBool,
     is_over: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
+    /// Bytes a second that go towards the host, all connections together; 0 is as many as can.
+    rate: AtomicU64,
+    /// When the next bytes may go.
+    next: Mutex<Instant>,
 }
 
 impl Wire {
     fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // What connects has it, too: a link that is limited must not swallow seconds of bytes first.
+        rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 64 << 10).unwrap();
         let address = listener.local_addr().unwrap();
         let inner = Arc::new(Inner {
             target: Mutex::new(target),
             is_cut: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             sockets: Mutex::default(),
+            rate: AtomicU64::new(0),
+            next: Mutex::new(Instant::now()),
         });
         let of_thread = Arc::clone(&inner);
         std::thread::spawn(move || of_thread.relay(&listener));
@@ -243,6 +251,11 @@ impl Wire {
         }
     }
 
+    /// Towards the host no more than so many bytes a second go through; 0 is as many as can.
+    pub(crate) fn limit(&self, bytes_per_second: u64) {
+        self.inner.rate.store(bytes_per_second, Ordering::Relaxed);
+    }
+
     pub(crate) fn heal(&self) {
         self.inner.is_cut.store(false, Ordering::Release);
     }
@@ -258,6 +271,21 @@ impl Drop for Wire {
 }
 
 impl Inner {
+    /// Waits until so many bytes may go.
+    fn wait_for_turn(&self, bytes: u64) {
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate == 0 {
+            return;
+        }
+        let mine = {
+            let mut next = self.next.lock().unwrap();
+            let mine = (*next).max(Instant::now());
+            *next = mine + Duration::from_nanos(bytes * 1_000_000_000 / rate);
+            mine
+        };
+        std::thread::sleep(mine.saturating_duration_since(Instant::now()));
+    }
+
     fn relay(self: &Arc<Self>, listener: &TcpListener) {
         for near in listener.incoming().flatten() {
             if self.is_over.load(Ordering::Acquire) {
@@ -271,12 +299,15 @@ impl Inner {
             let _ = (near.set_nodelay(true), far.set_nodelay(true));
             let mut sockets = self.sockets.lock().unwrap();
             sockets.extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
-            for (mut from, mut to) in
-                [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)]
-            {
+            let there = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            for ((mut from, mut to), is_limited) in [(there, true), ((far, near), false)] {
+                let inner = Arc::clone(self);
                 std::thread::spawn(move || {
-                    let mut bytes = vec![0; 64 << 10];
+                    let mut bytes = vec![0; 16 << 10];
                     while let Ok(count @ 1..) = from.read(&mut bytes) {
+                        if is_limited {
+                            inner.wait_for_turn(count as u64);
+                        }
                         if to.write_all(&bytes[..count]).is_err() {
                             break;
                         }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use control::api::{
-    MachineState, Migrate, MigrationPhase, MigrationProgress, Operation, OperationState, Receipt,
-    ReceiptAudit, RestartPolicy,
+    Boot, CreateMachine, Machine, MachineSpec, MachineState, Migrate, MigrationPhase,
+    MigrationProgress, Operation, OperationState, Receipt, ReceiptAudit, RestartPolicy,
 };
 use machine::Step;
 
@@ -32,6 +32,8 @@ fn a_machine_moves_to_another_host_and_back_and_there_again() {
             panic!("trip {trip}: {error}\n{}", hosts.logs());
         });
         assert_eq!(outcome.connections, 1);
+        // Memory is 8,192 pages, of which 2 MiB are written again and again.
+        assert!((8192..12_000).contains(&outcome.pages_sent), "{outcome:?}");
         assert_eq!(outcome.generation, format!("0.{}", trip + 1));
         assert!(outcome.causes.iter().any(|(cause, _)| cause == "restore"), "{outcome:?}");
         assert!(outcome.audited_pages > 100 && outcome.audited_different == 0, "{outcome:?}");
@@ -249,7 +251,7 @@ fn settled(hosts: &Hosts) -> Rest {
     loop {
         let state = |host: usize| -> Option<MachineState> {
             let path = "/v1/machines/web";
-            let shown = hosts.daemons[host].client().get::<control::api::Machine>(path);
+            let shown = hosts.daemons[host].client().get::<Machine>(path);
             shown.ok().map(|machine| machine.state)
         };
         use MachineState::{Moved, Running, Stopped};
@@ -553,4 +555,51 @@ fn memory_has(process: u32, bytes: &[u8]) -> Option<bool> {
         }
     }
     Some(false)
+}
+
+#[test]
+fn what_is_known_of_a_link_follows_it_within_two_seconds() {
+    if !has_kvm("what_is_known_of_a_link_follows_it_within_two_seconds") {
+        return;
+    }
+    let _shared = shared();
+    let hosts = Hosts::start();
+    let spec = MachineSpec {
+        memory_bytes: 512 << 20,
+        boot: Boot::Oracle { options: "fill=480M working_set=2M rate=500".to_owned() },
+        ..MachineSpec::default()
+    };
+    let create = CreateMachine { name: "web".parse().unwrap(), spec };
+    hosts.daemons[0].client().post::<Machine>("/v1/machines", &create).unwrap();
+    hosts.daemons[0].operate("web", "start").unwrap();
+    hosts.daemons[0].wait_for_log("web", "ready");
+    let (fast, slow) = (16 << 20, 2 << 20);
+    hosts.wires[1].limit(fast);
+    let operation = hosts.begin_move(0, "web", |request| request.max_downtime_ms = 2_000).unwrap();
+    let path = format!("/v1/operations/{}", operation.id);
+    // The rate that is seen, once it lies between these.
+    let sees = |least: u64, most: u64, within: Duration| {
+        let began = Instant::now();
+        loop {
+            let now: Operation = hosts.daemons[0].client().get(&path).unwrap();
+            let moving = now.progress.as_ref().and_then(|progress| progress.migration.clone());
+            let rate = moving.as_ref().and_then(|moving| moving.bytes_per_second);
+            if rate.is_some_and(|rate| (least..most).contains(&rate)) {
+                return began.elapsed();
+            }
+            assert!(began.elapsed() < within, "{least}..{most}: {now:?}\n{}", hosts.logs());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    // What is in the sockets' buffers goes faster, at first.
+    sees(fast / 2, fast * 3 / 2, Duration::from_secs(10));
+    for (rate, after) in [(slow, fast), (fast, slow)] {
+        hosts.wires[1].limit(rate);
+        let took = sees(rate / 2, rate * 3 / 2, Duration::from_secs(3));
+        println!("from {after} to {rate} bytes/s: seen after {took:?}");
+    }
+    hosts.wires[1].limit(0);
+    let ended = hosts.end_of(0, &operation);
+    assert_eq!(ended.state, OperationState::Done, "{ended:?}\n{}", hosts.logs());
+    hosts.check(1, "web");
 }
