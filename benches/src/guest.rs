@@ -66,6 +66,15 @@ impl Guest {
         Ok(reports)
     }
 
+    /// The first `count` reports in which the guest has written more than `writes` pages.
+    ///
+    /// # Errors
+    /// As with `wait_until_ready`.
+    pub fn beyond(&mut self, writes: u64, count: usize) -> Result<Vec<Rounds>, Stop> {
+        let later = |report: Report<'_>| rounds(report).filter(|rounds| rounds.writes > writes);
+        (0..count).map(|_| self.wait_for(later)).collect()
+    }
+
     /// The longest time that the guest's own clock jumped: in the reports that are there already, and
     /// in `further` ones. Of those, the first may have been written before something happened.
     ///

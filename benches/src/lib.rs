@@ -5,6 +5,7 @@
 //! what else that machine did.
 
 mod bare;
+mod connection;
 mod executable;
 mod guest;
 mod processor;
@@ -18,6 +19,7 @@ mod supervisor;
 mod table;
 
 pub use bare::{BareStart, start_bare};
+pub use connection::{Connection, attach};
 pub use executable::Executable;
 pub use guest::{Guest, read_hello, tsc_khz};
 pub use processor::{median, processor_ns, rate, timed};

@@ -1,13 +1,12 @@
 //! The control socket under load: many records, running guests, and more callers than processors.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use benches::{Executable, Samples, Setting, Stop, Table, Verdict, finish, milliseconds, show};
+use benches::{
+    Connection, Executable, Samples, Setting, Stop, Table, Verdict, finish, milliseconds, show,
+};
 use clap::Parser;
 use serde::Serialize;
 
@@ -152,50 +151,6 @@ impl Drop for Daemon {
         }
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// A connection to the control socket, for one call after another.
-struct Connection {
-    stream: BufReader<UnixStream>,
-}
-
-impl Connection {
-    fn open(socket: &Path) -> Result<Self, Stop> {
-        let stream = UnixStream::connect(socket).map_err(Stop::failed("connect"))?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(Stop::failed("a time limit"))?;
-        Ok(Self { stream: BufReader::new(stream) })
-    }
-
-    /// Makes a call; the body of an answer of success.
-    fn call(&mut self, verb: &str, path: &str, body: &str) -> Result<String, Stop> {
-        let length = body.len();
-        let request =
-            format!("{verb} {path} HTTP/1.1\r\nhost: n\r\ncontent-length: {length}\r\n\r\n{body}");
-        self.stream.get_mut().write_all(request.as_bytes()).map_err(Stop::failed("write"))?;
-        let status = self.line()?;
-        let mut length = 0;
-        loop {
-            let line = self.line()?;
-            if line.is_empty() {
-                break;
-            }
-            if let Some(value) = line.strip_prefix("content-length: ") {
-                length = value.parse().map_err(Stop::failed("content-length"))?;
-            }
-        }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).map_err(Stop::failed("read"))?;
-        if !status.starts_with("HTTP/1.1 2") {
-            return Err(Stop::Failed(status));
-        }
-        String::from_utf8(body).map_err(Stop::failed("a body"))
-    }
-
-    fn line(&mut self) -> Result<String, Stop> {
-        let mut line = String::new();
-        self.stream.read_line(&mut line).map_err(Stop::failed("read"))?;
-        Ok(line.trim_end().to_owned())
     }
 }
 
