@@ -1,0 +1,206 @@
+//! A long line between two namespaces: packets of a TUN device in each, held back as a line of this
+//! rate, length and queue would. The kernels of both ends do their TCP over it as over any line.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use benches::Stop;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::network::{self, DESTINATION, SOURCE};
+use crate::tun;
+
+/// After so long the thread looks whether it is to end.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Packets that are read from one side before the other one has its turn.
+const AT_A_TIME: usize = 64;
+/// The longest packet before segmentation, and its header.
+const FRAME_MAX_BYTES: usize = (64 << 10) + tun::HEADER_BYTES;
+
+/// What each direction is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
+    pub(crate) bits_per_second: u64,
+    /// One way.
+    pub(crate) delay: Duration,
+    /// What finds so much waiting before it is dropped.
+    pub(crate) queue_bytes: u64,
+}
+
+/// A running relay. Its devices go with it.
+pub(crate) struct Relay {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    is_over: AtomicBool,
+    dropped: AtomicU64,
+}
+
+impl Relay {
+    /// Makes an interface of this name in each namespace.
+    pub(crate) fn start(line: Line, device: &str) -> Result<Self, Stop> {
+        let tun = |host| network::inside(host, || tun::open(device))?.map_err(Stop::failed("TUN"));
+        let devices = [tun(SOURCE)?, tun(DESTINATION)?];
+        let shared = Arc::new(Shared::default());
+        let of_thread = Arc::clone(&shared);
+        let relay = move || {
+            if let Err(error) = relay(&of_thread, &devices, line) {
+                eprintln!("migrate: the relay has ended: {error}");
+            }
+        };
+        let thread = std::thread::Builder::new().name("relay".into()).spawn(relay);
+        Ok(Self { shared, thread: Some(thread.map_err(Stop::failed("a thread"))?) })
+    }
+
+    /// Packets that found a queue full.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn relay(shared: &Shared, devices: &[File; 2], line: Line) -> io::Result<()> {
+    let mut ways = [Way::new(line), Way::new(line)];
+    let mut frame = vec![0; FRAME_MAX_BYTES];
+    while !shared.is_over.load(Ordering::Acquire) {
+        for (from, way) in ways.iter_mut().enumerate() {
+            for _ in 0..AT_A_TIME {
+                let count = match (&devices[from]).read(&mut frame) {
+                    Ok(count) => count,
+                    Err(error) if is_for_now(&error) => break,
+                    Err(error) => return Err(error),
+                };
+                let bytes = &frame[..count];
+                if !way.take(Instant::now(), bytes, tun::wire_bytes(bytes)) {
+                    shared.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            while let Some(frame) = way.arrived(Instant::now()) {
+                match (&devices[1 - from]).write(&frame) {
+                    Ok(_) => {}
+                    // A device that is full, or not up yet, drops like any other.
+                    Err(error) if is_for_now(&error) => {
+                        shared.dropped.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        wait(devices, ways.iter().filter_map(Way::next_arrival).min())?;
+    }
+    Ok(())
+}
+
+/// An interface that is down says EIO to whoever writes, and EBADFD to nobody here.
+fn is_for_now(error: &io::Error) -> bool {
+    let io = rustix::io::Errno::IO.raw_os_error();
+    error.kind() == io::ErrorKind::WouldBlock
+        || error.kind() == io::ErrorKind::Interrupted
+        || error.raw_os_error() == Some(io)
+}
+
+fn wait(devices: &[File; 2], until: Option<Instant>) -> io::Result<()> {
+    let left = until.map_or(LOOK_AGAIN, |until| until.saturating_duration_since(Instant::now()));
+    let left = left.min(LOOK_AGAIN);
+    let timeout = Timespec { tv_sec: 0, tv_nsec: left.subsec_nanos().into() };
+    let mut descriptors = [0, 1].map(|side| PollFd::new(&devices[side], PollFlags::IN));
+    match poll(&mut descriptors, Some(&timeout)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// One direction.
+struct Way {
+    line: Line,
+    /// When everything that was taken will have been put on the line.
+    busy_until: Option<Instant>,
+    on_the_way: VecDeque<(Instant, Vec<u8>)>,
+}
+
+impl Way {
+    fn new(line: Line) -> Self {
+        Self { line, busy_until: None, on_the_way: VecDeque::new() }
+    }
+
+    /// False if it was dropped, since too much waits before it.
+    fn take(&mut self, now: Instant, frame: &[u8], wire_bytes: u64) -> bool {
+        let begins = self.busy_until.map_or(now, |until| until.max(now));
+        if begins - now > self.time_of(self.line.queue_bytes) {
+            return false;
+        }
+        let ends = begins + self.time_of(wire_bytes);
+        self.busy_until = Some(ends);
+        self.on_the_way.push_back((ends + self.line.delay, frame.to_vec()));
+        true
+    }
+
+    fn arrived(&mut self, now: Instant) -> Option<Vec<u8>> {
+        self.next_arrival().filter(|when| *when <= now)?;
+        self.on_the_way.pop_front().map(|(_, frame)| frame)
+    }
+
+    fn next_arrival(&self) -> Option<Instant> {
+        self.on_the_way.front().map(|(when, _)| *when)
+    }
+
+    fn time_of(&self, bytes: u64) -> Duration {
+        Duration::from_nanos(bytes.saturating_mul(8_000_000_000) / self.line.bits_per_second)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    /// A kilobyte a millisecond.
+    const LINE: Line =
+        Line { bits_per_second: 8_000_000, delay: MS.saturating_mul(40), queue_bytes: 3000 };
+
+    #[test]
+    fn a_frame_arrives_after_its_own_time_on_the_line_and_the_lines_length() {
+        let (mut way, now) = (Way::new(LINE), Instant::now());
+        assert!(way.take(now, b"one", 1000));
+        assert!(way.take(now, b"two", 500));
+        assert_eq!(way.next_arrival(), Some(now + 41 * MS));
+        assert_eq!(way.arrived(now + 40 * MS), None);
+        assert_eq!(way.arrived(now + 41 * MS).as_deref(), Some(&b"one"[..]));
+        assert_eq!(way.next_arrival(), Some(now + 41 * MS + MS / 2));
+    }
+
+    #[test]
+    fn an_idle_line_has_saved_nothing() {
+        let (mut way, now) = (Way::new(LINE), Instant::now());
+        assert!(way.take(now, b"one", 1000));
+        let later = now + 100 * MS;
+        assert!(way.arrived(later).is_some());
+        assert!(way.take(later, b"two", 1000));
+        assert_eq!(way.next_arrival(), Some(later + 41 * MS));
+    }
+
+    #[test]
+    fn what_finds_the_queue_full_is_dropped() {
+        let (mut way, now) = (Way::new(LINE), Instant::now());
+        let taken = (0..10).filter(|_| way.take(now, b"frame", 1000)).count();
+        // One that goes out, and three that wait.
+        assert_eq!(taken, 4);
+        assert!(way.take(now + MS, b"frame", 1000));
+    }
+}
