@@ -35,7 +35,7 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// After so long it is asked to refuse, unless the guest runs there already.
 const REFUSE_AFTER: Duration = Duration::from_secs(30);
 /// How often, and how long apart, the other host is asked what it did, once the guest runs there.
-const REPORTS: (u32, Duration) = (20, Duration::from_millis(100));
+const REPORTS: (u32, Duration) = (100, Duration::from_millis(20));
 
 /// Bytes that are sent to see how fast they go: of a slow link it takes a second, of a fast one it is enough.
 const TRIAL_BYTES: usize = 2 << 20;
