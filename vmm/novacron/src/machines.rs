@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use control::api::{
-    HandOver, HandOverForm, HandOverOutcome, Machine, MachineName, Operation, SnapshotOutcome,
-    Stop, TakeSnapshot, Timestamp,
+    HandOver, HandOverForm, HandOverOutcome, Machine, MachineName, MachineState, Operation,
+    SnapshotOutcome, Stop, TakeSnapshot, Timestamp,
 };
 use control::{Client, Size, TimeSpan};
 
@@ -15,7 +15,7 @@ use crate::attach::{OnSignal, attach, conclude};
 use crate::cli::OutputForm;
 use crate::connect::{connect, name_file, name_in_folder};
 use crate::globals::Globals;
-use crate::output::{print, print_json};
+use crate::output::{plain, print, print_json};
 use crate::progress::Progress;
 use crate::table::Table;
 
@@ -89,9 +89,8 @@ pub(crate) fn list(options: &ListOptions, globals: &Globals) -> Result<(), Failu
     if options.output == OutputForm::Json {
         return print_json(&machines);
     }
-    let mut table = Table::new(&["NAME", "STATE", "CPUS", "MEMORY", "UP", "PROCESS", "ENDED"]);
+    let mut table = Table::new(&["NAME", "STATE", "CPUS", "MEMORY", "UP", "PROCESS", "LATELY"]);
     for machine in &machines {
-        let ended = machine.ended.as_ref().filter(|_| machine.process_id.is_none());
         table.row(vec![
             machine.name.to_string(),
             machine.state.name().to_owned(),
@@ -99,10 +98,22 @@ pub(crate) fn list(options: &ListOptions, globals: &Globals) -> Result<(), Failu
             Size(machine.spec.memory_bytes).to_string(),
             up(machine),
             machine.process_id.map_or_else(String::new, |id| id.to_string()),
-            ended.map_or_else(String::new, |ended| ended.how.clone()),
+            lately(machine),
         ]);
     }
     print(&table.to_string())
+}
+
+/// Where it has gone, or how its guest ended, if it is not here.
+fn lately(machine: &Machine) -> String {
+    let host = machine.peer.as_deref().map(plain);
+    match (machine.state, host) {
+        (MachineState::Moved, Some(host)) => format!("went to {host}"),
+        (MachineState::Arriving, Some(host)) => format!("comes from {host}"),
+        (MachineState::InDoubt, Some(host)) => format!("may run on {host}"),
+        _ if machine.process_id.is_some() => String::new(),
+        _ => machine.ended.as_ref().map_or_else(String::new, |ended| ended.how.clone()),
+    }
 }
 
 /// How long it runs.

@@ -102,7 +102,7 @@ fn what_verbs_say_is_as_it_was() {
     }
     let _shared = shared();
     let daemon = Daemon::start();
-    assert_eq!(daemon.says(&["list"]), "NAME  STATE  CPUS  MEMORY  UP  PROCESS  ENDED\n");
+    assert_eq!(daemon.says(&["list"]), "NAME  STATE  CPUS  MEMORY  UP  PROCESS  LATELY\n");
     daemon.oracle("web", "fill=4M rate=200", RestartPolicy::OnFailure);
     let check = |arguments: &[&str], expected: &str| {
         assert_eq!(golden(&daemon.says(arguments)), expected, "{arguments:?}");
