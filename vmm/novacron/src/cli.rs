@@ -79,7 +79,8 @@ pub(crate) enum Verb {
     Info(OutputOption),
     /// Watch machines, operations, events and the daemon's health on one screen
     Top(TopOptions),
-    /// Run a guest that checks its own memory; hand it to new processes, save and restore it while it writes
+    /// Run a guest that checks its own memory; hand it over, move it to another host and back, save and restore it while
+    /// it writes
     Demo(DemoOptions),
     /// Show what this host's CPU offers to guests, or what it has in common with another host
     Cpu(CpuOptions),
@@ -110,7 +111,10 @@ pub(crate) enum Verb {
 #[command(args_override_self = true)]
 #[command(after_help = "Examples:\n  \
     novacron demo --memory 4G --cpus 4 --rate 20000\n  \
-    novacron demo --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --after login:")]
+    novacron demo --times 0 --snapshots 0 --moves 5\n  \
+    novacron demo --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0' --after login:\n\n\
+    Two daemons are started for it, with folders of their own, which are hosts for each other on 127.0.0.1. Ctrl-C, too,\n\
+    ends both, and all machines.")]
 pub(crate) struct DemoOptions {
     /// Plain lines, even on a terminal
     #[arg(long)]
@@ -118,6 +122,10 @@ pub(crate) struct DemoOptions {
     /// How often the guest is handed over in each form
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) times: u32,
+    /// How often it moves live to the other of two daemons, over TLS, and back; 0 leaves that out. It is stopped after 12
+    /// rounds, even if it writes so fast that it will stand still for longer than the 300 ms that it may
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) moves: u32,
     /// How often it is saved, killed and restored, eagerly and lazily
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) snapshots: u32,
@@ -146,12 +154,12 @@ pub(crate) struct DemoOptions {
     pub(crate) own_guest: Option<OwnGuest>,
 }
 
-/// A guest of the user's instead of the oracle: it is handed over as often, its console is shown, and in the end
+/// A guest of the user's instead of the oracle: it is handed over and moves as often, its console is shown, and in the end
 /// its power button is pressed.
 #[derive(Debug, Args)]
 #[group(conflicts_with_all = ["rate", "working_set"])]
 pub(crate) struct OwnGuest {
-    /// Hand over this kernel instead of the oracle guest: a vmlinux (ELF) or bzImage
+    /// Hand over and move this kernel instead of the oracle guest: a vmlinux (ELF) or bzImage
     #[arg(long, value_name = "FILE", required = false)]
     pub(crate) kernel: PathBuf,
     /// Its initial RAM disk
@@ -163,13 +171,13 @@ pub(crate) struct OwnGuest {
     /// What it says on its console when it is ready to be handed over; without it, it is at once
     #[arg(long, value_name = "TEXT", default_value = "", requires = "kernel")]
     pub(crate) after: String,
-    /// Milliseconds that it runs after each hand-over
+    /// Milliseconds that it runs after each hand-over and each move
     #[arg(long, value_name = "MS", default_value_t = 1000, requires = "kernel")]
     pub(crate) pause_ms: u64,
 }
 
 impl OwnGuest {
-    /// How long it runs after each hand-over.
+    /// How long it runs after each hand-over and each move.
     pub(crate) fn pause(&self) -> Duration {
         Duration::from_millis(self.pause_ms)
     }

@@ -61,11 +61,21 @@ pub(crate) struct MoveProgress {
     bar: ProgressBar,
     to: MachineName,
     phase: Option<MigrationPhase>,
+    is_rewritten: bool,
 }
 
 impl MoveProgress {
     pub(crate) fn new(to: &MachineName) -> Self {
-        Self { bar: bar("{spinner} {wide_msg}"), to: to.clone(), phase: None }
+        let is_rewritten = std::io::stderr().is_terminal();
+        Self { bar: bar("{spinner} {wide_msg}"), to: to.clone(), phase: None, is_rewritten }
+    }
+
+    /// A line each phase, even on a terminal.
+    pub(crate) fn in_lines(to: &MachineName) -> Self {
+        let mut shown = Self::new(to);
+        shown.is_rewritten = false;
+        shown.bar.set_draw_target(ProgressDrawTarget::hidden());
+        shown
     }
 
     /// By which others say something meanwhile.
@@ -78,7 +88,7 @@ impl MoveProgress {
             self.bar.tick();
             return;
         };
-        if std::io::stderr().is_terminal() {
+        if self.is_rewritten {
             self.bar.set_message(line(progress, &self.to));
             self.bar.tick();
         } else if let Some(phase) = self.enter(progress) {

@@ -1,9 +1,10 @@
 //! Signals that ask this process to end, as numbers that a thread waits for.
 //!
 //! The signals are blocked everywhere but in that thread, so that no system call of another is
-//! interrupted. A process that is started afterwards would inherit that: start it before.
+//! interrupted. A process that is started afterwards would inherit that: start it before, or with [`spawn`].
 
 use std::io;
+use std::process::{Child, Command};
 use std::sync::OnceLock;
 
 use rustix::process::Signal;
@@ -60,6 +61,26 @@ pub(crate) fn on_signals<const N: usize>(
     };
     std::thread::Builder::new().name("signals".into()).spawn(wait)?;
     Ok(())
+}
+
+/// Starts a process that is not to inherit that these signals, which are waited for, are blocked.
+///
+/// # Errors
+/// When it cannot be started.
+pub(crate) fn spawn<const N: usize>(
+    signals: [Signal; N],
+    command: &mut Command,
+) -> io::Result<Child> {
+    // One that comes meanwhile is noted by this thread instead of by the waiting one.
+    for signal in signals {
+        unblock_signal(signal.as_raw()).map_err(|error| io::Error::other(error.to_string()))?;
+    }
+    let child = command.spawn();
+    for signal in signals {
+        // Unblocked a moment ago, so that this cannot fail.
+        let _ = block_signal(signal.as_raw());
+    }
+    child
 }
 
 /// Whether to go on waiting.

@@ -1,7 +1,10 @@
-//! `novacron demo`: a guest that checks its own memory is handed to new processes while it writes, saved, killed and
-//! restored.
+//! `novacron demo`: a guest that checks its own memory is handed to new processes while it writes, moved to another
+//! host and back, saved, killed and restored.
 
+mod ending;
 mod guest_lines;
+mod hosts;
+mod moves;
 mod own_guest;
 mod private;
 mod snapshots;
@@ -16,14 +19,16 @@ use firmware::oracle::report::Rounds;
 use crate::Failure;
 use crate::cli::{DemoOptions, Shape};
 use crate::log::LogOptions;
+use ending::Ending;
 use guest_lines::{GuestLines, Line};
+use hosts::Hosts;
 use private::{Live, PrivateDaemon};
 use view::View;
 
 /// How long the guest may take to fill its memory, and to check it at the end. Under emulation it
 /// takes a minute; where ring 3 is native, a second.
 const GUEST_PATIENCE: Duration = Duration::from_secs(300);
-/// How long the guest's own rate is watched before the first hand-over.
+/// How long the guest's own rate is watched before the first hand-over, and after it has come to a host or from a file.
 const WARM_UP: Duration = Duration::from_millis(1500);
 /// Reports of the guest after a hand-over: the first may have been written before it.
 const REPORTS_AFTER: usize = 2;
@@ -39,21 +44,22 @@ pub(crate) fn demo(options: &DemoOptions, log: &LogOptions) -> Result<(), Failur
     let config = crate::run::config(shape)?;
     crate::run::check_host(shape)?;
     let view = View::new(options.plain);
-    let mut daemon = PrivateDaemon::start(log)?;
+    let ending = Ending::begin()?;
+    let mut hosts = Hosts::start(&ending, log)?;
     match &options.own_guest {
-        Some(guest) => own_guest::demo(&mut daemon, options, guest, shape, &view)?,
+        Some(guest) => own_guest::demo(&mut hosts, options, guest, shape, &view)?,
         None => {
             view.title(shape, config.memory.regions().count());
-            oracle(&mut daemon, options, shape, &view)?;
+            oracle(&mut hosts, options, shape, &view)?;
         }
     }
-    drop(daemon);
+    drop(ending);
     println!("demo: ok");
     Ok(())
 }
 
 fn oracle(
-    daemon: &mut PrivateDaemon,
+    hosts: &mut Hosts,
     options: &DemoOptions,
     shape: Shape,
     view: &View,
@@ -62,14 +68,24 @@ fn oracle(
     let words =
         format!("pattern=random rate={} working_set={} report=100", options.rate, working_set.0);
     let started = Instant::now();
-    let (machine, console) = daemon.boot(shape, Boot::Oracle { options: words })?;
+    let (machine, console) = hosts.here.boot(shape, Boot::Oracle { options: words })?;
     let mut guest = GuestLines::new(console)?;
     let ready = guest.wait_for(GUEST_PATIENCE, Line::ready)?;
     view.ready(&ready, started.elapsed());
     view.rate(&watch(&mut guest, WARM_UP)?);
 
-    hand_over(daemon, &machine, options, view, || gap_seen_by_guest(&mut guest).map(Some))?;
+    hand_over(&hosts.here, &machine, options, view, || gap_seen_by_guest(&mut guest).map(Some))?;
 
+    moves::round_trips(hosts, view, options.moves, &machine, |console| {
+        // What it complained of last, where it was.
+        guest.pending()?;
+        guest = GuestLines::new(console)?;
+        let gap = gap_seen_by_guest(&mut guest)?;
+        let gap_us = u64::try_from(gap.as_micros()).unwrap_or(u64::MAX);
+        Ok(Some(Rounds { gap_us, ..watch(&mut guest, WARM_UP)? }))
+    })?;
+
+    let daemon = &mut hosts.here;
     let after = |_: &PrivateDaemon, _: &Live, console| {
         guest = GuestLines::new(console)?;
         watch(&mut guest, WARM_UP).map(drop)
@@ -118,7 +134,7 @@ fn watch(guest: &mut GuestLines, time: Duration) -> Result<Rounds, Failure> {
     }
 }
 
-/// The longest time that the guest's own clock jumped, in the reports around a hand-over.
+/// The longest time that the guest's own clock jumped, in the reports around a hand-over or behind a move.
 fn gap_seen_by_guest(guest: &mut GuestLines) -> Result<Duration, Failure> {
     let mut gap_us = guest.pending()?.into_iter().filter_map(Line::rounds).map(|r| r.gap_us).max();
     for _ in 0..REPORTS_AFTER {

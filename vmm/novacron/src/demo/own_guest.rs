@@ -1,5 +1,5 @@
-//! The demonstration on a guest of the user's: it is handed over, saved and restored, and then asked to switch itself
-//! off.
+//! The demonstration on a guest of the user's: it is handed over, moved, saved and restored, and then asked to switch
+//! itself off.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use control::ConsoleStream;
 use control::api::Boot;
 
+use super::hosts::Hosts;
 use super::private::{Live, PrivateDaemon};
 use super::view::View;
 use crate::Failure;
@@ -21,29 +22,35 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const PROMPT: Duration = Duration::from_millis(50);
 
 pub(super) fn demo(
-    daemon: &mut PrivateDaemon,
+    hosts: &mut Hosts,
     options: &DemoOptions,
     guest: &OwnGuest,
     shape: Shape,
     view: &View,
 ) -> Result<(), Failure> {
-    let name = |option, path: &Path| name_file(daemon.client(), option, path);
+    let name = |option, path: &Path| name_file(hosts.here.client(), option, path);
     let boot = Boot::Kernel {
         kernel: name("--kernel", &guest.kernel)?,
         initrd: guest.initrd.as_deref().map(|initrd| name("--initrd", initrd)).transpose()?,
         command_line: guest.cmdline.clone(),
     };
-    let (machine, console) = daemon.boot(shape, boot)?;
+    let (machine, console) = hosts.here.boot(shape, boot)?;
     let said = Said::on(console, &guest.after)?;
     // If it has ended, how it did says more.
     said.wait(&guest.after).map_err(|silence| match silence {
-        Silence::Ended(why) => daemon.why(&machine, why),
+        Silence::Ended(why) => hosts.here.why(&machine, why),
         Silence::Late(why) => why,
     })?;
-    super::hand_over(daemon, &machine, options, view, || {
+    super::hand_over(&hosts.here, &machine, options, view, || {
         std::thread::sleep(guest.pause());
         Ok(None)
     })?;
+    super::moves::round_trips(hosts, view, options.moves, &machine, |console| {
+        drop(Said::on(console, "")?);
+        std::thread::sleep(guest.pause());
+        Ok(None)
+    })?;
+    let daemon = &mut hosts.here;
     let after = |daemon: &PrivateDaemon, machine: &Live, console| {
         drop(Said::on(console, "")?);
         std::thread::sleep(guest.pause());
@@ -52,7 +59,7 @@ pub(super) fn demo(
         again.map_err(|failure| daemon.why(machine, failure))
     };
     let machine = super::snapshots::round_trips(daemon, view, options.snapshots, machine, after)?;
-    switch_off(daemon, &machine)
+    switch_off(&hosts.here, &machine)
 }
 
 /// Presses the guest's power button.

@@ -1,31 +1,36 @@
-//! A daemon of the demonstration's own: it leaves nothing behind, and disturbs no other.
+//! A daemon of the demonstration's own: it disturbs no other.
 
 use std::fs::File;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use control::api::{
-    Boot, CreateMachine, HandOver, HandOverForm, HandOverOutcome, Machine, MachineName,
-    MachineSpec, MachineState, Operation, RestoreOutcome, RestoreSnapshot, Shutdown,
-    SnapshotOutcome, TakeSnapshot,
+    AddPeer, Boot, CreateMachine, HandOver, HandOverForm, HandOverOutcome, Info, Machine,
+    MachineName, MachineSpec, MachineState, Migrate, MigrationOutcome, Operation, Peer,
+    RestoreOutcome, RestoreSnapshot, SnapshotOutcome, TakeSnapshot,
 };
 use control::{Client, ConsoleStream};
-use tempfile::TempDir;
 
+use super::ending::Ending;
 use crate::Failure;
 use crate::cli::Shape;
 use crate::connect::{daemon_command, wait_until_it_answers};
 use crate::log::LogOptions;
+use crate::migrate::carry_out;
+use crate::progress::MoveProgress;
 
-/// How long a machine may take to end.
+/// How long a machine may take to end, or to be there.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A daemon that goes with the value, and a client of it.
+/// A daemon with folders of its own, to which other hosts can speak, and a client of it.
 pub(super) struct PrivateDaemon {
-    daemon: Child,
+    name: MachineName,
     client: Client,
-    folder: TempDir,
+    folder: PathBuf,
+    key: String,
+    address: String,
     machines: u32,
 }
 
@@ -35,25 +40,54 @@ pub(super) struct Live {
 }
 
 impl PrivateDaemon {
-    pub(super) fn start(log: &LogOptions) -> Result<Self, Failure> {
-        let folder =
-            TempDir::with_prefix("novacron-").map_err(Failure::other("a folder for the demo"))?;
-        let socket = folder.path().join("s");
+    /// `name` is what other hosts call it.
+    pub(super) fn start(name: &str, ending: &Ending, log: &LogOptions) -> Result<Self, Failure> {
+        let name = machine_name(name)?;
+        let folder = ending.folder()?;
+        let socket = folder.join("s");
         let mut errors = File::options()
             .create(true)
             .append(true)
             .read(true)
-            .open(folder.path().join("log"))
+            .open(folder.join("log"))
             .map_err(Failure::other("the daemon's log"))?;
         let mut command = daemon_command(&socket, &errors)?;
-        // Not the host's configuration: what is shown must not depend on it.
-        command.args(["--config", "/dev/null", "--state"]).arg(folder.path().join("state"));
-        let daemon = command.envs(log.environment()).spawn();
-        let daemon = daemon.map_err(Failure::other("a daemon cannot be started"))?;
+        command
+            // Not the host's configuration: what is shown must not depend on it.
+            .args(["--config", "/dev/null", "--set", "peers.listen=127.0.0.1:0", "--state"])
+            .arg(folder.join("state"))
+            .envs(log.environment())
+            // Ctrl-C is for the demonstration, which ends it.
+            .process_group(0);
+        let mut daemon = ending.start(&mut command)?;
         let client = Client::new(&socket).map_err(Failure::other("a client"))?;
-        let mut started = Self { daemon, client, folder, machines: 0 };
-        wait_until_it_answers(&started.client, &mut started.daemon, &mut errors, 0)?;
-        Ok(started)
+        let Info { host_key: key, peers_listen, .. } =
+            wait_until_it_answers(&client, &mut daemon, &mut errors, 0)?;
+        let address = peers_listen.into_iter().next();
+        let address = address
+            .ok_or_else(|| Failure::Other(format!("the daemon {name} listens for no hosts")))?;
+        Ok(Self { name, client, folder, key, address, machines: 0 })
+    }
+
+    /// Lets machines go to another one, and come from it.
+    pub(super) fn add_peer(&self, other: &Self) -> Result<(), Failure> {
+        let (name, address, key) = (other.name.clone(), other.address.clone(), other.key.clone());
+        self.client.post::<Peer>("/v1/peers", &AddPeer { name, address, key })?;
+        Ok(())
+    }
+
+    pub(super) fn name(&self) -> &MachineName {
+        &self.name
+    }
+
+    /// Its public key.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Where other hosts reach it.
+    pub(super) fn address(&self) -> &str {
+        &self.address
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -62,7 +96,7 @@ impl PrivateDaemon {
 
     /// A folder that the daemon may write snapshots to.
     pub(super) fn snapshots(&self) -> PathBuf {
-        self.folder.path().join("state/snapshots")
+        self.folder.join("state/snapshots")
     }
 
     /// Boots a machine; returns it and its console.
@@ -97,6 +131,52 @@ impl PrivateDaemon {
         let operation = self.client.post(&machine.path("/handover"), &HandOver { form })?;
         let outcome = self.wait(operation)?.hand_over;
         outcome.ok_or_else(|| Failure::Other("the hand-over has no outcome".to_owned()))
+    }
+
+    pub(super) fn migrate(
+        &self,
+        machine: &Live,
+        order: &Migrate,
+        progress: MoveProgress,
+    ) -> Result<MigrationOutcome, Failure> {
+        carry_out(&self.client, &machine.name, order, progress)
+    }
+
+    /// Bytes that a machine printed while it was here before; none, if it never was.
+    pub(super) fn past(&self, machine: &Live) -> Result<u64, Failure> {
+        let machines: Vec<Machine> = self.client.get("/v1/machines")?;
+        if machines.iter().all(|other| other.name != machine.name) {
+            return Ok(0);
+        }
+        Ok(self.client.get_bytes(&machine.path("/log"))?.len() as u64)
+    }
+
+    /// The console of a machine that has just come, without its `past` here.
+    pub(super) fn console_after(
+        &self,
+        machine: &Live,
+        past: u64,
+    ) -> Result<ConsoleStream, Failure> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let Machine { state, ended, .. } = self.show(machine)?;
+            match (state, ended) {
+                (MachineState::Running, _) => break,
+                (MachineState::Stopped, Some(ended)) => return Err(Failure::Guest(ended.how)),
+                _ if Instant::now() >= end => {
+                    let (machine, host, state) = (&machine.name, &self.name, state.name());
+                    let why = format!("{machine} has come to {host}, and is {state} there");
+                    return Err(Failure::Other(why));
+                }
+                _ => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        let ConsoleStream { stream, first } = self.client.console(&machine.name)?;
+        // A console keeps as much as it ever did: that many bytes come.
+        let mut skipped = first.as_slice().chain(&stream).take(past);
+        std::io::copy(&mut skipped, &mut std::io::sink()).map_err(Failure::other("the console"))?;
+        let past = usize::try_from(past).unwrap_or(usize::MAX).min(first.len());
+        Ok(ConsoleStream { first: first[past..].to_vec(), stream })
     }
 
     pub(super) fn snapshot(
@@ -186,31 +266,17 @@ impl PrivateDaemon {
 
     fn next_name(&mut self) -> Result<MachineName, Failure> {
         self.machines += 1;
-        let name = format!("demo-{}", self.machines).parse();
-        name.map_err(|error: control::api::NameError| Failure::Other(error.to_string()))
+        machine_name(&format!("demo-{}", self.machines))
     }
+}
+
+fn machine_name(name: &str) -> Result<MachineName, Failure> {
+    let name = name.parse();
+    name.map_err(|error: control::api::NameError| Failure::Other(error.to_string()))
 }
 
 impl Live {
     fn path(&self, rest: &str) -> String {
         format!("/v1/machines/{}{rest}", self.name)
-    }
-}
-
-impl Drop for PrivateDaemon {
-    fn drop(&mut self) {
-        // No guest of a demonstration outlives it: killed one by one, whatever they are doing.
-        for machine in self.client.get::<Vec<Machine>>("/v1/machines").unwrap_or_default() {
-            if machine.process_id.is_some() {
-                let live = Live { name: machine.name };
-                let _ = self.quick(&live, "/kill");
-                let _ = self.wait_for_end(&live, PATIENCE);
-            }
-        }
-        let asked = self.client.post_for_nothing("/v1/shutdown", &Shutdown::default());
-        if asked.is_err() {
-            let _ = self.daemon.kill();
-        }
-        let _ = self.daemon.wait();
     }
 }

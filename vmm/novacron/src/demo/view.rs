@@ -4,23 +4,37 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use control::Size;
-use control::api::{HandOverForm, HandOverOutcome, RestoreOutcome, SnapshotOutcome};
+use control::api::{
+    HandOverForm, HandOverOutcome, MachineName, MigrationOutcome, Receipt, RestoreOutcome,
+    SnapshotOutcome,
+};
 use firmware::oracle::report::{Ready, Rounds, Verdict};
 
+use super::hosts::Hosts;
+use super::moves::{Leg, MAX_DOWNTIME_MS, STOP_AFTER_ROUNDS};
+use super::private::PrivateDaemon;
 use crate::cli::Shape;
 use crate::machines::milliseconds;
+use crate::migrate::report_behind;
+use crate::progress::MoveProgress;
+use crate::table::Table;
+use crate::top::whole_bytes;
 
 /// Columns of the bar that shows a blackout's causes.
 const BAR_COLUMNS: u64 = 40;
+/// Columns before what is said in more than a line.
+const MARGIN: u16 = 6;
 
 pub(super) struct View {
     is_coloured: bool,
+    is_plain: bool,
 }
 
 impl View {
     pub(super) fn new(plain: bool) -> Self {
         let is_terminal = std::io::stdout().is_terminal();
-        Self { is_coloured: is_terminal && !plain && std::env::var_os("NO_COLOR").is_none() }
+        let is_coloured = is_terminal && !plain && std::env::var_os("NO_COLOR").is_none();
+        Self { is_coloured, is_plain: plain }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -71,11 +85,7 @@ impl View {
         let is_copying = form == HandOverForm::Copying;
         let form = if is_copying { "copying" } else { "shared " };
         let blackout = format!("blackout {}", milliseconds(report.blackout_ns));
-        let gap = gap.map_or_else(String::new, |gap| {
-            let gap = milliseconds(u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX));
-            format!("the guest saw {gap}  ")
-        });
-        let blackout = self.paint("1;32", &blackout);
+        let (blackout, gap) = (self.paint("1;32", &blackout), seen(gap));
         println!("  {form} {nth}/{times}  {blackout}  {gap}now process {process}");
         println!("      {}", self.bar(report));
         println!("      {}", causes(report));
@@ -88,6 +98,45 @@ impl View {
                 thousands(report.pages_sent_paused)
             );
         }
+    }
+
+    pub(super) fn moves(&self, from: &PrivateDaemon, to: &PrivateDaemon) {
+        let (from, name, address) = (from.name(), to.name(), to.address());
+        println!("  moving    live from {from} to {name}, over TLS to {address}");
+    }
+
+    /// What is shown of a move that is under way.
+    pub(super) fn progress(&self, to: &MachineName) -> MoveProgress {
+        if self.is_plain { MoveProgress::in_lines(to) } else { MoveProgress::new(to) }
+    }
+
+    pub(super) fn moved(&self, leg: &Leg, times: u32, gap: Option<Duration>, process: u32) {
+        let Leg { to, nth, outcome } = leg;
+        let blackout = format!("blackout {}", milliseconds(outcome.blackout_ns));
+        let (blackout, gap) = (self.paint("1;32", &blackout), seen(gap));
+        println!("  {to:9} {nth}/{times}  {blackout}  {gap}in process {process}");
+        if leg.is_forced() {
+            println!(
+                "      it writes faster than {MAX_DOWNTIME_MS} ms allow: it was stopped after \
+                 {STOP_AFTER_ROUNDS} rounds, however long it would stand still"
+            );
+        }
+    }
+
+    /// All that is known of a move.
+    pub(super) fn report(&self, outcome: &MigrationOutcome, hosts: &Hosts) {
+        let report = report_behind(MARGIN, outcome, &|key| hosts.name(key));
+        print!("{}", behind_margin(&report));
+    }
+
+    pub(super) fn receipt(&self, receipt: &Receipt) {
+        let session = &receipt.statement.session;
+        println!("  receipt   {session} verified: the same on both hosts, signed by both");
+    }
+
+    /// The moves beside each other.
+    pub(super) fn legs(&self, legs: &[Leg], times: u32) {
+        print!("{}", behind_margin(&table(legs, times).to_string()));
     }
 
     pub(super) fn snapshot(
@@ -145,9 +194,49 @@ impl View {
     }
 }
 
+/// What the guest saw, if that is known.
+fn seen(gap: Option<Duration>) -> String {
+    gap.map_or_else(String::new, |gap| {
+        let gap = milliseconds(u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX));
+        format!("the guest saw {gap}  ")
+    })
+}
+
 fn causes(report: &HandOverOutcome) -> String {
     let part = |(name, ns): &(String, u64)| format!("{name} {}", milliseconds(*ns));
     report.causes.iter().map(part).collect::<Vec<_>>().join(", ")
+}
+
+fn table(legs: &[Leg], times: u32) -> Table {
+    let headings = ["MOVE", "TOTAL", "BLACKOUT", "ROUNDS", "PAGES", "BYTES", "BYTES A SECOND"];
+    let mut table = Table::new(&headings);
+    for Leg { to, nth, outcome } in legs {
+        let MigrationOutcome { total_ns, blackout_ns, rounds, pages_sent, payload_bytes, .. } =
+            *outcome;
+        let rate = (u128::from(payload_bytes) * 1_000_000_000).checked_div(total_ns.into());
+        table.row(vec![
+            format!("{to} {nth}/{times}"),
+            format!("{:.2} s", Duration::from_nanos(total_ns).as_secs_f64()),
+            milliseconds(blackout_ns),
+            rounds.to_string(),
+            thousands(pages_sent),
+            whole_bytes(payload_bytes),
+            rate.map_or_else(String::new, |rate| {
+                format!("{}/s", whole_bytes(u64::try_from(rate).unwrap_or(u64::MAX)))
+            }),
+        ]);
+    }
+    table
+}
+
+/// Every line that is not empty begins behind the margin.
+fn behind_margin(text: &str) -> String {
+    let margin = " ".repeat(MARGIN.into());
+    let line = |line: &str| match line {
+        "" => "\n".to_owned(),
+        line => format!("{margin}{line}\n"),
+    };
+    text.lines().map(line).collect()
 }
 
 /// What the guest waits for at each end has one colour.
@@ -175,6 +264,7 @@ fn thousands(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::moves::tests::leg;
     use super::*;
 
     #[test]
@@ -182,6 +272,20 @@ mod tests {
         for (number, shown) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(thousands(number), shown);
         }
+    }
+
+    #[test]
+    fn moves_stand_beside_each_other() {
+        let legs = [leg("there", 4, 12), leg("back", 12, 1_234)];
+        let expected = "MOVE       TOTAL   BLACKOUT    ROUNDS  PAGES    BYTES    BYTES A SECOND\n\
+            there 1/1  2.00 s  12.00 ms    4       140,123  500 MiB  250 MiB/s\n\
+            back 1/1   2.00 s  1234.00 ms  12      140,123  500 MiB  250 MiB/s\n";
+        assert_eq!(table(&legs, 1).to_string(), expected);
+    }
+
+    #[test]
+    fn lines_behind_the_margin_are_as_they_were_or_empty() {
+        assert_eq!(behind_margin("a\n\n b\n"), "      a\n\n       b\n");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use control::api::{MachineName, Migrate, Operation, OperationState};
+use control::api::{MachineName, Migrate, MigrationOutcome, Operation, OperationState};
 use control::{CallError, Client};
 
 use super::report_of;
@@ -45,6 +45,20 @@ pub(super) fn follow(
         }
     }
     ended
+}
+
+/// The same for somebody who does nothing else meanwhile; returns what the move did.
+pub(crate) fn carry_out(
+    client: &Client,
+    name: &MachineName,
+    order: &Migrate,
+    mut progress: MoveProgress,
+) -> Result<MigrationOutcome, Failure> {
+    let operation = client.post(&format!("/v1/machines/{name}/migrate"), order)?;
+    let operation = wait(client, operation, &mut progress, &AtomicBool::new(false))?;
+    drop(progress);
+    conclude(name, &order.to, &operation)?;
+    operation.migration.ok_or_else(|| Failure::Other("the move has no outcome".to_owned()))
 }
 
 /// Waits for the move's end, or until the user has left it.

@@ -12,6 +12,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use control::api::{MachineName, Migrate, MigrationOutcome, ReceiptAudit};
 use control::{Client, Size, TimeSpan};
 
+pub(crate) use self::follow::carry_out;
 use self::report::report;
 use self::resolve::ResolveOptions;
 use crate::Failure;
@@ -164,11 +165,20 @@ pub(crate) fn migrate(options: &MigrateOptions, globals: &Globals) -> Result<(),
 /// A move's report, as wide as this terminal takes it, and with the names that hosts have here.
 pub(crate) fn report_of(client: &Client, outcome: &MigrationOutcome) -> String {
     let names = HostNames::known_to(client);
+    report_behind(0, outcome, &|key| names.name(key))
+}
+
+/// The same for lines that begin in the column `margin`, and with the caller's names.
+pub(crate) fn report_behind(
+    margin: u16,
+    outcome: &MigrationOutcome,
+    names: &dyn Fn(&str) -> String,
+) -> String {
     let stdout = std::io::stdout();
     let columns = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok());
     let columns = columns.flatten().map(|size| size.ws_col).filter(|columns| *columns > 0);
-    let width = columns.unwrap_or(BAR_CELLS).min(BAR_CELLS_MAX);
-    report(outcome, &|key| names.name(key), width.into())
+    let width = columns.map_or(BAR_CELLS, |columns| columns.saturating_sub(margin));
+    report(outcome, names, width.min(BAR_CELLS_MAX).into())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod census;
 mod config;
 mod cpu;
 mod daemon;
+mod demo;
 mod dirty_ring;
 mod errors;
 mod guests;
