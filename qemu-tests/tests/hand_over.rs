@@ -1,4 +1,4 @@
-//! Hand-over and snapshots on real kvm_amd, inside an emulated host.
+//! Hand-over, moves and snapshots on real kvm_amd, inside an emulated host.
 
 use std::time::Duration;
 
@@ -41,10 +41,14 @@ fn demonstration_runs(test: &str, dirty_log: &str) {
     assert_eq!(demo.ending, Ending::Exit(0), "{demo}");
     let says = |start: &str| demo.output.iter().any(|line| line.trim_start().starts_with(start));
     // Each form took place, nothing was lost, and the guest's clock never ran backwards.
-    let steps = ["shared  1/1 ", "copying 1/1 ", "restored  1/1 ", "lazily    1/1 "];
-    for start in steps.into_iter().chain(["verdict   ok: ", "demo: ok"]) {
+    let hand_overs = ["shared  1/1 ", "copying 1/1 "];
+    let moves = ["there     1/1 ", "back      1/1 "];
+    let end = ["restored  1/1 ", "lazily    1/1 ", "verdict   ok: ", "demo: ok"];
+    for start in hand_overs.into_iter().chain(moves).chain(end) {
         assert!(says(start), "no `{start}`: {demo}");
     }
+    let verified = demo.output.iter().filter(|line| line.contains(" verified: "));
+    assert_eq!(verified.count(), 2, "{demo}");
     // The kernel of our hosts has all that the jail of a machine process is made of.
     assert!(!demo.output.iter().any(|line| line.contains("WARN")), "{demo}");
     let verdict = demo.output.iter().find(|line| line.contains("verdict")).unwrap();

@@ -18,6 +18,7 @@ const PORT_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run() -> io::Result<()> {
     system::mount_all()?;
+    system::loopback_up()?;
     let mut report = port(REPORT_PORT)?;
     writeln!(report, "host: init reached {}", system::facts())?;
     let script = Script::from_bytes(&fs::read(SCRIPT)?)?;
