@@ -13,6 +13,8 @@ use crate::support::{LOG, case, long_case, run_guests};
 /// one of them takes here. How right it is at all is the guest's doing: Linux sets its clock from the CMOS clock's
 /// whole seconds.
 const WALL_CLOCK_MS: i64 = 50;
+/// A move needs the guest's memory twice, and what both processes know of its pages.
+const HOST_MIB: u32 = 1024;
 /// The line that comes fastest of so many says how far the clocks are apart. On a busy machine that takes more of them:
 /// where there are many moves, some from before the last.
 const SAMPLES: usize = 2;
@@ -45,8 +47,8 @@ fn long_a_busy_linux_is_moved_and_restored_twenty_times() {
     check(&demonstrate(&case, &host, "bitmap", 20, 1500), 20);
 }
 
-/// Hands a busy guest over in each form, and saves, kills and restores it in each, so often; it runs for so many
-/// milliseconds after each.
+/// Hands a busy guest over in each form, so often; moves it to another daemon and back; and saves, kills and restores it in
+/// each form, as often. It runs for so many milliseconds after each.
 fn demonstrate(
     case: &Case,
     host: &HostImage,
@@ -80,19 +82,22 @@ fn demonstrate(
         "--dirty-log",
         dirty_log,
     ];
+    let host = host.clone().memory_mib(HOST_MIB);
     let mut report = run_guests(case, || host.clone().run(&command));
     report.runs.remove(0)
 }
 
-/// Panics unless the guest worked on through so many hand-overs and restores of each kind, found its memory as it had left it, and its
-/// clocks never ran back nor lost time.
+/// Panics unless the guest worked on through two moves, and so many hand-overs and restores of each kind, found its memory as
+/// it had left it, and its clocks never ran back nor lost time.
 fn check(run: &CommandRun, times: usize) {
-    let moves = 4 * times;
+    let moves = 4 * times + 2;
     assert_eq!(run.ending, Ending::Exit(0), "{run}");
     // A guest that is killed within a line leaves that to the next one, which is then answered like its own.
     let lines = || run.output.iter().filter(|line| !line.starts_with("attend: "));
     let says = |words: &str| lines().filter(|line| line.contains(words)).count();
     assert_eq!(says("  now process "), 2 * times, "{run}");
+    assert_eq!(says("  in process "), 2, "{run}");
+    assert_eq!(says(" verified: the same on both hosts"), 2, "{run}");
     assert_eq!(says("  killed before, now process "), 2 * times, "{run}");
     assert_eq!(says("guest: power button was pressed"), 1, "{run}");
     assert_eq!(says("demo: ok"), 1, "{run}");
