@@ -15,7 +15,7 @@ use super::moves::{Leg, MAX_DOWNTIME_MS, STOP_AFTER_ROUNDS};
 use super::private::PrivateDaemon;
 use crate::cli::Shape;
 use crate::machines::milliseconds;
-use crate::migrate::report_behind;
+use crate::migrate::{report_behind, seconds};
 use crate::progress::MoveProgress;
 use crate::table::Table;
 use crate::top::whole_bytes;
@@ -216,7 +216,7 @@ fn table(legs: &[Leg], times: u32) -> Table {
         let rate = (u128::from(payload_bytes) * 1_000_000_000).checked_div(total_ns.into());
         table.row(vec![
             format!("{to} {nth}/{times}"),
-            format!("{:.2} s", Duration::from_nanos(total_ns).as_secs_f64()),
+            seconds(total_ns),
             milliseconds(blackout_ns),
             rounds.to_string(),
             thousands(pages_sent),

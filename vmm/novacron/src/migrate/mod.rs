@@ -14,6 +14,7 @@ use control::{Client, Size, TimeSpan};
 
 pub(crate) use self::follow::carry_out;
 use self::report::report;
+pub(crate) use self::report::seconds;
 use self::resolve::ResolveOptions;
 use crate::Failure;
 use crate::cli::OutputForm;

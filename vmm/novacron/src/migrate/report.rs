@@ -112,7 +112,7 @@ fn parts(outcome: &MigrationOutcome) -> Vec<Part> {
 }
 
 /// As people read times that are long.
-fn seconds(ns: u64) -> String {
+pub(crate) fn seconds(ns: u64) -> String {
     format!("{}.{:02} s", ns / 1_000_000_000, ns % 1_000_000_000 / 10_000_000)
 }
 
