@@ -48,6 +48,8 @@ pub enum MovePhase {
     Switch,
     /// The permit frame is out, and nobody has answered.
     InDoubt,
+    /// It runs at the destination, and what is left of it is looked at.
+    Settle,
 }
 
 /// What a keeper has learned for a source in doubt, or was told.

@@ -111,6 +111,7 @@ impl MoveProgress {
             MigrationPhase::InDoubt => {
                 format!("{to} has everything, and has not been heard of since")
             }
+            MigrationPhase::Settle => format!("it runs on {to}; both hosts sign that"),
         };
         Some(format!("{}: {words}", phase.name()))
     }
@@ -222,6 +223,7 @@ pub(crate) mod tests {
                 MigrationPhase::InDoubt,
                 Some("in_doubt: east has everything, and has not been heard of since"),
             ),
+            (MigrationPhase::Settle, Some("settle: it runs on east; both hosts sign that")),
         ];
         for (phase, words) in phases {
             let progress = progress(MigrationProgress { phase, ..MigrationProgress::default() });

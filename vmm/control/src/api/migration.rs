@@ -172,6 +172,8 @@ pub enum MigrationPhase {
     Switch,
     /// The other host has everything, and has not been heard of since.
     InDoubt,
+    /// It runs on the other host: what is left of it is looked at, and both hosts sign.
+    Settle,
 }
 
 impl MigrationPhase {
@@ -184,6 +186,7 @@ impl MigrationPhase {
             Self::Live => "live",
             Self::Switch => "switch",
             Self::InDoubt => "in_doubt",
+            Self::Settle => "settle",
         }
     }
 }

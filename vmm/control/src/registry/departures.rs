@@ -224,6 +224,8 @@ impl<'a> Departure<'a> {
         match moved {
             Ok(report) => {
                 reached(Step::DaemonMoved);
+                // It has come: nothing can be cancelled any more.
+                let _ = advance(self.operation, MigrationPhase::Settle);
                 let outcome = self.outcome(&report);
                 let moved = Moved { to: self.key.clone(), at: Timestamp::now() };
                 (Ok(Outcome::Migration(Box::new(outcome))), Departed::Moved(moved))
@@ -542,6 +544,7 @@ pub(super) fn shown(progress: Progress) -> OperationProgress {
             MovePhase::Live => MigrationPhase::Live,
             MovePhase::Switch => MigrationPhase::Switch,
             MovePhase::InDoubt => MigrationPhase::InDoubt,
+            MovePhase::Settle => MigrationPhase::Settle,
         },
         bytes_sent: moving.bytes_sent,
         bytes_per_second: moving.bytes_per_second.map(whole),

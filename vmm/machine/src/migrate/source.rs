@@ -401,6 +401,7 @@ impl<'a> Emigration<'a> {
                 reached(Step::MoveAnswered);
                 match self.resident.permit.peer_took(self.session) {
                     Ok(()) => {
+                        self.show(MovePhase::Settle);
                         let mut report = self.report(blackout, before, root);
                         report.audit = self.audit(&paused);
                         Outcome::Moved(report)
