@@ -70,6 +70,12 @@ impl<S: RecordStorage> PermitRecord<S> {
         Ok(record)
     }
 
+    /// The record, to be looked at by one who may be neither its keeper nor its process: nothing is written. What is read
+    /// may not be durable yet; that is the storage's affair.
+    pub fn watch(storage: S, vm: VmId) -> Self {
+        Self { storage, vm, is_certain: false }
+    }
+
     /// Reads the record as it is now; `None` if there is none.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! How far a job is, and whether it is still wanted: written by the job's thread, read by the device loop.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -88,7 +89,7 @@ pub(crate) struct Meter {
     pages_owed: AtomicU64,
     is_cancelled: AtomicBool,
     moving: Mutex<Option<MoveProgress>>,
-    word: Mutex<Option<Word>>,
+    words: Mutex<VecDeque<Word>>,
 }
 
 impl Meter {
@@ -121,13 +122,13 @@ impl Meter {
         *self.moving.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
     }
 
-    /// Leaves a word for the job. The newest counts.
+    /// Leaves a word for the job.
     pub(crate) fn tell(&self, word: Word) {
-        *self.word.lock().unwrap_or_else(PoisonError::into_inner) = Some(word);
+        self.words.lock().unwrap_or_else(PoisonError::into_inner).push_back(word);
     }
 
-    /// The word that was left since the last call.
+    /// The next word that was left: what the other host has answered comes before what a person said after that.
     pub(crate) fn take_word(&self) -> Option<Word> {
-        self.word.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.words.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 }

@@ -149,6 +149,10 @@ impl PermitFile {
             .map_err(|error| describe(&error.into(), path))?;
         let file = File::from(file);
         lock_life(&file)?;
+        if let Some(folder) = path.parent() {
+            // Its name, too, if it is new.
+            File::open(folder)?.sync_all()?;
+        }
         let mut permit = Self::new(file, vm, runner)?;
         let before = permit.record.load()?.map(|loaded| loaded.record.state().clone());
         if let Some(PermitState::Prepared { session, .. }) = before {
@@ -320,7 +324,7 @@ impl PermitFile {
     pub fn watch(&self) -> Result<PermitWatch, PermitFileError> {
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let file = File::options().read(true).write(true).open(path)?;
-        let record = PermitRecord::open(FileStorage { file: file.try_clone()? }, self.vm)?;
+        let record = PermitRecord::watch(FileStorage { file: file.try_clone()? }, self.vm);
         Ok(PermitWatch { file, record })
     }
 }
@@ -382,16 +386,19 @@ impl PermitWatch {
     /// When it cannot be opened or read.
     pub fn open(path: &Path, vm: VmId) -> Result<Self, PermitFileError> {
         let file = open(path)?;
-        let record = PermitRecord::open(FileStorage { file: file.try_clone()? }, vm)?;
+        let record = PermitRecord::watch(FileStorage { file: file.try_clone()? }, vm);
         Ok(Self { file, record })
     }
 
-    /// What the record says now. A step under way is waited for.
+    /// What the record says now, and says after a power cut, too. Nothing is written: whoever looks may be one of many
+    /// threads, which the step lock, a process's, does not keep apart.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn record(&mut self) -> Result<Record, PermitFileError> {
-        Ok(self.record.load()?.ok_or(PermitFileError::Missing)?.record)
+        let loaded = self.record.load()?.ok_or(PermitFileError::Missing)?;
+        self.file.sync_data()?;
+        Ok(loaded.record)
     }
 
     /// Whether any process holds the life lock.

@@ -22,6 +22,8 @@ struct Inner {
 #[derive(Debug)]
 struct Came {
     session: [u8; 16],
+    /// The key of the host that it came from: nobody else is told.
+    peer: String,
     /// The operation that its coming is here.
     operation: String,
     report: ArrivalReport,
@@ -44,18 +46,25 @@ impl Arrivals {
     }
 
     /// The guest of this session runs here.
-    pub(crate) fn came(&self, session: [u8; 16], operation: String, report: ArrivalReport) {
+    pub(crate) fn came(
+        &self,
+        session: [u8; 16],
+        peer: String,
+        operation: String,
+        report: ArrivalReport,
+    ) {
         let mut inner = self.lock();
         if inner.reports.len() == REPORTS_KEPT {
             inner.reports.pop_front();
         }
-        inner.reports.push_back(Came { session, operation, report });
+        inner.reports.push_back(Came { session, peer, operation, report });
     }
 
-    /// What it did, while that is remembered.
-    pub(crate) fn report(&self, session: [u8; 16]) -> Option<ArrivalReport> {
+    /// What it did, for the host that it came from, while that is remembered.
+    pub(crate) fn report(&self, session: [u8; 16], peer: &str) -> Option<ArrivalReport> {
         let inner = self.lock();
-        let came = inner.reports.iter().find(|came| came.session == session)?;
+        let is_it = |came: &&Came| came.session == session && came.peer == peer;
+        let came = inner.reports.iter().find(is_it)?;
         Some(came.report.clone())
     }
 

@@ -23,6 +23,8 @@ use crate::api::{ApiError, ErrorCode, Peer};
 
 /// How long a connection may take.
 const CONNECTING: Duration = Duration::from_secs(5);
+/// How long a socket may take, whatever addresses a name has: whoever wants it does not wait much longer.
+const DIALLING: Duration = Duration::from_secs(10);
 /// How long an answer may take that needs no more than a look at a record.
 pub(crate) const QUICK: Duration = Duration::from_secs(10);
 /// How long it may take to build a machine.
@@ -105,8 +107,13 @@ impl PeerClient {
     /// A socket for a stream of a session.
     pub(crate) fn dial(&self) -> io::Result<TcpStream> {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        let end = Instant::now() + DIALLING;
         for address in self.peer.address.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, CONNECTING) {
+            let left = end.saturating_duration_since(Instant::now()).min(CONNECTING);
+            if left.is_zero() {
+                break;
+            }
+            match TcpStream::connect_timeout(&address, left) {
                 Ok(socket) => return Ok(socket),
                 Err(error) => last = error,
             }

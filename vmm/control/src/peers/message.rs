@@ -53,7 +53,8 @@ pub(crate) struct Invitation {
 
 impl Invitation {
     pub(crate) fn patience(&self) -> Duration {
-        Duration::from_millis(self.patience_ms)
+        // A day, as for whoever asks for a move.
+        Duration::from_millis(self.patience_ms.min(24 * 3600 * 1000))
     }
 }
 

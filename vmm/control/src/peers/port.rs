@@ -20,6 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use machine::ArrivalDoor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -141,13 +142,12 @@ async fn receive(
         drop(permit);
         let session = greeting.server_name.as_deref().and_then(session_of);
         let arrivals = &guests.state.registry().shared().arrivals;
-        let brought = session.and_then(|session| {
-            let door = arrivals.door(session.bytes())?;
-            // The machine process waits for its socket in poll(2), and takes it as it finds it.
-            let stream = stream.into_std().ok()?;
-            stream.set_nonblocking(false).ok()?;
-            door.bring_in(&stream).ok()
-        });
+        let door = session.and_then(|session| arrivals.door(session.bytes()));
+        let brought = match door {
+            Some(door) => tokio::task::spawn_blocking(move || bring_in(&door, stream)).await.ok(),
+            None => None,
+        };
+        let brought = brought.flatten();
         if brought.is_none() {
             tracing::debug!(%from, ?session, "nobody waits for this session");
         }
@@ -156,6 +156,13 @@ async fn receive(
     } else {
         tracing::debug!(%from, ?greeting, "a connection asks for what is not spoken here");
     }
+}
+
+/// Gives a process a socket as it finds it: it waits for it in poll(2).
+fn bring_in(door: &ArrivalDoor, stream: TcpStream) -> Option<()> {
+    let stream = stream.into_std().ok()?;
+    stream.set_nonblocking(false).ok()?;
+    door.bring_in(&stream).ok()
 }
 
 async fn peek(stream: &TcpStream) -> Result<Greeting, String> {

@@ -30,14 +30,16 @@ use crate::spec;
 
 /// How long a process may take to build a machine.
 const BUILDING: Duration = Duration::from_secs(50);
-/// Memory that a move needs besides the guest's: buffers of its streams, and digests of its pages.
+/// Memory that a move needs besides the guest's: the buffers of its streams,
 const OVERHEAD_BYTES: u64 = 64 << 20;
+/// and digests and numbers of its pages, 40 bytes a page.
+const OVERHEAD_PART: u64 = 4096 / 40;
 
 /// A machine that is to come, for the attendant that receives it.
 #[derive(Debug)]
 pub(super) struct Arriving {
     pub(super) invitation: Box<Invitation>,
-    pub(super) session: [u8; 16],
+    pub(super) attempt: Attempt,
     /// The private key that this host has in the session.
     pub(super) own: Vec<u8>,
     pub(super) from: Peer,
@@ -68,8 +70,11 @@ impl Registry {
         if let Err(error) = invitation.description.check_here() {
             block(BlockerKind::Cpu, error.to_string());
         }
-        let needed = invitation.spec.memory_bytes.saturating_add(OVERHEAD_BYTES);
-        match host::available_memory() {
+        let memory = invitation.spec.memory_bytes;
+        let needed = memory.saturating_add(memory / OVERHEAD_PART).saturating_add(OVERHEAD_BYTES);
+        // Guests that are still to come have not touched theirs yet.
+        let coming = self.coming_bytes();
+        match host::available_memory().map(|bytes| bytes.saturating_sub(coming)) {
             Ok(available) if available < needed => {
                 let message = format!(
                     "it needs {} MiB of memory, and {} MiB are available here",
@@ -84,19 +89,18 @@ impl Registry {
         match id(&invitation.machine, "the machine's id") {
             Ok(machine) => match self.find_by_id(machine) {
                 Some(entry) => {
-                    if entry.is_attended() {
-                        let message = format!("the machine is on this host, as {}", entry.name());
+                    if let Some(message) = entry.keeps_from_coming() {
                         block(BlockerKind::Permit, message);
                     }
                 }
-                None => self.check_room(&invitation.name, &mut block),
+                None => self.check_name(&invitation.name, &mut block),
             },
             Err(error) => block(BlockerKind::Version, error.message),
         }
         blockers
     }
 
-    fn check_room(&self, name: &MachineName, block: &mut impl FnMut(BlockerKind, String)) {
+    fn check_name(&self, name: &MachineName, block: &mut impl FnMut(BlockerKind, String)) {
         if self.find(name).is_ok() {
             let message = format!("another machine is called {name} there; delete or rename one");
             block(BlockerKind::Name, message);
@@ -120,6 +124,8 @@ impl Registry {
         invitation: Invitation,
         call: CallId,
     ) -> Result<Admission, ApiError> {
+        // Until it is claimed: of two invitations of one machine, or under one name, one is the first.
+        let receiving = self.receiving();
         let blockers = self.blockers(peer, &invitation);
         if !blockers.is_empty() {
             let all: Vec<_> = blockers.into_iter().map(|blocker| blocker.message).collect();
@@ -134,43 +140,40 @@ impl Registry {
         }
         let name = invitation.name.clone();
         let (own, public) = session_keys()?;
-        let attempt = Attempt { session, peer: peer.key.clone(), operation: call.0.clone() };
-        let entry = self.receive(machine, &invitation, attempt)?;
+        if self.shared().arrivals.door(session).is_some() {
+            return Err(ApiError::new(ErrorCode::Conflict, "that session is under way"));
+        }
+        let attempt =
+            |is_new| Attempt { session, peer: peer.key.clone(), operation: call.0.clone(), is_new };
+        let entry = match self.find_by_id(machine) {
+            Some(entry) => entry,
+            None => {
+                let mut record = Record::new(machine, invitation.spec.clone());
+                record.arrival = Some(attempt(true));
+                self.make_arriving(&name, record)?
+            }
+        };
+        let attempt = attempt(entry.record().arrival.is_some());
+        let is_new = attempt.is_new;
         let operation = self.begin(call, "machines.arrive", &name, true);
         let (ready, built) = channel();
         let arriving = Arriving {
             invitation: Box::new(invitation),
-            session,
+            attempt,
             own,
             from: peer.clone(),
             operation: Arc::clone(&operation),
             ready,
         };
         let begun = self.attend(&entry, Some(operation.id()), Beginning::Arrive(arriving));
-        self.unless(begun, operation)?;
-        wait_for(&built)?;
-        Ok(Admission { key: public })
-    }
-
-    /// Where the machine that comes has its record: that of the time when it was here, or a new one.
-    fn receive(
-        &self,
-        machine: [u8; 16],
-        invitation: &Invitation,
-        attempt: Attempt,
-    ) -> Result<Arc<Entry>, ApiError> {
-        if let Some(entry) = self.find_by_id(machine) {
-            entry
-                .change(|record| {
-                    record.spec = invitation.spec.clone();
-                    record.arrival = Some(attempt);
-                })
-                .map_err(ApiError::internal)?;
-            return Ok(entry);
+        if begun.is_err() && is_new {
+            self.discard(&entry);
         }
-        let mut record = Record::new(machine, invitation.spec.clone());
-        record.arrival = Some(attempt);
-        self.make_arriving(&invitation.name, record)
+        let operation = self.unless(begun, operation)?;
+        drop(receiving);
+        // Nobody comes any more for what is built too late.
+        wait_for(&built).inspect_err(|_| drop(operation.cancel()))?;
+        Ok(Admission { key: public })
     }
 
     /// What is known here of a session.
@@ -200,7 +203,8 @@ impl Registry {
             acp::Answer::Undecided | acp::Answer::RefuseFirst => Answer::Undecided,
             acp::Answer::Unknown => Answer::Unknown,
         };
-        Ok(Answered { answer, arrival: self.shared().arrivals.report(session) })
+        let arrival = self.shared().arrivals.report(session, &peer.key);
+        Ok(Answered { answer, arrival })
     }
 
     /// Signs what the source of a move says of it, if it is what this host has seen.
@@ -217,7 +221,7 @@ impl Registry {
         }
         let session = id(&statement.session, "the session")?;
         let machine = id(&statement.machine, "the machine's id")?;
-        let Some(arrival) = shared.arrivals.report(session) else {
+        let Some(arrival) = shared.arrivals.report(session, &peer.key) else {
             return refused("this host does not remember that move".to_owned());
         };
         let entry = self.find_by_id(machine);
@@ -270,16 +274,24 @@ fn wait_for(built: &Receiver<Result<(), ApiError>>) -> Result<(), ApiError> {
 impl Attendant {
     /// Builds the machine that comes, says that it waits, and waits.
     pub(super) fn arrive(&self, arriving: &Arriving) -> Result<(Supervised, Outcome), ApiError> {
-        let Arriving { invitation, session, own, from, operation, ready } = arriving;
+        let Arriving { invitation, attempt, own, from, operation, ready } = arriving;
+        let session = attempt.session;
+        // Claimed: nobody else changes it now.
+        let noted = self.entry.change(|record| {
+            record.spec = invitation.spec.clone();
+            record.arrival = Some(attempt.clone());
+        });
         reached(Step::DaemonInvited);
-        let prepared = self.prepare(invitation, *session, own.clone(), from);
+        let prepared = noted
+            .map_err(ApiError::internal)
+            .and_then(|()| self.prepare(invitation, session, own.clone(), from));
         match prepared {
             Ok(prepared) => {
                 reached(Step::DaemonPrepared);
                 // Before the source hears of it: its streams come at once.
-                self.shared.arrivals.opens(*session, prepared.door());
+                self.shared.arrivals.opens(session, prepared.door());
                 let _ = ready.send(Ok(()));
-                self.wait_for_guest(prepared, *session, operation)
+                self.wait_for_guest(prepared, session, operation)
             }
             Err(error) => {
                 let _ = ready.send(Err(error.clone()));
@@ -346,7 +358,8 @@ impl Attendant {
         let (machine, report) =
             came.map_err(|error| ApiError::new(ErrorCode::MachineFailed, error.to_string()))?;
         reached(Step::DaemonCame);
-        self.shared.arrivals.came(session, operation.id(), report);
+        let peer = self.entry.record().arrival.map(|arrival| arrival.peer).unwrap_or_default();
+        self.shared.arrivals.came(session, peer, operation.id(), report);
         let noted = self.entry.change(|record| {
             record.arrival = None;
             record.moved = None;

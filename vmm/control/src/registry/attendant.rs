@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use dwcp::acp::{HostName, PermitState, Successor};
+use dwcp::acp::{self, PermitState, SessionId, Successor};
 use machine::{
     Adopted, AdoptedMachine, Death, GuestEnd, GuestStatus, RestoreOptions, RestoreReport,
     SuperviseError, Supervised, Woken,
@@ -30,7 +30,9 @@ use super::machines::Machines;
 use super::record::Moved;
 use super::restart::{Backoff, Way};
 use super::shared::Shared;
-use crate::api::{ApiError, Boot, Ended, ErrorCode, MachineState, RestoreOutcome, Timestamp};
+use crate::api::{
+    ApiError, Boot, Ended, ErrorCode, EventKind, MachineState, RestoreOutcome, Timestamp,
+};
 use crate::metrics::{End as EndMetric, EndLabel};
 use crate::operations::{Outcome, Pending};
 use crate::spec;
@@ -132,6 +134,11 @@ impl Attendant {
             let Some(wait) = wait.filter(|_| self.entry.record().should_run) else {
                 return self.retire(ended, last);
             };
+            if let Some(last) = last {
+                // Whoever waits for it does not wait for the machine's next start.
+                let (operation, outcome) = *last;
+                self.end(&operation, outcome);
+            }
             self.entry.has_process(None);
             self.entry.set_state(MachineState::Waiting, Some(ended.clone()));
             match self.rest(wait) {
@@ -286,6 +293,8 @@ impl Attendant {
         };
         if guest == GuestStatus::Leaving {
             self.finds_move();
+        } else if guest == GuestStatus::Departed {
+            // Its record may be in doubt: what is known of the attempt is kept.
         } else if let Err(error) = self.entry.change(|record| {
             // What was under way is over, and the guest is here.
             record.departure = None;
@@ -315,8 +324,8 @@ impl Attendant {
         self.shared.arrivals.opens(session, prepared.door());
         match self.wait_for_guest(prepared, session, &operation) {
             Ok((machine, outcome)) => {
-                self.connect(machine.new_console().map_err(|error| failed(&error))?)?;
                 self.shared.end(&operation, Ok(outcome));
+                self.connect(machine.new_console().map_err(|error| failed(&error))?)?;
                 Ok(Some((machine, MachineState::Running)))
             }
             Err(error) => {
@@ -546,23 +555,13 @@ impl Attendant {
     /// Ends the guest.
     fn stop(&self, machine: Supervised) -> Fate {
         self.should_run(false);
-        match machine.stop() {
-            Ok(()) => Fate::Ended {
-                way: Way::Stopped,
-                ended: Ended {
-                    at: Timestamp::now(),
-                    how: GuestEnd::Stopped.to_string(),
-                    failed: false,
-                },
-                last: None,
-            },
+        let how = match machine.stop() {
+            Ok(()) => GuestEnd::Stopped.to_string(),
             // It ended by itself in the same moment, or hangs and was killed.
-            Err(error) => Fate::Ended {
-                way: Way::Stopped,
-                ended: Ended { at: Timestamp::now(), how: error.to_string(), failed: false },
-                last: None,
-            },
-        }
+            Err(error) => error.to_string(),
+        };
+        // One that had departed may run elsewhere.
+        self.fate_of_dead(Way::Stopped, Ended { at: Timestamp::now(), how, failed: false })
     }
 
     /// The guest ended as a guest may.
@@ -591,45 +590,32 @@ impl Attendant {
     fn fate_of_dead(&self, way: Way, ended: Ended) -> Fate {
         let home = self.entry.home();
         let record = self.entry.record();
-        let moved = |to: &HostName| Moved { to: to.as_str().to_owned(), at: Timestamp::now() };
-        match home.permit_state() {
+        let arrival = record.arrival.as_ref().and_then(|attempt| SessionId::new(attempt.session));
+        let permit = home.permit_record();
+        if let Some(arrival) = arrival {
+            // It has come exactly if the permit was taken in this attempt; what cannot be read proves nothing.
+            let has_come = permit
+                .as_ref()
+                .is_ok_and(|permit| permit.outcome(arrival) == Some(acp::Outcome::Taken));
+            if !has_come {
+                self.refuse(arrival);
+                return Fate::NeverCame { last: None };
+            }
+            self.has_come();
+        }
+        match permit.map(|permit| permit.state().clone()) {
             Ok(PermitState::Offered { session, to: Successor::Host(peer), .. }) => {
                 let (session, peer) = (session.bytes(), peer.as_str().to_owned());
                 Fate::InDoubt { session, peer, ended, last: None }
             }
             Ok(PermitState::Gone { to, .. }) if record.departure.is_some() => {
-                Fate::Moved { moved: moved(&to), last: None }
-            }
-            Ok(PermitState::Prepared { session, .. }) => {
-                let refused = home.keeper().and_then(|mut keeper| Ok(keeper.refuse(session)?));
-                if let Err(error) = refused {
-                    tracing::error!(%error, "that a machine will not come is not written");
-                }
-                Fate::NeverCame { last: None }
-            }
-            Ok(PermitState::Refused { .. } | PermitState::Gone { .. }) | Err(_)
-                if record.arrival.is_some() =>
-            {
-                Fate::NeverCame { last: None }
+                let moved = Moved { to: to.as_str().to_owned(), at: Timestamp::now() };
+                Fate::Moved { moved, last: None }
             }
             _ => {
-                self.has_come();
+                self.note_no_departure();
                 Fate::Ended { way, ended, last: None }
             }
-        }
-    }
-
-    /// Whatever attempts there were, the permit is here.
-    fn has_come(&self) {
-        let noted = self.entry.change(|record| {
-            if record.arrival.take().is_some() {
-                record.should_run = true;
-                record.moved = None;
-            }
-            record.departure = None;
-        });
-        if let Err(error) = noted {
-            tracing::error!(%error, "that a move is over is not written");
         }
     }
 
@@ -641,6 +627,40 @@ impl Attendant {
             (_, None) => {
                 "its process has gone without a word: it was killed, or it crashed".to_owned()
             }
+        }
+    }
+
+    /// It will not come in this attempt: its record says so before anybody is told.
+    fn refuse(&self, session: SessionId) {
+        let refused = self.entry.home().keeper().and_then(|mut keeper| {
+            // Where it was never prepared, there is nothing to refuse.
+            match keeper.record() {
+                Ok(record) if matches!(record.state(), PermitState::Prepared { .. }) => {
+                    Ok(keeper.refuse(session)?)
+                }
+                _ => Ok(()),
+            }
+        });
+        if let Err(error) = refused {
+            tracing::info!(%error, "the permit record refuses when it is asked");
+        }
+    }
+
+    /// It has come from another host, and this daemon notes it late.
+    fn has_come(&self) {
+        let noted = self.entry.change(|record| {
+            record.arrival = None;
+            record.moved = None;
+            record.should_run = true;
+        });
+        if let Err(error) = noted {
+            tracing::error!(%error, "that a machine has come is not written");
+        }
+    }
+
+    pub(super) fn note_no_departure(&self) {
+        if let Err(error) = self.entry.change(|record| record.departure = None) {
+            tracing::error!(%error, "that a move is over is not written");
         }
     }
 
@@ -705,13 +725,13 @@ impl Attendant {
     /// It was to come, and never will in this attempt: what was made for it goes.
     fn never_came(self, last: Last) {
         tracing::info!(machine = %self.entry.name(), "the machine did not come");
-        let was_here = self.entry.record().moved.is_some();
-        if was_here {
-            if let Err(error) = self.entry.change(|record| record.arrival = None) {
-                tracing::error!(%error, "that a machine did not come is not written");
-            }
-        } else {
+        let arrival = self.entry.record().arrival;
+        if arrival.is_some_and(|attempt| attempt.is_new) {
             self.machines.discard(&self.entry);
+            let machine = self.entry.name().clone();
+            self.shared.events.publish(EventKind::MachineDeleted { machine });
+        } else if let Err(error) = self.entry.change(|record| record.arrival = None) {
+            tracing::error!(%error, "that a machine did not come is not written");
         }
         self.leave_off(None, last);
     }

@@ -26,6 +26,7 @@ use crate::peers::message::{
 };
 use crate::peers::{PATIENT, PeerClient, PeerError, QUICK};
 use crate::random::{hex, random};
+use dwcp::transport::PublicKey;
 use tokio::sync::oneshot;
 
 /// A source that has been in doubt for so long has its keeper ask the other host's.
@@ -80,6 +81,12 @@ impl Attendant {
         operation: &Pending,
         request: &Migrate,
     ) -> Result<(Result<Outcome, ApiError>, Departed), ApiError> {
+        if self.entry.state() != MachineState::Running {
+            let state = self.entry.state().name();
+            let why =
+                format!("machine {} is {state}; only one that runs can move", self.entry.name());
+            return Err(ApiError::new(ErrorCode::Conflict, why));
+        }
         advance(operation, MigrationPhase::Negotiate)?;
         let peer = self.shared.peers.find(&request.to)?;
         let session = random().map_err(ApiError::internal)?;
@@ -106,12 +113,8 @@ impl Attendant {
             patience_ms: request.timeout_ms,
         };
         advance(operation, MigrationPhase::Prepare)?;
-        let admission: Admission = departure.peer.post("/v1/invitations", &invitation, PATIENT)?;
-        let peer_key: dwcp::transport::PublicKey =
-            admission.key.parse().map_err(ApiError::internal)?;
-        let attempt = Attempt { session, peer: departure.key.clone(), operation: operation.id() };
-        // On storage before the machine begins to move: a daemon that comes later goes on with it.
-        self.entry.change(|record| record.departure = Some(attempt)).map_err(ApiError::internal)?;
+        // From here on the other host may have prepared, whether it could say so or not.
+        let peer_key = departure.invite(&invitation).inspect_err(|_| departure.withdraw())?;
         reached(Step::DaemonDeparts);
         let visit = Visit {
             session,
@@ -206,10 +209,13 @@ impl<'a> Departure<'a> {
                 if let Some(word) = inquiry.borrow_mut().turn(self) {
                     machine.tell(Word::Answered(word));
                 }
-                if entry.take_resolution() {
+                if entry.take_resolution(self.session) {
                     // The record's own generation is raised whatever is said here.
                     machine.tell(Word::Resolved { above: (0, 0) });
                 }
+            } else if phase == Some(MovePhase::Settle) {
+                // It is known to run there.
+                entry.set_state(MachineState::Moved, None);
             }
             self.operation.advance(shown(progress))
         };
@@ -226,6 +232,7 @@ impl<'a> Departure<'a> {
                 reached(Step::DaemonMoved);
                 // It has come: nothing can be cancelled any more.
                 let _ = advance(self.operation, MigrationPhase::Settle);
+                self.attendant.entry.set_state(MachineState::Moved, None);
                 let outcome = self.outcome(&report);
                 let moved = Moved { to: self.key.clone(), at: Timestamp::now() };
                 (Ok(Outcome::Migration(Box::new(outcome))), Departed::Moved(moved))
@@ -239,7 +246,12 @@ impl<'a> Departure<'a> {
                 }
                 let (answer, fatal) = sort(error);
                 let answer = answer.map(|()| Outcome::Plain).map_err(|error| ApiError {
-                    code: super::jobs::cancelled_or(self.operation, error.code),
+                    // Whoever cancelled it did not ask for anything but this.
+                    code: if is_here {
+                        super::jobs::cancelled_or(self.operation, error.code)
+                    } else {
+                        error.code
+                    },
                     ..error
                 });
                 (answer, fatal.map_or(Departed::Stayed, Departed::Lost))
@@ -247,10 +259,33 @@ impl<'a> Departure<'a> {
         }
     }
 
-    /// The guest goes on here. The other host is told, in case that nobody could any more.
+    /// Has the other host prepare, and notes that: a daemon that comes later goes on with it.
+    fn invite(&self, invitation: &Invitation) -> Result<PublicKey, ApiError> {
+        let Admission { key } = self.peer.post("/v1/invitations", invitation, PATIENT)?;
+        let key = key.parse().map_err(ApiError::internal)?;
+        let attempt = Attempt {
+            session: self.session,
+            peer: self.key.clone(),
+            operation: self.operation.id(),
+            is_new: false,
+        };
+        let noted = self.attendant.entry.change(|record| record.departure = Some(attempt));
+        noted.map_err(ApiError::internal)?;
+        Ok(key)
+    }
+
+    /// The guest goes on here.
     fn stayed(&self) {
         let entry = &self.attendant.entry;
-        entry.set_state(MachineState::Running, None);
+        if entry.state() == MachineState::InDoubt {
+            entry.set_state(MachineState::Running, None);
+        }
+        self.withdraw();
+    }
+
+    /// Nothing moves, and nothing has: the other host is told, in case that nobody could any more.
+    fn withdraw(&self) {
+        let entry = &self.attendant.entry;
         if let Err(error) = entry.change(|record| record.departure = None) {
             tracing::error!(%error, "that a machine did not move is not written");
         }
@@ -400,7 +435,8 @@ impl Registry {
             machine: hex(&record.id),
             name: name.clone(),
             spec: record.spec,
-            description,
+            // Only the host that gets the machine gets the secret of its digests.
+            description: description.without_secret(),
             key: shared.identity.public().to_string(),
             patience_ms: 0,
         };
@@ -411,7 +447,10 @@ impl Registry {
                 blockers.into_iter().map(|blocker| Blocker { host: Some(to.clone()), ..blocker }),
             ),
             Err(error) => check.blockers.push(Blocker {
-                kind: BlockerKind::Unreachable,
+                kind: match &error {
+                    PeerError::Unreachable { .. } => BlockerKind::Unreachable,
+                    PeerError::Refused { .. } => BlockerKind::Host,
+                },
                 host: Some(to.clone()),
                 message: error.to_string(),
             }),

@@ -40,7 +40,7 @@ impl Attendant {
         let mut pause = ASK_AGAIN;
         let mut ask_at = Instant::now();
         loop {
-            if self.entry.take_resolution() {
+            if self.entry.take_resolution(session) {
                 match self.resolve() {
                     Ok(()) => return Doubted::Here,
                     Err(error) => tracing::error!(%error, "the doubt is not ended"),
@@ -101,19 +101,13 @@ impl Attendant {
             tracing::error!(%error, "what the other host says is not written");
             return None;
         }
-        self.no_departure();
+        self.note_no_departure();
         Some(doubted)
     }
 
     fn resolve(&self) -> Result<(), SuperviseError> {
         self.entry.home().keeper()?.resolve(Generation::default())?;
-        self.no_departure();
+        self.note_no_departure();
         Ok(())
-    }
-
-    fn no_departure(&self) {
-        if let Err(error) = self.entry.change(|record| record.departure = None) {
-            tracing::error!(%error, "that a move is over is not written");
-        }
     }
 }

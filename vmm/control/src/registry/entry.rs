@@ -40,8 +40,8 @@ struct Live {
     operation: Option<String>,
     mail: Option<Mail>,
     ender: Option<Ender>,
-    /// A person says that no other copy of it is alive.
-    is_resolved: bool,
+    /// The attempt of which a person says that no other copy is alive.
+    resolved: Option<[u8; 16]>,
     is_deleted: bool,
 }
 
@@ -68,7 +68,7 @@ impl Entry {
             operation: None,
             mail: None,
             ender: None,
-            is_resolved: false,
+            resolved: None,
             is_deleted: false,
         };
         let (record, live) = (Mutex::new(record), Mutex::new(live));
@@ -300,18 +300,58 @@ impl Entry {
         self.live().mail.is_some()
     }
 
-    /// A person says that no other copy of it is alive.
-    pub(super) fn resolve(&self) {
-        self.live().is_resolved = true;
+    /// Why it cannot come here from another host; none if it can. The permit record has the last word.
+    pub(super) fn keeps_from_coming(&self) -> Option<String> {
+        let is_gone = self.lock_record().moved.is_some();
+        let live = self.live();
+        if is_gone && live.mail.is_none() && live.operation.is_none() {
+            return None;
+        }
+        let state = live.state.name();
+        Some(format!("the machine is on this host, as {}, and is {state}", self.name))
     }
 
-    /// Whether somebody has said so since the last call.
-    pub(super) fn take_resolution(&self) -> bool {
-        std::mem::take(&mut self.live().is_resolved)
+    /// A person says that no other copy of it is alive, of the attempt that is in doubt.
+    ///
+    /// # Errors
+    /// When none is.
+    pub(super) fn resolve(&self) -> Result<(), ApiError> {
+        let record = self.lock_record();
+        let mut live = self.live();
+        match &record.departure {
+            Some(attempt) if live.state == MachineState::InDoubt => {
+                live.resolved = Some(attempt.session);
+                Ok(())
+            }
+            _ => Err(self.conflict(live.state, "resolved")),
+        }
     }
 
-    /// It is gone from here, without having been deleted by anybody.
-    pub(super) fn is_discarded(&self) {
+    /// Whether somebody has said so of this attempt since the last call. What was said of another one is forgotten.
+    pub(super) fn take_resolution(&self, session: [u8; 16]) -> bool {
+        self.live().resolved.take() == Some(session)
+    }
+
+    /// A machine that is at rest is shown as what its record says now.
+    pub(super) fn show_at_rest(&self) {
+        let state = at_rest(&self.lock_record());
+        if !self.is_attended() {
+            self.set_state(state, None);
+        }
+    }
+
+    /// Whether nobody attends to it, and nothing is being done with it.
+    ///
+    /// # Errors
+    /// Says what is.
+    pub(super) fn check_at_rest(&self, verb: &str) -> Result<(), ApiError> {
+        let live = self.live();
+        self.check_idle(&live)?;
+        if live.mail.is_some() { Err(self.conflict(live.state, verb)) } else { Ok(()) }
+    }
+
+    /// Notes that it is gone from here, without having been deleted by anybody.
+    pub(super) fn note_discarded(&self) {
         self.live().is_deleted = true;
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use machine::Form;
@@ -30,6 +30,8 @@ pub(crate) struct Registry {
     store: Arc<Store>,
     shared: Arc<Shared>,
     machines: Machines,
+    /// Held while a machine that comes is looked at, made and claimed: of two invitations one is the first.
+    pub(super) receiving: Mutex<()>,
     /// Records that cannot be used, and why.
     unreadable: Vec<(String, String)>,
 }
@@ -43,12 +45,16 @@ pub(super) struct Machines {
 
 impl Machines {
     /// Takes away a machine that nobody has made here: it was to come from another host. Its permit answers on.
-    pub(super) fn discard(&self, entry: &Entry) {
-        entry.is_discarded();
+    pub(super) fn discard(&self, entry: &Arc<Entry>) {
+        entry.note_discarded();
         if let Err(error) = self.store.delete(entry.name(), &entry.record()) {
             tracing::error!(%error, name = %entry.name(), "what was made for a machine that did not come is left");
         }
-        self.write().remove(entry.name());
+        let mut machines = self.write();
+        // The name may be another machine's already.
+        if machines.get(entry.name()).is_some_and(|there| Arc::ptr_eq(there, entry)) {
+            machines.remove(entry.name());
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<MachineName, Arc<Entry>>> {
@@ -83,7 +89,7 @@ impl Registry {
         }
         let map = Arc::new(RwLock::new(machines));
         let machines = Machines { store: Arc::clone(&store), map };
-        Ok(Self { store, shared, machines, unreadable })
+        Ok(Self { store, shared, machines, receiving: Mutex::default(), unreadable })
     }
 
     /// Becomes the keeper of every machine that lives, and does with the others what their records ask. Returns how many
@@ -177,14 +183,7 @@ impl Registry {
     ) -> Result<Machine, ApiError> {
         spec::check(&spec)?;
         let mut machines = self.write();
-        if machines.len() >= self.shared.limits.machines {
-            let most = self.shared.limits.machines;
-            return Err(ApiError::new(
-                ErrorCode::Limit,
-                format!("there are {most} machines already"),
-            )
-            .with_hint("delete some, or raise limits.machines in the configuration"));
-        }
+        self.check_room(machines.len())?;
         let record = self.store.create(name, spec).map_err(|error| match error {
             StoreError::Exists(_) => ApiError::new(ErrorCode::AlreadyExists, error.to_string())
                 .with_hint("take another name, or delete that machine first"),
@@ -194,6 +193,16 @@ impl Registry {
         drop(machines);
         self.shared.events.publish(EventKind::MachineCreated { machine: name.clone() });
         Ok(entry.show())
+    }
+
+    fn check_room(&self, count: usize) -> Result<(), ApiError> {
+        let most = self.shared.limits.machines;
+        if count < most {
+            return Ok(());
+        }
+        let message = format!("there are {most} machines already");
+        Err(ApiError::new(ErrorCode::Limit, message)
+            .with_hint("delete some, or raise limits.machines in the configuration"))
     }
 
     fn add(
@@ -214,6 +223,7 @@ impl Registry {
         record: Record,
     ) -> Result<Arc<Entry>, ApiError> {
         let mut machines = self.write();
+        self.check_room(machines.len())?;
         self.store.create_arriving(name, &record).map_err(|error| match error {
             StoreError::Exists(_) => ApiError::new(ErrorCode::Blocked, error.to_string()),
             error => ApiError::internal(error),
@@ -224,9 +234,27 @@ impl Registry {
         Ok(entry)
     }
 
+    /// Bytes of memory of the machines that are still to come.
+    pub(super) fn coming_bytes(&self) -> u64 {
+        let machines = self.read();
+        let coming = machines.values().filter(|entry| entry.state() == MachineState::Arriving);
+        coming.map(|entry| entry.record().spec.memory_bytes).sum()
+    }
+
     /// The machine with this id.
     pub(super) fn find_by_id(&self, id: [u8; 16]) -> Option<Arc<Entry>> {
         self.read().values().find(|entry| entry.id() == id).cloned()
+    }
+
+    pub(super) fn receiving(&self) -> MutexGuard<'_, ()> {
+        // A panic aborts the process, so that no lock is ever poisoned.
+        self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes away what was made for a machine that did not come.
+    pub(super) fn discard(&self, entry: &Arc<Entry>) {
+        self.machines.discard(entry);
+        self.shared.events.publish(EventKind::MachineDeleted { machine: entry.name().clone() });
     }
 
     /// Moves a machine to another host.
@@ -237,6 +265,7 @@ impl Registry {
         id: CallId,
     ) -> Result<Arc<Pending>, ApiError> {
         self.shared.peers.find(&request.to)?;
+        check_bounds(&request)?;
         self.operate(name, id, "machines.migrate", "moved", true, |operation| Command::Migrate {
             operation,
             request,
@@ -247,15 +276,18 @@ impl Registry {
     pub(crate) fn resolve(&self, name: &MachineName) -> Result<Machine, ApiError> {
         let entry = self.find(name)?;
         match entry.state() {
-            MachineState::InDoubt => entry.resolve(),
+            MachineState::InDoubt => entry.resolve()?,
             MachineState::Moved => {
+                // No machine comes meanwhile.
+                let _receiving = self.receiving();
+                entry.check_at_rest("resolved")?;
                 let resolved = entry
                     .home()
                     .keeper()
                     .and_then(|mut keeper| Ok(keeper.resolve(dwcp::acp::Generation::default())?));
                 resolved.map_err(|error| ApiError::new(ErrorCode::Conflict, error.to_string()))?;
                 entry.change(|record| record.moved = None).map_err(ApiError::internal)?;
-                entry.retire(None);
+                entry.show_at_rest();
             }
             state => {
                 let why =
@@ -516,5 +548,25 @@ impl Registry {
 
     fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<MachineName, Arc<Entry>>> {
         self.machines.write()
+    }
+}
+
+/// What the description of `Migrate` says of its numbers.
+fn check_bounds(request: &Migrate) -> Result<(), ApiError> {
+    let Migrate { max_downtime_ms, timeout_ms, bandwidth, streams, stop_after_rounds, .. } =
+        request;
+    let bounds = [
+        ("max_downtime_ms", *max_downtime_ms, 1, 600_000),
+        ("timeout_ms", *timeout_ms, 1_000, 86_400_000),
+        ("bandwidth", bandwidth.unwrap_or(u64::MAX), 65_536, u64::MAX),
+        ("streams", u64::from(*streams), 1, 16),
+        ("stop_after_rounds", u64::from(stop_after_rounds.unwrap_or(1)), 1, 1_000),
+    ];
+    match bounds.into_iter().find(|(_, value, least, most)| !(least..=most).contains(&value)) {
+        None => Ok(()),
+        Some((name, value, least, most)) => {
+            let message = format!("{name}: {value} is not within {least} and {most}");
+            Err(ApiError::new(ErrorCode::BadRequest, message))
+        }
     }
 }

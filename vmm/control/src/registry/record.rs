@@ -44,6 +44,9 @@ pub(crate) struct Attempt {
     pub(crate) peer: String,
     /// The operation that it is here.
     pub(crate) operation: String,
+    /// Whether the machine's record was made for it, and goes if it does not come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_new: bool,
 }
 
 /// A machine that runs on another host, or has.

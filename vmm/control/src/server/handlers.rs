@@ -254,7 +254,7 @@ async fn resolve_machine(
     if !run_here {
         let why = "run_here is not true: nothing is said";
         return Err(ApiError::new(ErrorCode::Conflict, why)
-            .with_hint("if it is said and wrong, the machine runs on two hosts until they meet"));
+            .with_hint("if it is said and wrong, the machine runs on two hosts, and nobody finds out by itself"));
     }
     ok(blocking(move || state.registry().resolve(&name)).await?)
 }

@@ -48,7 +48,7 @@ pub use sockets::{Accepted, Dial, Dialled};
 pub(crate) use sockets::{Dialler, bring_in};
 
 /// What another host must know of a machine before it can prepare for it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Description {
     /// What it is made of.
     pub config: MachineConfig,
@@ -62,7 +62,23 @@ pub struct Description {
     pub generation: (u32, u32),
 }
 
+/// Never the secret.
+impl std::fmt::Debug for Description {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Description")
+            .field("config", &self.config)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Description {
+    /// The same for a host that is only asked whether it could run the machine.
+    #[must_use]
+    pub fn without_secret(self) -> Self {
+        Self { digest_key: [0; 32], ..self }
+    }
+
     /// Whether this host could run the machine, as far as its processor, its KVM and this executable decide that.
     ///
     /// # Errors

@@ -11,7 +11,8 @@ use dwcp::transport::SourceLink;
 
 use super::{MigrateError, MoveLimits};
 
-/// Rounds for which it is hoped that a guest that will not fit its downtime comes to do so.
+/// Rounds for which it is hoped that a guest that will not fit its downtime comes to do so, or that one which does stands
+/// still for less.
 const STUCK_ROUNDS: u32 = 12;
 /// Rounds altogether, however good the hope.
 const ROUNDS_MAX: u32 = 60;
@@ -127,13 +128,17 @@ impl Pace {
         let debt = debt(link);
         let outlook = self.outlook(link, estimate);
         let forced = self.limits.stop_after_rounds.is_some_and(|most| rounds >= most);
+        let now = outlook.stop(debt);
+        // Another round was hoped to be better for long enough: a link that pages may not use whole (`bandwidth`) looks
+        // faster than they get through it.
+        let will_do = rounds >= STUCK_ROUNDS && now.blackout <= self.limits.max_downtime;
         match decide(&outlook, debt, self.limits.max_downtime) {
             Decision::Stop(stop) => Ok(Some(stop)),
-            _ if forced => Ok(Some(outlook.stop(debt))),
+            _ if forced || will_do => Ok(Some(now)),
             Decision::Continue(_) if rounds < ROUNDS_MAX => Ok(None),
             Decision::Stuck(_) if rounds < STUCK_ROUNDS => Ok(None),
             Decision::Continue(_) | Decision::Stuck(_) => Err(MigrateError::TooLong {
-                blackout: outlook.stop(debt).blackout,
+                blackout: now.blackout,
                 allowed: self.limits.max_downtime,
             }),
         }

@@ -12,6 +12,7 @@ use dwcp::acp::{Generation, HostName, Nonce, SessionId};
 use super::home::Home;
 use super::process::MachineProcess;
 use super::{Executable, SuperviseError, Supervised, Watch, home, unexpected};
+use crate::dirty::DirtyLogKind;
 use crate::ipc::Channel;
 use crate::meter::Word;
 use crate::migrate::{
@@ -21,6 +22,9 @@ use crate::migrate::{
 use crate::permit::{PermitFile, PermitWatch};
 use crate::random::random;
 use crate::role::{Order, Report};
+
+/// How long it may take to give a process a socket.
+const BRINGING: Duration = Duration::from_secs(1);
 
 /// An attempt, as a destination is told of it.
 #[derive(Clone, Debug)]
@@ -51,6 +55,8 @@ pub struct ArrivalDoor(Arc<Mutex<Channel>>);
 
 impl ArrivalDoor {
     fn new(sockets: Channel) -> Self {
+        // A process that stands still must not hold up whoever has a socket for it.
+        let _ = sockets.set_time_limit(Some(BRINGING));
         Self(Arc::new(Mutex::new(sockets)))
     }
 
@@ -91,7 +97,44 @@ impl Home {
         )?;
         self.sweep_sockets()?;
         let watch = held.watch()?;
-        home::keep(&mut process, Some(self), runner)?;
+        let built = self.build(
+            &mut process,
+            &held,
+            description,
+            runner,
+            session,
+            keys,
+            patience,
+            executable.dirty_log,
+        );
+        // From here on the machine process alone holds the life lock.
+        drop(held);
+        match built {
+            Ok((door, console)) => {
+                Ok((Prepared { process, watch, home: self.clone(), door }, console))
+            }
+            Err(error) => {
+                // A kept process would go on without anybody.
+                process.bury();
+                Err(error)
+            }
+        }
+    }
+
+    /// Has a process build the machine.
+    #[allow(clippy::too_many_arguments, reason = "the fields of one order")]
+    fn build(
+        &self,
+        process: &mut MachineProcess,
+        held: &PermitFile,
+        description: Description,
+        runner: [u8; 16],
+        session: [u8; 16],
+        keys: SessionKeys,
+        patience: Duration,
+        dirty_log: DirtyLogKind,
+    ) -> Result<(ArrivalDoor, UnixStream), SuperviseError> {
+        home::keep(process, Some(self), runner)?;
         let (console, theirs) = UnixStream::pair()?;
         let (sockets, their_sockets) = Channel::pair()?;
         let order = Order::Prepare(Box::new(PrepareOrder {
@@ -101,16 +144,11 @@ impl Home {
             session,
             keys,
             patience,
-            dirty_log: executable.dirty_log,
+            dirty_log,
         }));
-        process.order(&order, &[&held, &theirs, &their_sockets])?;
-        // From here on the machine process alone holds the life lock.
-        drop(held);
+        process.order(&order, &[held, &theirs, &their_sockets])?;
         match process.report()? {
-            Report::Prepared => {
-                let door = ArrivalDoor::new(sockets);
-                Ok((Prepared { process, watch, home: self.clone(), door }, console))
-            }
+            Report::Prepared => Ok((ArrivalDoor::new(sockets), console)),
             Report::Failed { why } => Err(SuperviseError::Refused(why)),
             other => Err(unexpected(&other)),
         }
@@ -164,16 +202,22 @@ impl Prepared {
     ) -> Result<(Supervised, ArrivalReport), SuperviseError> {
         let Self { process, watch: permit, home, door } = self;
         let machine = Supervised { process, watch: permit, home: Some(home) };
-        let report = machine.job_report(watch);
-        drop(door);
-        match report? {
-            Report::Arrived(report) => Ok((machine, *report)),
-            Report::Failed { why } => {
-                machine.process.bury();
-                Err(SuperviseError::Migration(why))
+        let report = loop {
+            match machine.job_report(watch) {
+                // Of the keeper before this one, who did not hear it any more.
+                Ok(Report::Prepared) => {}
+                report => break report,
             }
-            other => Err(unexpected(&other)),
-        }
+        };
+        drop(door);
+        let error = match report {
+            Ok(Report::Arrived(report)) => return Ok((machine, *report)),
+            Ok(Report::Failed { why }) => SuperviseError::Migration(why),
+            Ok(other) => unexpected(&other),
+            Err(error) => error,
+        };
+        machine.process.bury();
+        Err(error)
     }
 }
 
@@ -247,7 +291,13 @@ impl Supervised {
     ) -> Result<MoveReport, SuperviseError> {
         let report = std::thread::scope(|scope| {
             // It ends when the process closes its end.
-            scope.spawn(|| serve(sockets, dial));
+            let serving = std::thread::Builder::new()
+                .name("dialler".into())
+                .spawn_scoped(scope, || serve(sockets, dial));
+            // Without it no stream can be made, and the move ends by its own limits.
+            if let Err(error) = &serving {
+                tracing::error!(%error, "no thread connects the streams of a move");
+            }
             let report = self.job_report(watch);
             sockets.end();
             report
@@ -267,9 +317,10 @@ impl Supervised {
 /// Connects sockets for a machine process, until it wants no more.
 fn serve(sockets: &Channel, dial: &(dyn Fn(Dial) -> io::Result<TcpStream> + Sync)) {
     while let Ok((wanted, _)) = sockets.receive::<Dial>() {
+        let number = wanted.number;
         let sent = match dial(wanted) {
-            Ok(socket) => sockets.send(&Dialled { failed: None }, &[socket.as_fd()]),
-            Err(error) => sockets.send(&Dialled { failed: Some(error.to_string()) }, &[]),
+            Ok(socket) => sockets.send(&Dialled { number, failed: None }, &[socket.as_fd()]),
+            Err(error) => sockets.send(&Dialled { number, failed: Some(error.to_string()) }, &[]),
         };
         if sent.is_err() {
             return;

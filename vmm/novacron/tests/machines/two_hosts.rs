@@ -644,3 +644,62 @@ fn whoever_is_no_host_is_turned_away_and_holds_up_nobody_for_long() {
     hosts.moves(0, "web").unwrap();
     hosts.check(1, "web");
 }
+
+#[test]
+fn a_machine_that_is_on_both_hosts_after_a_statement_is_not_taken_from_either() {
+    let name = "a_machine_that_is_on_both_hosts_after_a_statement_is_not_taken_from_either";
+    if !has_kvm(name) {
+        return;
+    }
+    let _shared = shared();
+    let hosts = Hosts::start();
+    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Always);
+    hosts.moves(0, "web").unwrap();
+    hosts.daemons[1].operate("web", "stop").unwrap();
+    // True, as far as copies go that are alive.
+    hosts.daemons[0].says(&["migrate", "resolve", "web", "--run-here", "--yes"]);
+    hosts.daemons[0].wait_for_state("web", MachineState::Stopped);
+    hosts.daemons[0].operate("web", "start").unwrap();
+    let refused = hosts.moves(0, "web").unwrap_err().to_string();
+    assert!(refused.contains("the machine is on this host"), "{refused}");
+    let dry = hosts.daemons[0].novacron(&["migrate", "web", "--to", "west", "--dry-run"]);
+    assert_eq!(dry.status.code(), Some(1), "{dry:?}");
+    // Nothing has become of the one there.
+    let there = hosts.daemons[1].show("web");
+    assert_eq!((there.state, there.process_id), (MachineState::Stopped, None));
+    hosts.check(0, "web");
+}
+
+#[test]
+fn a_machine_that_is_restarted_after_its_process_died_in_a_move_can_be_used() {
+    let name = "a_machine_that_is_restarted_after_its_process_died_in_a_move_can_be_used";
+    if !has_kvm(name) {
+        return;
+    }
+    let _shared = shared();
+    let faulty: &[(&str, &str)] = &[("NOVACRON_FAULT", "kill:MoveCopied")];
+    let hosts = Hosts::start_with([faulty, &[]]);
+    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Always);
+    let operation = hosts.begin_move(0, "web", |request| request.timeout_ms = 1000).unwrap();
+    let ended = hosts.end_of(0, &operation);
+    assert_eq!(ended.state, OperationState::Failed, "{ended:?}");
+    let again = hosts.daemons[0]
+        .wait_for("web", |machine| machine.restarts == 1 && machine.state == MachineState::Running);
+    assert_eq!(again.operation, None);
+    hosts.daemons[0].operate("web", "stop").unwrap();
+}
+
+#[test]
+fn a_machine_that_is_paused_does_not_move() {
+    if !has_kvm("a_machine_that_is_paused_does_not_move") {
+        return;
+    }
+    let _shared = shared();
+    let hosts = Hosts::start();
+    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    hosts.daemons[0].says(&["pause", "web"]);
+    let refused = hosts.moves(0, "web").unwrap_err().to_string();
+    assert!(refused.contains("web is paused"), "{refused}");
+    assert_eq!(hosts.daemons[0].show("web").state, MachineState::Paused);
+    assert_eq!(hosts.daemons[1].names().len(), 0);
+}
