@@ -182,6 +182,12 @@ fn read(path: &Path) -> Result<Vec<Peer>, String> {
     }
 }
 
+/// Whether a host can be added under this address.
+#[cfg(test)]
+pub(crate) fn is_address(address: &str) -> bool {
+    with_port(address).is_ok()
+}
+
 /// An address with its port. Whether there is such a host, only a connection shows.
 fn with_port(address: &str) -> Result<String, String> {
     let wrong = || {

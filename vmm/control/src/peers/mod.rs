@@ -19,6 +19,8 @@ mod service;
 
 pub(crate) use arrivals::Arrivals;
 pub use book::PeerBookError;
+#[cfg(test)]
+pub(crate) use book::is_address;
 pub(crate) use book::{DEFAULT_PORT, PeerBook};
 pub(crate) use client::{PATIENT, PeerClient, PeerError, QUICK};
 pub(crate) use identity::Identity;

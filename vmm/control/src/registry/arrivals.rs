@@ -165,7 +165,8 @@ impl Registry {
             operation: Arc::clone(&operation),
             ready,
         };
-        let begun = self.attend(&entry, Some(operation.id()), Beginning::Arrive(arriving));
+        let begun =
+            self.attend(&entry, Some(operation.id()), Beginning::Arrive(Box::new(arriving)));
         if begun.is_err() && is_new {
             self.discard(&entry);
         }

@@ -47,7 +47,7 @@ pub(super) enum Beginning {
     /// Its restart policy starts it.
     Restart,
     /// It comes from another host.
-    Arrive(Arriving),
+    Arrive(Box<Arriving>),
 }
 
 /// Attends to one machine until it has no process any more.
@@ -202,9 +202,7 @@ impl Attendant {
                 self.entry.set_state(state, None);
                 match beginning {
                     Beginning::Start(operation) => self.end(operation, Ok(outcome)),
-                    Beginning::Arrive(Arriving { operation, .. }) => {
-                        self.end(operation, Ok(outcome));
-                    }
+                    Beginning::Arrive(arriving) => self.end(&arriving.operation, Ok(outcome)),
                     Beginning::Adopt | Beginning::Restart => {}
                 }
                 Ok(machine)
@@ -218,8 +216,8 @@ impl Attendant {
                         self.should_run(false);
                         Some(Box::new((Arc::clone(operation), Err(error))))
                     }
-                    Beginning::Arrive(Arriving { operation, .. }) => {
-                        Some(Box::new((Arc::clone(operation), Err(error))))
+                    Beginning::Arrive(arriving) => {
+                        Some(Box::new((Arc::clone(&arriving.operation), Err(error))))
                     }
                     Beginning::Adopt | Beginning::Restart => None,
                 };

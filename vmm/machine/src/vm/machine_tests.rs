@@ -132,10 +132,13 @@ fn sets_tsc(vcpu: &kvm_ioctls::VcpuFd) -> bool {
     const TSC: u32 = 0x10;
     const AHEAD: u64 = 1 << 47;
     let entry = |data| kvm_bindings::kvm_msr_entry { index: TSC, data, ..Default::default() };
-    let mut msrs = kvm_bindings::Msrs::from_entries(&[entry(AHEAD)]).unwrap();
-    vcpu.set_msrs(&msrs).unwrap();
+    let mut msrs = kvm_bindings::Msrs::from_entries(&[entry(0)]).unwrap();
     vcpu.get_msrs(&mut msrs).unwrap();
-    msrs.as_slice()[0].data >= AHEAD
+    // From where it is: a host that is up for a day reads more than that by itself.
+    let ahead = msrs.as_slice()[0].data + AHEAD;
+    vcpu.set_msrs(&kvm_bindings::Msrs::from_entries(&[entry(ahead)]).unwrap()).unwrap();
+    vcpu.get_msrs(&mut msrs).unwrap();
+    msrs.as_slice()[0].data >= ahead
 }
 
 #[test]
