@@ -25,6 +25,7 @@ mod receipts;
 mod registry;
 mod server;
 mod spec;
+mod whole_file;
 
 pub use access::{
     Account, Accounts, Caller, FileError, Folders, Member, MemberKind, NewFile, OpenedFile,

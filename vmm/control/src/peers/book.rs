@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +10,7 @@ use dwcp::transport::{KnownPeers, PublicKey};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{AddPeer, ApiError, ErrorCode, MachineName, Peer, Timestamp};
-use crate::random::{hex, random};
+use crate::whole_file;
 
 /// The port that an address has which names none.
 pub(crate) const DEFAULT_PORT: u16 = 7478;
@@ -136,21 +135,11 @@ impl PeerBook {
     }
 
     fn write(&self, peers: &BTreeMap<MachineName, Peer>) -> io::Result<()> {
-        let new = self.folder.join(format!(".peers.json-{}", hex(&random::<4>()?)));
-        let written = (|| {
-            let mut options = File::options();
-            let mut file = options.create_new(true).write(true).mode(0o600).open(&new)?;
-            let content = File1 { version: VERSION, peers: peers.values().cloned().collect() };
-            serde_json::to_writer_pretty(&mut file, &content)?;
-            file.write_all(b"\n")?;
-            file.sync_all()?;
-            std::fs::rename(&new, self.folder.join("peers.json"))
-        })();
-        if written.is_err() {
-            let _ = std::fs::remove_file(&new);
-        }
-        written?;
-        File::open(&self.folder)?.sync_all()
+        let content = File1 { version: VERSION, peers: peers.values().cloned().collect() };
+        whole_file::replace(&self.folder, "peers.json", |file| {
+            serde_json::to_writer_pretty(&mut *file, &content)?;
+            file.write_all(b"\n")
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<MachineName, Peer>> {

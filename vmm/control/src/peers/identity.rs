@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use dwcp::transport::{KeyError, KeyPair, PublicKey};
 
-use crate::random::{hex, random};
+use crate::whole_file;
 
+/// In the state folder.
+const FILE_NAME: &str = "host.key";
 /// A private key in PKCS #8 has 83 bytes.
 const KEY_MAX_BYTES: u64 = 1 << 10;
 
@@ -48,12 +49,14 @@ impl Identity {
     /// # Errors
     /// When it cannot be read or made.
     pub(crate) fn open(folder: &Path) -> Result<Self, IdentityError> {
-        let path = folder.join("host.key");
+        let path = folder.join(FILE_NAME);
         let private = match read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let private = KeyPair::generate()
                     .map_err(|source| IdentityError::Key { path: path.clone(), source })?;
-                write(folder, &path, &private).map(|()| private)
+                let written =
+                    whole_file::replace(folder, FILE_NAME, |file| file.write_all(&private));
+                written.map(|()| private)
             }
             read => read,
         };
@@ -79,23 +82,6 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(KEY_MAX_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Under another name first: a half-written key would be no key, and a new one another host.
-fn write(folder: &Path, path: &Path, private: &[u8]) -> io::Result<()> {
-    let new = folder.join(format!(".host.key-{}", hex(&random::<4>()?)));
-    let written = (|| {
-        let mut options = File::options();
-        let mut file = options.create_new(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(private)?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)
-    })();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&new);
-    }
-    written?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

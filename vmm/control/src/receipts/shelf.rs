@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::problem::ReceiptError;
 use crate::access::{PrivateFolderError, make_private_folder};
 use crate::api::{ApiError, ErrorCode, Receipt, Timestamp};
-use crate::random::{hex, random, unhex};
+use crate::random::{hex, unhex};
+use crate::whole_file;
 
 /// Receipts that are kept: years of moves, and some 40 MB.
 const RECEIPTS_MAX: usize = 10_000;
@@ -81,7 +81,11 @@ impl ReceiptShelf {
         let session = &receipt.statement.session;
         let path = self.path(session);
         let mut ends = self.lock();
-        write(&self.folder, &path, receipt).map_err(ReceiptShelfError::at(&path))?;
+        let written = whole_file::replace(&self.folder, &file_name(session), |file| {
+            serde_json::to_writer_pretty(&mut *file, receipt)?;
+            file.write_all(b"\n")
+        });
+        written.map_err(ReceiptShelfError::at(&path))?;
         ends.insert(session.clone(), receipt.statement.ended_at);
         while ends.len() > self.most {
             let others = ends.iter().filter(|(other, _)| *other != session);
@@ -179,7 +183,7 @@ impl ReceiptShelf {
     }
 
     fn path(&self, session: &str) -> PathBuf {
-        self.folder.join(format!("{session}.json"))
+        self.folder.join(file_name(session))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Timestamp>> {
@@ -188,28 +192,13 @@ impl ReceiptShelf {
     }
 }
 
+fn file_name(session: &str) -> String {
+    format!("{session}.json")
+}
+
 /// What a session is called, and so no path to anywhere else.
 fn is_session(text: &str) -> bool {
     unhex::<16>(text).is_some_and(|bytes| hex(&bytes) == text)
-}
-
-/// Under another name first: half a receipt would prove nothing, and nobody could say what it had proved.
-fn write(folder: &Path, path: &Path, receipt: &Receipt) -> io::Result<()> {
-    let new = folder.join(format!(".new-{}", hex(&random::<4>()?)));
-    let written = (|| {
-        let mut options = File::options();
-        let mut file = options.create_new(true).write(true).mode(0o600).open(&new)?;
-        let mut bytes = serde_json::to_vec_pretty(receipt)?;
-        bytes.push(b'\n');
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)
-    })();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&new);
-    }
-    written?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

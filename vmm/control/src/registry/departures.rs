@@ -202,9 +202,13 @@ impl<'a> Departure<'a> {
         let watch = |progress: Progress| {
             let phase = progress.moving.map(|moving| moving.phase);
             let entry = &self.attendant.entry;
+            let mut progress = shown(progress);
             if phase == Some(MovePhase::InDoubt) {
                 if inquiry.borrow_mut().has_lasted(ASK_AFTER) {
                     entry.set_state(MachineState::InDoubt, None);
+                } else if let Some(migration) = &mut progress.migration {
+                    // Every move is in doubt for a round trip.
+                    migration.phase = MigrationPhase::Switch;
                 }
                 if let Some(word) = inquiry.borrow_mut().turn(self) {
                     machine.tell(Word::Answered(word));
@@ -217,7 +221,7 @@ impl<'a> Departure<'a> {
                 // It is known to run there.
                 entry.set_state(MachineState::Moved, None);
             }
-            self.operation.advance(shown(progress))
+            self.operation.advance(progress)
         };
         run(Watch(&watch))
     }

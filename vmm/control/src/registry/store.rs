@@ -24,6 +24,7 @@ use super::record::Record;
 use crate::access::make_private_folder;
 use crate::api::{MachineName, MachineSpec};
 use crate::random::{hex, random, unhex};
+use crate::whole_file::{self, sync_folder};
 
 /// A daemon that is killed while it starts a process leaves its lock with that, until it has become another executable.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -219,7 +220,7 @@ impl Store {
             Err(rustix::io::Errno::EXIST) => return Err(StoreError::Exists(name.clone())),
             Err(error) => return Err(StoreError::at(&path)(error.into())),
         }
-        sync(&self.machines).map_err(StoreError::at(&self.machines))
+        sync_folder(&self.machines).map_err(StoreError::at(&self.machines))
     }
 
     /// Replaces a machine's record.
@@ -239,7 +240,7 @@ impl Store {
         let (path, old) = (self.folder(name), format!(".old-{}", record.id_text()));
         let old = self.machines.join(old);
         std::fs::rename(&path, &old).map_err(StoreError::at(&path))?;
-        sync(&self.machines).map_err(StoreError::at(&self.machines))?;
+        sync_folder(&self.machines).map_err(StoreError::at(&self.machines))?;
         // It is deleted from here on; what is left of it now goes when the next daemon starts.
         if let Err(error) = self.discard(&old) {
             tracing::warn!(%error, path = %old.display(), "something is left of a deleted machine");
@@ -284,7 +285,7 @@ impl Store {
                 }
             }
             std::fs::rename(folder, self.permits.join(hex(&id)))?;
-            return sync(&self.permits);
+            return sync_folder(&self.permits);
         }
         std::fs::remove_dir_all(folder)
     }
@@ -327,20 +328,8 @@ impl Store {
 
 /// Writes a folder's record in the place of the one that is there.
 fn write(folder: &Path, record: &Record) -> io::Result<()> {
-    // Drawn: two writers of one name would spoil each other's file, and a dead one's is overwritten by nobody.
-    let new = folder.join(format!(".machine.json-{}", hex(&random::<4>()?)));
-    let written = (|| {
-        let mut options = File::options();
-        let mut file = options.create_new(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(&record.encode()?)?;
-        file.sync_all()?;
-        std::fs::rename(&new, folder.join("machine.json"))
-    })();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&new);
-    }
-    written?;
-    sync(folder)
+    let bytes = record.encode()?;
+    whole_file::replace(folder, "machine.json", |file| file.write_all(&bytes))
 }
 
 fn read(path: &Path) -> Result<Record, String> {
@@ -354,10 +343,6 @@ fn read(path: &Path) -> Result<Record, String> {
         return Err(format!("machine.json has more than {RECORD_MAX_BYTES} bytes"));
     }
     Record::decode(&bytes).map_err(|error| format!("machine.json: {error}"))
-}
-
-fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -25,8 +25,8 @@ pub(super) enum Business {
 /// ```text
 ///   Absent ── boot, receive, restore ──► Running ◄─ pause, resume ─► Paused
 ///                                         │    ▲                      │  ▲
-///                     hand over, snapshot ▼    │ failed, done         ▼  │ snapshot
-///                                         Busy ── handed over ──► (end)
+///               hand over, snapshot, move ▼    │ failed, done         ▼  │ snapshot
+///   Absent ── prepare for a move ───────► Busy ── handed over, moved ──► (end)
 ///                                           └── departed ──► Departed ── stop ──► (end)
 /// ```
 #[derive(Debug)]

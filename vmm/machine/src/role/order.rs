@@ -143,9 +143,10 @@ pub enum Order {
     },
     /// Use another console, and show it what the guest printed so far. Descriptor: the console.
     Console,
-    /// Give up the snapshot or hand-over that is under way, as long as the guest stays as it is. Its report says how it went.
+    /// Give up the snapshot, hand-over or move that is under way, as long as the guest stays as it is. Its report says how it
+    /// went.
     Cancel,
-    /// Say how far the snapshot or hand-over is.
+    /// Say how far the snapshot, hand-over or move is.
     Progress,
     /// Say what another host must know of the machine.
     Describe,
@@ -243,7 +244,7 @@ pub enum Report {
     Kept,
     /// The guest has another console.
     ConsoleReplaced,
-    /// How far a snapshot or hand-over is.
+    /// How far a snapshot, hand-over or move is.
     Progress(Progress),
     /// What another host must know of the machine.
     Description(Box<Description>),

@@ -51,8 +51,8 @@ fn meaning(name: &MachineName) -> String {
     format!(
         "With --run-here you say that the other copy of {name} is dead: its host is switched off, or\n\
          its process has ended, and neither comes back by itself. No program can know that.\n\
-         If you are wrong, both copies run, each with a memory of its own, until the two hosts meet;\n\
-         then the older one is stopped, and what it has done since is lost."
+         If you are wrong, both copies run, each with a memory of its own, until somebody stops one:\n\
+         no host finds that out by itself yet, and what the one that is stopped has done is lost."
     )
 }
 
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn what_is_said_with_it_names_the_machine_and_both_ends() {
         let text = meaning(&"web".parse().unwrap());
-        for words in ["copy of web is dead", "both copies run", "the older one is stopped"] {
+        for words in ["copy of web is dead", "both copies run", "until somebody stops one"] {
             assert!(text.contains(words), "{words:?} is not in: {text}");
         }
     }

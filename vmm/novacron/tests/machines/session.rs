@@ -107,7 +107,7 @@ fn what_verbs_say_is_as_it_was() {
     let check = |arguments: &[&str], expected: &str| {
         assert_eq!(golden(&daemon.says(arguments)), expected, "{arguments:?}");
     };
-    check(&["list"], "NAME STATE CPUS MEMORY UP PROCESS ENDED\nweb running N N MiB N s N");
+    check(&["list"], "NAME STATE CPUS MEMORY UP PROCESS LATELY\nweb running N N MiB N s N");
     check(
         &["show", "web"],
         "name web\nid ID\nstate running\ncpus N (host)\nmemory N MiB\n\
@@ -115,11 +115,11 @@ fn what_verbs_say_is_as_it_was() {
          process N",
     );
     check(&["pause", "web"], "");
-    check(&["list"], "NAME STATE CPUS MEMORY UP PROCESS ENDED\nweb paused N N MiB N s N");
+    check(&["list"], "NAME STATE CPUS MEMORY UP PROCESS LATELY\nweb paused N N MiB N s N");
     check(&["stop", "web"], "");
     check(
         &["list"],
-        "NAME STATE CPUS MEMORY UP PROCESS ENDED\nweb stopped N N MiB the guest was stopped",
+        "NAME STATE CPUS MEMORY UP PROCESS LATELY\nweb stopped N N MiB the guest was stopped",
     );
     check(
         &["operation"],
