@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{MachineName, ReceiptAudit};
+use super::{ApiError, ErrorCode, MachineName, ReceiptAudit, ReceiptStatement};
 
 /// Move a running machine to another host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -35,6 +35,27 @@ pub struct Migrate {
     /// How much of the memory is looked at again once the guest runs on the other host.
     #[serde(default = "default_audit")]
     pub audit: ReceiptAudit,
+}
+
+impl Migrate {
+    /// Whether its numbers are within what the description says.
+    pub(crate) fn check(&self) -> Result<(), ApiError> {
+        let Self { max_downtime_ms, timeout_ms, bandwidth, streams, stop_after_rounds, .. } = self;
+        let bounds = [
+            ("max_downtime_ms", *max_downtime_ms, 1, 600_000),
+            ("timeout_ms", *timeout_ms, 1_000, 86_400_000),
+            ("bandwidth", bandwidth.unwrap_or(u64::MAX), 65_536, u64::MAX),
+            ("streams", u64::from(*streams), 1, 16),
+            ("stop_after_rounds", u64::from(stop_after_rounds.unwrap_or(1)), 1, 1_000),
+        ];
+        match bounds.into_iter().find(|(_, value, least, most)| !(least..=most).contains(&value)) {
+            None => Ok(()),
+            Some((name, value, least, most)) => {
+                let message = format!("{name}: {value} is not within {least} and {most}");
+                Err(ApiError::new(ErrorCode::BadRequest, message))
+            }
+        }
+    }
 }
 
 fn default_audit() -> ReceiptAudit {
@@ -191,6 +212,9 @@ impl MigrationPhase {
     }
 }
 
+/// Most causes of a blackout, and most bytes of the name of one: whatever another host says.
+const CAUSES_MAX: usize = 32;
+
 /// What a move did: the same on both hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MigrationOutcome {
@@ -233,4 +257,16 @@ pub struct MigrationOutcome {
     pub audited_different: u64,
     /// Whether both hosts have signed it: `novacron receipt show SESSION`.
     pub has_receipt: bool,
+}
+
+impl MigrationOutcome {
+    /// Whether it says what was signed, and no more than any move has to say.
+    pub(crate) fn is_of(&self, statement: &ReceiptStatement) -> bool {
+        let says = (&self.session, &self.from, &self.to, &self.generation, &self.root);
+        let ReceiptStatement { session, from, to, generation, root, blackout_ns, .. } = statement;
+        says == (session, from, to, generation, root)
+            && self.blackout_ns == *blackout_ns
+            && self.causes.len() <= CAUSES_MAX
+            && self.causes.iter().all(|(name, _)| name.len() <= CAUSES_MAX)
+    }
 }

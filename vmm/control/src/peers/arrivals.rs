@@ -1,7 +1,8 @@
 //! [`Arrivals`]: which sessions are waited for here, and what those that came did.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use machine::{ArrivalDoor, ArrivalReport};
 
@@ -10,7 +11,11 @@ const REPORTS_KEPT: usize = 1000;
 
 /// Sessions of which this host is, or was, the destination. What it has forgotten, the permit record still knows.
 #[derive(Debug, Default)]
-pub(crate) struct Arrivals(Mutex<Inner>);
+pub(crate) struct Arrivals {
+    inner: Mutex<Inner>,
+    /// Somebody has come.
+    arrived: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -58,6 +63,8 @@ impl Arrivals {
             inner.reports.pop_front();
         }
         inner.reports.push_back(Came { session, peer, operation, report });
+        drop(inner);
+        self.arrived.notify_all();
     }
 
     /// What it did, for the host that it came from, while that is remembered.
@@ -66,6 +73,22 @@ impl Arrivals {
         let is_it = |came: &&Came| came.session == session && came.peer == peer;
         let came = inner.reports.iter().find(is_it)?;
         Some(came.report.clone())
+    }
+
+    /// The same, and waits for it so long: the process has said it to its source, and is about to say it here.
+    pub(crate) fn report_within(
+        &self,
+        session: [u8; 16],
+        peer: &str,
+        limit: Duration,
+    ) -> Option<ArrivalReport> {
+        let is_it = |came: &Came| came.session == session && came.peer == peer;
+        let waited = self
+            .arrived
+            .wait_timeout_while(self.lock(), limit, |inner| !inner.reports.iter().any(is_it));
+        // A panic aborts the process, so that no lock is ever poisoned.
+        let (inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        inner.reports.iter().find(|came| is_it(came)).map(|came| came.report.clone())
     }
 
     /// The operation that its coming is here, while that is remembered.
@@ -77,6 +100,6 @@ impl Arrivals {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic aborts the process, so that no lock is ever poisoned.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -78,6 +78,9 @@ pub(crate) struct Question {
     pub(crate) machine: String,
     /// Refuse, unless it has come already.
     pub(crate) refuse: bool,
+    /// It has come: wait a moment for the report of it.
+    #[serde(default)]
+    pub(crate) report: bool,
 }
 
 /// By the record of the one who is asked (SPEC.md, 7.4).

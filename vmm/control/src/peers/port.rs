@@ -6,9 +6,10 @@
 //!                                                     └─ anything else ───► closed
 //! ```
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dwcp::transport::{
@@ -35,8 +36,12 @@ const GREETING: Duration = Duration::from_secs(2);
 const PEEK_AGAIN: Duration = Duration::from_millis(10);
 /// How long a peer may take for the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
-/// Calls that are under way at a time, of all peers together.
-const CALLS_MAX: usize = 64;
+/// Calls that are under way at a time, of all hosts together: the API needs threads, too.
+const CALLS_MAX: usize = 32;
+/// Of those, calls of one host.
+const CALLS_OF_ONE_MAX: usize = 8;
+/// How long one waits for room among them.
+const ROOM: Duration = Duration::from_secs(5);
 
 /// The bound ports.
 #[derive(Debug)]
@@ -83,6 +88,7 @@ impl Ports {
             tls: TlsAcceptor::from(tls.config()),
             unknown: Arc::new(Semaphore::new(self.unknown)),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            calls_of: Mutex::default(),
         };
         let guests = Arc::new(guest);
         for listener in self.listeners {
@@ -99,6 +105,27 @@ struct Guests {
     tls: TlsAcceptor,
     unknown: Arc<Semaphore>,
     calls: Arc<Semaphore>,
+    /// By the hosts' keys; there are as many as were ever known since the daemon started.
+    calls_of: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl Guests {
+    /// Room for a call of this host, while it is kept.
+    async fn room(&self, key: &str) -> Option<[OwnedSemaphorePermit; 2]> {
+        let own = self.calls_of(key);
+        let both =
+            async { [own.acquire_owned().await, Arc::clone(&self.calls).acquire_owned().await] };
+        let [own, all] = tokio::time::timeout(ROOM, both).await.ok()?;
+        Some([own.ok()?, all.ok()?])
+    }
+
+    fn calls_of(&self, key: &str) -> Arc<Semaphore> {
+        // A panic aborts the process, so that no lock is ever poisoned.
+        let mut calls_of = self.calls_of.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = calls_of.entry(key.to_owned());
+        let own = own.or_insert_with(|| Arc::new(Semaphore::new(CALLS_OF_ONE_MAX)));
+        Arc::clone(own)
+    }
 }
 
 async fn accept_all(listener: TcpListener, guests: Arc<Guests>, mut stop: watch::Receiver<bool>) {
@@ -201,7 +228,7 @@ async fn converse(
         return;
     };
     drop(permit);
-    let Ok(_call) = Arc::clone(&guests.calls).try_acquire_owned() else {
+    let Some(_room) = guests.room(&peer.key).await else {
         return tracing::warn!(peer = %peer.name, "too many calls of other hosts are under way");
     };
     let _ = stream.get_ref().0.set_nodelay(true);

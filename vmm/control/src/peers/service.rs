@@ -1,5 +1,6 @@
 //! What another host can ask of this one. It has proven who it is; what it says is checked all the same.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,9 +12,9 @@ use axum::{Extension, Json, Router};
 use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 
-use super::message::{Answered, Hello, Invitation, MESSAGE_MAX_BYTES, Offer, Question, VERSION};
+use super::message::{Hello, Invitation, MESSAGE_MAX_BYTES, Offer, Question, VERSION};
 use crate::api::{ApiError, ErrorCode, Peer};
-use crate::audit_trail::{Asked, CallId, Sender};
+use crate::audit_trail::{Asked, AuditTrail, CallId, Sender};
 use crate::random::unhex;
 use crate::server::State;
 
@@ -61,17 +62,12 @@ async fn invite(
     request: Request<Body>,
 ) -> Answer {
     let invitation: Invitation = message(request).await?;
-    let id = CallId::new()?;
-    let asked = Asked {
-        sender: Sender::of_host(&peer.key),
-        id: id.clone(),
-        method: "peers.invite",
-        target: invitation.name.to_string(),
-    };
-    let audit = std::sync::Arc::clone(state.audit());
-    audit.asked(asked.clone()).await?;
+    let asked = asked(&peer, "peers.invite", invitation.name.to_string())?;
+    let id = asked.id.clone();
+    state.audit().asked(asked.clone()).await?;
     // Before it begins: the operation may end before it is answered that it has begun.
-    audit.expects(asked.clone());
+    state.audit().expects(asked.clone());
+    let audit = Arc::clone(state.audit());
     let outcome = blocking(move || state.registry().invite(&peer, invitation, id)).await;
     if let Err(error) = &outcome {
         audit.expects_no_more(&asked.id);
@@ -86,9 +82,15 @@ async fn answer(
     request: Request<Body>,
 ) -> Answer {
     let question: Question = message(request).await?;
-    let answered: Answered =
-        blocking(move || state.registry().answer_about(&peer, &question)).await?;
-    Ok(Json(answered).into_response())
+    if !question.refuse {
+        let work = move || state.registry().answer_about(&peer, &question);
+        return Ok(Json(blocking(work).await?).into_response());
+    }
+    let asked = asked(&peer, "peers.refuse", question.machine.clone())?;
+    noted(&Arc::clone(state.audit()), asked, move || {
+        state.registry().answer_about(&peer, &question)
+    })
+    .await
 }
 
 async fn countersign(
@@ -97,8 +99,26 @@ async fn countersign(
     request: Request<Body>,
 ) -> Answer {
     let offer: Offer = message(request).await?;
-    let signed = blocking(move || state.registry().countersign(&peer, offer)).await?;
-    Ok(Json(signed).into_response())
+    let asked = asked(&peer, "peers.countersign", offer.statement.machine.clone())?;
+    noted(&Arc::clone(state.audit()), asked, move || state.registry().countersign(&peer, offer))
+        .await
+}
+
+/// A call of another host that changes something.
+fn asked(peer: &Peer, method: &'static str, target: String) -> Result<Asked, ApiError> {
+    Ok(Asked { sender: Sender::of_host(&peer.key), id: CallId::new()?, method, target })
+}
+
+/// Does it, with both of its ends in the audit log.
+async fn noted<T: serde::Serialize + Send + 'static>(
+    audit: &Arc<AuditTrail>,
+    asked: Asked,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Answer {
+    audit.asked(asked.clone()).await?;
+    let outcome = blocking(work).await;
+    audit.answered(asked, outcome.as_ref().err().map(|error| error.code)).await;
+    Ok(Json(outcome?).into_response())
 }
 
 /// An id in a message.

@@ -16,7 +16,7 @@ use super::machines::Registry;
 use super::record::{Attempt, Record};
 use crate::api::{
     ApiError, Blocker, BlockerKind, ErrorCode, MachineName, MigrationOutcome, MigrationPhase,
-    OperationProgress, Peer, Receipt,
+    OperationProgress, Peer, Receipt, ReceiptStatement,
 };
 use crate::audit_trail::CallId;
 use crate::host;
@@ -30,6 +30,8 @@ use crate::spec;
 
 /// How long a process may take to build a machine.
 const BUILDING: Duration = Duration::from_secs(50);
+/// How much later than its source this daemon may hear that a guest has come.
+const HEARING: Duration = Duration::from_secs(2);
 /// Memory that a move needs besides the guest's: the buffers of its streams,
 const OVERHEAD_BYTES: u64 = 64 << 20;
 /// and digests and numbers of its pages, 40 bytes a page.
@@ -93,14 +95,14 @@ impl Registry {
                         block(BlockerKind::Permit, message);
                     }
                 }
-                None => self.check_name(&invitation.name, &mut block),
+                None => self.check_place(&invitation.name, &mut block),
             },
             Err(error) => block(BlockerKind::Version, error.message),
         }
         blockers
     }
 
-    fn check_name(&self, name: &MachineName, block: &mut impl FnMut(BlockerKind, String)) {
+    fn check_place(&self, name: &MachineName, block: &mut impl FnMut(BlockerKind, String)) {
         if self.find(name).is_ok() {
             let message = format!("another machine is called {name} there; delete or rename one");
             block(BlockerKind::Name, message);
@@ -204,54 +206,58 @@ impl Registry {
             acp::Answer::Undecided | acp::Answer::RefuseFirst => Answer::Undecided,
             acp::Answer::Unknown => Answer::Unknown,
         };
-        let arrival = self.shared().arrivals.report(session, &peer.key);
+        let limit = if question.report && answer == Answer::Ran { HEARING } else { Duration::ZERO };
+        let arrival = self.shared().arrivals.report_within(session, &peer.key, limit);
         Ok(Answered { answer, arrival })
     }
 
     /// Signs what the source of a move says of it, if it is what this host has seen.
     pub(crate) fn countersign(&self, peer: &Peer, offer: Offer) -> Result<Countersigned, ApiError> {
         let Offer { statement, signature, outcome } = offer;
-        let refused = |why: String| Err(ApiError::new(ErrorCode::BadRequest, why));
-        statement.check().map_err(|error| {
-            ApiError::new(ErrorCode::BadRequest, format!("the receipt: {error}"))
-        })?;
+        let refused = |why: String| ApiError::new(ErrorCode::BadRequest, why);
+        statement.check().map_err(|error| refused(format!("the receipt: {error}")))?;
+        self.is_true(peer, &statement).map_err(|why| refused(why.to_owned()))?;
+        if !outcome.is_of(&statement) {
+            return Err(refused("the report is not that of the receipt".to_owned()));
+        }
         let shared = self.shared();
-        let own = shared.identity.public().to_string();
-        if statement.from != peer.key || statement.to != own {
-            return refused("the receipt is not of a move from there to here".to_owned());
-        }
         let session = id(&statement.session, "the session")?;
-        let machine = id(&statement.machine, "the machine's id")?;
-        let Some(arrival) = shared.arrivals.report(session, &peer.key) else {
-            return refused("this host does not remember that move".to_owned());
-        };
-        let entry = self.find_by_id(machine);
-        let record = entry.as_ref().map(|entry| entry.home().permit_record());
-        let Some(Ok(record)) = record else {
-            return refused("this host does not know that machine".to_owned());
-        };
-        let taken = acp::SessionId::new(session).and_then(|session| record.outcome(session));
-        if taken != Some(acp::Outcome::Taken) {
-            return refused("the machine did not come in that session".to_owned());
-        }
-        if statement.root != hex(&arrival.root) {
-            return refused("its root is not the one that was found here".to_owned());
-        }
-        if statement.generation != record.generation().to_string() {
-            return refused("its generation is not that of the record here".to_owned());
-        }
         let countersigned = statement.sign(shared.identity.keys());
         let receipt = Receipt::new(statement, signature, countersigned.clone());
-        shared
-            .receipts
-            .put(&receipt)
-            .map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
+        shared.receipts.put(&receipt).map_err(|error| refused(error.to_string()))?;
         if let Some(operation) = shared.arrivals.operation(session)
             && let Ok(operation) = shared.operations.find(&operation)
         {
             operation.reports(MigrationOutcome { has_receipt: true, ..outcome });
         }
         Ok(Countersigned { signature: countersigned })
+    }
+
+    /// Whether a statement is of a move that has come here from this host, as far as this one has seen it: how long the
+    /// guest stood still, only its source knows.
+    fn is_true(&self, peer: &Peer, statement: &ReceiptStatement) -> Result<(), &'static str> {
+        let shared = self.shared();
+        if statement.from != peer.key || statement.to != shared.identity.public().to_string() {
+            return Err("the receipt is not of a move from there to here");
+        }
+        let of = |text: &str| id(text, "an id").map_err(|_| "an id of zeros");
+        let (session, machine) = (of(&statement.session)?, of(&statement.machine)?);
+        let Some(arrival) = shared.arrivals.report(session, &peer.key) else {
+            return Err("this host does not remember that move");
+        };
+        let entry = self.find_by_id(machine).ok_or("this host does not know that machine")?;
+        let record = entry.home().permit_record().map_err(|_| "the permit record is not read")?;
+        let taken = acp::SessionId::new(session).and_then(|session| record.outcome(session));
+        if taken != Some(acp::Outcome::Taken) {
+            return Err("the machine did not come in that session");
+        }
+        if statement.root != hex(&arrival.root) {
+            return Err("its root is not the one that was found here");
+        }
+        if statement.generation != record.generation().to_string() {
+            return Err("its generation is not that of the record here");
+        }
+        Ok(())
     }
 
     /// The source does not want it any more. What comes of it, the record shows in a moment.

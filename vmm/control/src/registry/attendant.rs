@@ -13,11 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use dwcp::acp::{self, PermitState, SessionId, Successor};
-use machine::{
-    Adopted, AdoptedMachine, Death, GuestEnd, GuestStatus, RestoreOptions, RestoreReport,
-    SuperviseError, Supervised, Woken,
-};
+use machine::{RestoreOptions, RestoreReport, SuperviseError, Supervised, Woken};
 
 use super::arrivals::Arriving;
 use super::bell::Bell;
@@ -25,6 +21,7 @@ use super::command::Command;
 use super::departures::Departed;
 use super::doubt::Doubted;
 use super::entry::{Entry, started};
+use super::fate::{Fate, Last, What};
 use super::images;
 use super::machines::Machines;
 use super::record::Moved;
@@ -60,46 +57,10 @@ pub(super) struct Attendant {
     pub(super) arrived: Bell,
 }
 
-/// What became of a machine.
-#[derive(Debug)]
-pub(super) enum Fate {
-    /// Its guest ended, or its process.
-    Ended {
-        way: Way,
-        ended: Ended,
-        /// The operation that is over with it, and what that came to.
-        last: Last,
-    },
-    /// It lives on without this daemon.
-    Left,
-    /// It runs on another host.
-    Moved { moved: Moved, last: Last },
-    /// It was to come from another host, and never will in this attempt.
-    NeverCame { last: Last },
-    /// Its process died after it had offered its guest to another host: that one's record says what became of it.
-    InDoubt { session: [u8; 16], peer: String, ended: Ended, last: Last },
-}
-
-/// An operation that ends with the machine. It does when the machine is seen to be stopped, not before: whoever waited for
-/// it goes on with that.
-pub(super) type Last = Option<Box<(Arc<Pending>, Result<Outcome, ApiError>)>>;
-
 /// A machine that somebody wants to be stopped.
 struct Stopping {
     operation: Arc<Pending>,
     until: Instant,
-}
-
-impl Fate {
-    /// The same, when an operation that was to bring it about is over with it.
-    fn with(self, operation: Arc<Pending>) -> Self {
-        match self {
-            Self::Ended { way, ended, .. } => {
-                Self::Ended { way, ended, last: Some(Box::new((operation, Ok(Outcome::Plain)))) }
-            }
-            other => other,
-        }
-    }
 }
 
 impl Attendant {
@@ -111,19 +72,17 @@ impl Attendant {
                 Ok(machine) => self.attend(machine),
                 Err(fate) => fate,
             };
-            let (way, ended, last) = match fate {
-                Fate::Ended { way, ended, last } => (way, ended, last),
-                Fate::Left => return,
-                Fate::Moved { moved, last } => return self.has_moved(moved, last),
-                Fate::NeverCame { last } => return self.never_came(last),
-                Fate::InDoubt { session, peer, ended, last } => {
-                    if let Some(last) = last {
-                        let (operation, outcome) = *last;
-                        self.end(&operation, outcome);
-                    }
+            let Fate { what, mut last } = fate;
+            let (way, ended) = match what {
+                What::Ended { way, ended } => (way, ended),
+                What::Left => return self.end_last(&mut last),
+                What::Moved(moved) => return self.has_moved(moved, last),
+                What::NeverCame => return self.never_came(last),
+                What::InDoubt { session, peer, ended } => {
+                    self.end_last(&mut last);
                     match self.doubt(session, &peer) {
                         Doubted::Ran(moved) => return self.has_moved(moved, None),
-                        Doubted::Here => (Way::Failed, ended, None),
+                        Doubted::Here => (Way::Failed, ended),
                         Doubted::Left => return,
                     }
                 }
@@ -134,11 +93,8 @@ impl Attendant {
             let Some(wait) = wait.filter(|_| self.entry.record().should_run) else {
                 return self.retire(ended, last);
             };
-            if let Some(last) = last {
-                // Whoever waits for it does not wait for the machine's next start.
-                let (operation, outcome) = *last;
-                self.end(&operation, outcome);
-            }
+            // Whoever waits for it does not wait for the machine's next start.
+            self.end_last(&mut last);
             self.entry.has_process(None);
             self.entry.set_state(MachineState::Waiting, Some(ended.clone()));
             match self.rest(wait) {
@@ -175,11 +131,7 @@ impl Attendant {
                         // Its process is dead, or never was: the record says whether the guest has run here.
                         let ended = Ended { how: error.message.clone(), ..self.ended_unseen() };
                         let fate = self.fate_of_dead(Way::Failed, ended);
-                        let last = Some(Box::new((operation, Err(error))));
-                        return Err(match fate {
-                            Fate::Ended { way, ended, .. } => Fate::Ended { way, ended, last },
-                            _ => Fate::NeverCame { last },
-                        });
+                        return Err(fate.with(operation, Err(error)));
                     }
                 }
             }
@@ -210,18 +162,18 @@ impl Attendant {
             Err(error) => {
                 let how = error.message.clone();
                 let ended = Ended { at: Timestamp::now(), how, failed: true };
-                let last = match beginning {
+                let fate = Fate::from(What::Ended { way: Way::Failed, ended });
+                Err(match beginning {
                     Beginning::Start(operation) => {
                         // What cannot be started by hand is not tried again by itself.
                         self.should_run(false);
-                        Some(Box::new((Arc::clone(operation), Err(error))))
+                        fate.with(Arc::clone(operation), Err(error))
                     }
                     Beginning::Arrive(arriving) => {
-                        Some(Box::new((Arc::clone(&arriving.operation), Err(error))))
+                        fate.with(Arc::clone(&arriving.operation), Err(error))
                     }
-                    Beginning::Adopt | Beginning::Restart => None,
-                };
-                Err(Fate::Ended { way: Way::Failed, ended, last })
+                    Beginning::Adopt | Beginning::Restart => fate,
+                })
             }
         }
     }
@@ -270,83 +222,6 @@ impl Attendant {
         Ok(machine)
     }
 
-    /// None if none of its processes is there any more.
-    fn adopt(&self) -> Result<Option<(Supervised, MachineState)>, ApiError> {
-        let adopted = self.entry.home().adopt().map_err(|error| failed(&error))?;
-        let adopted = match adopted {
-            Some(Adopted::Machine(adopted)) => adopted,
-            Some(Adopted::Arriving(prepared, session)) => {
-                return self.adopt_arriving(prepared, session);
-            }
-            None => return Ok(None),
-        };
-        let AdoptedMachine { machine, console, guest, .. } = adopted;
-        if let Some(console) = console {
-            self.connect(console)?;
-        }
-        let state = match guest {
-            GuestStatus::Paused => MachineState::Paused,
-            GuestStatus::Departed => MachineState::Departed,
-            _ => MachineState::Running,
-        };
-        if guest == GuestStatus::Leaving {
-            self.finds_move();
-        } else if guest == GuestStatus::Departed {
-            // Its record may be in doubt: what is known of the attempt is kept.
-        } else if let Err(error) = self.entry.change(|record| {
-            // What was under way is over, and the guest is here.
-            record.departure = None;
-            record.moved = None;
-            if record.arrival.take().is_some() {
-                record.should_run = true;
-                started(record);
-            }
-        }) {
-            tracing::error!(%error, "that a move is over is not written");
-        }
-        Ok(Some((machine, state)))
-    }
-
-    /// A machine that waits for its guest goes on waiting, with another daemon.
-    fn adopt_arriving(
-        &self,
-        prepared: machine::Prepared,
-        session: [u8; 16],
-    ) -> Result<Option<(Supervised, MachineState)>, ApiError> {
-        self.entry.set_state(MachineState::Arriving, None);
-        let id = self.entry.record().arrival.map(|arrival| arrival.operation);
-        let id = id.unwrap_or_else(|| crate::random::hex(&session));
-        let name = self.entry.name().clone();
-        let operations = &self.shared.operations;
-        let operation = operations.begin(id, "machines.arrive", Some(name), true);
-        self.shared.arrivals.opens(session, prepared.door());
-        match self.wait_for_guest(prepared, session, &operation) {
-            Ok((machine, outcome)) => {
-                self.shared.end(&operation, Ok(outcome));
-                self.connect(machine.new_console().map_err(|error| failed(&error))?)?;
-                Ok(Some((machine, MachineState::Running)))
-            }
-            Err(error) => {
-                self.shared.end(&operation, Err(error));
-                // The record says the rest.
-                Ok(None)
-            }
-        }
-    }
-
-    /// The first thing to do is to go on with a move that was under way.
-    fn finds_move(&self) {
-        let Some(attempt) = self.entry.record().departure else { return };
-        let name = self.entry.name().clone();
-        let operations = &self.shared.operations;
-        let operation =
-            operations.begin(attempt.operation.clone(), "machines.migrate", Some(name), true);
-        let command = Command::GoOnMigrating { operation: Arc::clone(&operation) };
-        if let Err(error) = self.entry.begin("moved", attempt.operation, command) {
-            self.shared.end(&operation, Err(error));
-        }
-    }
-
     pub(super) fn connect(&self, console: UnixStream) -> Result<(), ApiError> {
         let Shared { runtime, metrics, .. } = &*self.shared;
         let connected = self.entry.console().connect(console, runtime, Arc::clone(metrics));
@@ -372,13 +247,9 @@ impl Attendant {
                 Err(error) => break self.lost(machine, error),
             }
         };
-        match (fate, stopping) {
-            (Fate::Left, Some(Stopping { operation, .. })) => {
-                self.end(&operation, Ok(Outcome::Plain));
-                Fate::Left
-            }
-            (fate, Some(Stopping { operation, .. })) => fate.with(operation),
-            (fate, None) => fate,
+        match stopping {
+            Some(Stopping { operation, .. }) => fate.with(operation, Ok(Outcome::Plain)),
+            None => fate,
         }
     }
 
@@ -390,7 +261,7 @@ impl Attendant {
     ) -> Result<Supervised, Fate> {
         while let Ok(command) = self.commands.try_recv() {
             let outcome = match command {
-                Command::Leave => return Err(Fate::Left),
+                Command::Leave => return Err(What::Left.into()),
                 Command::Stop { operation, timeout } => {
                     match self.begin_stop(&machine, operation, timeout) {
                         Ok(begun) => {
@@ -399,7 +270,7 @@ impl Attendant {
                         }
                         Err(operation) => {
                             let fate = self.stop(machine);
-                            return Err(fate.with(operation));
+                            return Err(fate.with(operation, Ok(Outcome::Plain)));
                         }
                     }
                 }
@@ -479,27 +350,15 @@ impl Attendant {
             }
             Departed::Moved(moved) => {
                 machine.into_process().bury();
-                let last = Some(Box::new((Arc::clone(operation), outcome)));
-                Err(Fate::Moved { moved, last })
+                Err(Fate::from(What::Moved(moved)).with(Arc::clone(operation), outcome))
             }
             Departed::Lost(error) => {
                 tracing::warn!(%error, machine = %self.entry.name(), "its process is lost while it moves");
                 let fate = self.lost(machine, error);
-                let operation = Arc::clone(operation);
-                Err(match fate {
-                    Fate::Ended { way, ended, .. } => {
-                        Fate::Ended { way, ended, last: Some(Box::new((operation, outcome))) }
-                    }
-                    Fate::InDoubt { session, peer, ended, .. } => {
-                        let last = Some(Box::new((operation, outcome)));
-                        Fate::InDoubt { session, peer, ended, last }
-                    }
-                    // It went there before its process died here.
-                    Fate::Moved { moved, .. } => {
-                        Fate::Moved { moved, last: Some(Box::new((operation, Ok(Outcome::Plain)))) }
-                    }
-                    other => other,
-                })
+                // It may have gone there before its process died here.
+                let has_moved = matches!(fate.what, What::Moved(_));
+                let outcome = if has_moved { Ok(Outcome::Plain) } else { outcome };
+                Err(fate.with(Arc::clone(operation), outcome))
             }
         }
     }
@@ -550,118 +409,6 @@ impl Attendant {
         Ok(Stopping { operation, until: Instant::now() + timeout })
     }
 
-    /// Ends the guest.
-    fn stop(&self, machine: Supervised) -> Fate {
-        self.should_run(false);
-        let how = match machine.stop() {
-            Ok(()) => GuestEnd::Stopped.to_string(),
-            // It ended by itself in the same moment, or hangs and was killed.
-            Err(error) => error.to_string(),
-        };
-        // One that had departed may run elsewhere.
-        self.fate_of_dead(Way::Stopped, Ended { at: Timestamp::now(), how, failed: false })
-    }
-
-    /// The guest ended as a guest may.
-    fn ended(&self, machine: Supervised, end: GuestEnd) -> Fate {
-        machine.into_process().bury();
-        let ended = Ended { at: Timestamp::now(), how: end.to_string(), failed: false };
-        Fate::Ended { way: end.into(), ended, last: None }
-    }
-
-    /// The guest ended otherwise, or its process is lost.
-    fn lost(&self, machine: Supervised, error: SuperviseError) -> Fate {
-        let death = machine.into_process().bury();
-        let (how, end) = match error {
-            SuperviseError::GuestEnded { how, end } => (how, end),
-            _ => (self.how_it_ended(death), GuestEnd::Failed),
-        };
-        let failed = !end.is_orderly();
-        self.fate_of_dead(end.into(), Ended { at: Timestamp::now(), how, failed })
-    }
-
-    fn ended_unseen(&self) -> Ended {
-        Ended { at: Timestamp::now(), how: self.how_it_ended(None), failed: true }
-    }
-
-    /// No process of it lives: what its permit record says counts.
-    fn fate_of_dead(&self, way: Way, ended: Ended) -> Fate {
-        let home = self.entry.home();
-        let record = self.entry.record();
-        let arrival = record.arrival.as_ref().and_then(|attempt| SessionId::new(attempt.session));
-        let permit = home.permit_record();
-        if let Some(arrival) = arrival {
-            // It has come exactly if the permit was taken in this attempt; what cannot be read proves nothing.
-            let has_come = permit
-                .as_ref()
-                .is_ok_and(|permit| permit.outcome(arrival) == Some(acp::Outcome::Taken));
-            if !has_come {
-                self.refuse(arrival);
-                return Fate::NeverCame { last: None };
-            }
-            self.has_come();
-        }
-        match permit.map(|permit| permit.state().clone()) {
-            Ok(PermitState::Offered { session, to: Successor::Host(peer), .. }) => {
-                let (session, peer) = (session.bytes(), peer.as_str().to_owned());
-                Fate::InDoubt { session, peer, ended, last: None }
-            }
-            Ok(PermitState::Gone { to, .. }) if record.departure.is_some() => {
-                let moved = Moved { to: to.as_str().to_owned(), at: Timestamp::now() };
-                Fate::Moved { moved, last: None }
-            }
-            _ => {
-                self.note_no_departure();
-                Fate::Ended { way, ended, last: None }
-            }
-        }
-    }
-
-    /// Why a process that said nothing has gone, as far as anybody knows.
-    fn how_it_ended(&self, death: Option<Death>) -> String {
-        match (self.entry.home().guest_end(), death) {
-            (Ok(Some((how, _))), _) => how,
-            (_, Some(death)) => format!("its process is gone: {death}"),
-            (_, None) => {
-                "its process has gone without a word: it was killed, or it crashed".to_owned()
-            }
-        }
-    }
-
-    /// It will not come in this attempt: its record says so before anybody is told.
-    fn refuse(&self, session: SessionId) {
-        let refused = self.entry.home().keeper().and_then(|mut keeper| {
-            // Where it was never prepared, there is nothing to refuse.
-            match keeper.record() {
-                Ok(record) if matches!(record.state(), PermitState::Prepared { .. }) => {
-                    Ok(keeper.refuse(session)?)
-                }
-                _ => Ok(()),
-            }
-        });
-        if let Err(error) = refused {
-            tracing::info!(%error, "the permit record refuses when it is asked");
-        }
-    }
-
-    /// It has come from another host, and this daemon notes it late.
-    fn has_come(&self) {
-        let noted = self.entry.change(|record| {
-            record.arrival = None;
-            record.moved = None;
-            record.should_run = true;
-        });
-        if let Err(error) = noted {
-            tracing::error!(%error, "that a machine has come is not written");
-        }
-    }
-
-    pub(super) fn note_no_departure(&self) {
-        if let Err(error) = self.entry.change(|record| record.departure = None) {
-            tracing::error!(%error, "that a move is over is not written");
-        }
-    }
-
     fn note(&self, way: Way, ended: &Ended) {
         tracing::info!(machine = %self.entry.name(), ?way, how = ended.how, "the guest has ended");
         let end = if ended.failed { EndMetric::Failed } else { EndMetric::Orderly };
@@ -673,7 +420,7 @@ impl Attendant {
     }
 
     /// Notes whether the machine is to run, for a daemon that comes later.
-    fn should_run(&self, should_run: bool) {
+    pub(super) fn should_run(&self, should_run: bool) {
         if let Err(error) = self.entry.change(|record| record.should_run = should_run) {
             tracing::error!(%error, "whether a machine is to run is not written");
         }
@@ -682,6 +429,14 @@ impl Attendant {
     pub(super) fn end(&self, operation: &Pending, outcome: Result<Outcome, ApiError>) {
         self.entry.is_free();
         self.shared.end(operation, outcome);
+    }
+
+    /// Ends the operation that is over with the machine's fate, if there is one.
+    fn end_last(&self, last: &mut Last) {
+        if let Some(last) = last.take() {
+            let (operation, outcome) = *last;
+            self.end(&operation, outcome);
+        }
     }
 
     /// Waits before the next start; commands are answered meanwhile.
@@ -740,17 +495,14 @@ impl Attendant {
     }
 
     /// Nobody attends to it any more.
-    fn leave_off(self, ended: Option<Ended>, last: Last) {
+    fn leave_off(self, ended: Option<Ended>, mut last: Last) {
         self.entry.retire(ended);
         // Nothing can be posted any more; what was posted before is answered.
         for command in self.commands.try_iter() {
             let why = format!("the guest of machine {} is not here any more", self.entry.name());
             command.refuse(ApiError::new(ErrorCode::Conflict, why), &self.shared);
         }
-        if let Some(last) = last {
-            let (operation, outcome) = *last;
-            self.shared.end(&operation, outcome);
-        }
+        self.end_last(&mut last);
     }
 }
 
@@ -769,7 +521,7 @@ pub(super) fn sort(error: SuperviseError) -> (Result<(), ApiError>, Option<Super
     (answer, is_fatal.then_some(error))
 }
 
-fn failed(error: &SuperviseError) -> ApiError {
+pub(super) fn failed(error: &SuperviseError) -> ApiError {
     use SuperviseError as E;
     let code = match error {
         E::Snapshot(_) => ErrorCode::File,

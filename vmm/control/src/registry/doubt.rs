@@ -9,9 +9,9 @@ use machine::SuperviseError;
 
 use super::attendant::Attendant;
 use super::command::Command;
+use super::departures::ask;
 use super::record::Moved;
 use crate::api::{ApiError, ErrorCode, MachineState, Timestamp};
-use crate::peers::PeerClient;
 use crate::peers::message::{Answer, Answered};
 
 /// How often it is looked whether somebody wants something.
@@ -73,16 +73,12 @@ impl Attendant {
 
     /// Asks the other host, and writes down what it says.
     fn ask_peer(&self, session: [u8; 16], peer: &str) -> Option<Doubted> {
-        let key = peer.parse().ok()?;
-        let Some(known) = self.shared.peers.by_key(&key) else {
-            tracing::warn!(peer, "the host with this key is not known here any more; add it again");
-            return None;
-        };
-        let runtime = self.shared.runtime.clone();
-        let client = PeerClient::new(&self.shared.identity, known, runtime).ok()?;
-        let answered = Self::ask(&client, self.entry.record().id, session, true);
+        let asked = self
+            .shared
+            .peer(peer)
+            .and_then(|client| Ok(ask(&client, self.entry.record().id, session, true)?));
         let Answered { answer, .. } =
-            answered.inspect_err(|error| tracing::debug!(%error, "in doubt")).ok()?;
+            asked.inspect_err(|error| tracing::info!(%error, "in doubt")).ok()?;
         let session = SessionId::new(session)?;
         let keeper = self.entry.home().keeper();
         let (written, doubted) = match answer {

@@ -129,6 +129,6 @@ fn hand_over_outcome(report: &HandOverReport) -> HandOverOutcome {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a blackout of 2^53 ns would last 104 days")]
-fn seconds(nanoseconds: u64) -> f64 {
+pub(super) fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
 }

@@ -265,7 +265,7 @@ impl Registry {
         id: CallId,
     ) -> Result<Arc<Pending>, ApiError> {
         self.shared.peers.find(&request.to)?;
-        check_bounds(&request)?;
+        request.check()?;
         self.operate(name, id, "machines.migrate", "moved", true, |operation| Command::Migrate {
             operation,
             request,
@@ -548,25 +548,5 @@ impl Registry {
 
     fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<MachineName, Arc<Entry>>> {
         self.machines.write()
-    }
-}
-
-/// What the description of `Migrate` says of its numbers.
-fn check_bounds(request: &Migrate) -> Result<(), ApiError> {
-    let Migrate { max_downtime_ms, timeout_ms, bandwidth, streams, stop_after_rounds, .. } =
-        request;
-    let bounds = [
-        ("max_downtime_ms", *max_downtime_ms, 1, 600_000),
-        ("timeout_ms", *timeout_ms, 1_000, 86_400_000),
-        ("bandwidth", bandwidth.unwrap_or(u64::MAX), 65_536, u64::MAX),
-        ("streams", u64::from(*streams), 1, 16),
-        ("stop_after_rounds", u64::from(stop_after_rounds.unwrap_or(1)), 1, 1_000),
-    ];
-    match bounds.into_iter().find(|(_, value, least, most)| !(least..=most).contains(&value)) {
-        None => Ok(()),
-        Some((name, value, least, most)) => {
-            let message = format!("{name}: {value} is not within {least} and {most}");
-            Err(ApiError::new(ErrorCode::BadRequest, message))
-        }
     }
 }

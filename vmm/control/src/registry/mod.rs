@@ -8,6 +8,7 @@
 //!             Attendant (a thread, while there is a process) ── machine::Supervised
 //! ```
 
+mod adoption;
 mod arrivals;
 mod attendant;
 mod bell;
@@ -15,9 +16,13 @@ mod command;
 mod departures;
 mod doubt;
 mod entry;
+mod fate;
 mod images;
+mod inquiry;
 mod jobs;
 mod machines;
+mod migration_check;
+mod move_report;
 mod record;
 mod restart;
 mod shared;

@@ -8,11 +8,11 @@ use machine::{DirtyLogKind, Executable};
 use tokio::runtime::Handle;
 
 use crate::access::Files;
-use crate::api::ApiError;
+use crate::api::{ApiError, ErrorCode};
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::operations::{Operations, Outcome, Pending};
-use crate::peers::{Arrivals, Identity, PeerBook};
+use crate::peers::{Arrivals, Identity, PeerBook, PeerClient};
 use crate::receipts::ReceiptShelf;
 
 /// Bounds that the configuration sets.
@@ -70,6 +70,20 @@ impl Shared {
             dirty_log,
             nice: self.limits.nice,
         })
+    }
+
+    /// The other host with this key, to be spoken to.
+    ///
+    /// # Errors
+    /// When it is not known here any more.
+    pub(super) fn peer(&self, key: &str) -> Result<PeerClient, ApiError> {
+        let known = key.parse().ok().and_then(|key| self.peers.by_key(&key));
+        let known = known.ok_or_else(|| {
+            let message = format!("the host with the key {key} is not known here any more");
+            ApiError::new(ErrorCode::NotFound, message)
+                .with_hint("`novacron peers add` adds it again")
+        })?;
+        PeerClient::new(&self.identity, known, self.runtime.clone())
     }
 
     /// Ends an operation, for everybody who wants to know.

@@ -1,0 +1,123 @@
+//! A dry run: whether a machine could move to a host now, and what is in the way.
+
+use std::time::{Duration, Instant};
+
+use machine::Description;
+use tokio::sync::oneshot;
+
+use super::command::Command;
+use super::machines::Registry;
+use super::move_report::{nanoseconds, whole};
+use crate::api::{
+    ApiError, Blocker, BlockerKind, ErrorCode, MachineName, MachineState, MigrationCheck,
+};
+use crate::peers::message::{Checked, Hello, Invitation, VERSION};
+use crate::peers::{PeerClient, PeerError, QUICK};
+use crate::random::hex;
+
+/// Bytes that are sent to see how fast they go: of a slow link it takes a second, of a fast one it is enough.
+const TRIAL_BYTES: usize = 2 << 20;
+
+impl Registry {
+    /// What another host must know of a machine; none if it does not run.
+    pub(crate) async fn describe(
+        &self,
+        name: &MachineName,
+    ) -> Result<Option<Box<Description>>, ApiError> {
+        let entry = self.find(name)?;
+        if entry.state() != MachineState::Running {
+            return Ok(None);
+        }
+        let (reply, answer) = oneshot::channel();
+        entry.tell("described", Command::Describe(reply))?;
+        match answer.await {
+            Ok(description) => description.map(Some),
+            // Its guest has ended meanwhile.
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Whether a machine could move to a host. Waits for that.
+    pub(crate) fn check_migration(
+        &self,
+        name: &MachineName,
+        to: &MachineName,
+        described: Result<Option<Box<Description>>, ApiError>,
+    ) -> Result<MigrationCheck, ApiError> {
+        let entry = self.find(name)?;
+        let shared = self.shared();
+        let peer = shared.peers.find(to)?.key;
+        let record = entry.record();
+        let mut check = MigrationCheck {
+            machine: name.clone(),
+            to: to.clone(),
+            blockers: Vec::new(),
+            round_trip_ns: None,
+            bytes_per_second: None,
+            memory_bytes: record.spec.memory_bytes,
+        };
+        let description = match described {
+            Ok(Some(description)) => *description,
+            Ok(None) => {
+                let state = entry.state().name();
+                let why = format!("machine {name} is {state}; only one that runs can move");
+                check.blockers.push(state_blocker(why));
+                return Ok(check);
+            }
+            Err(error) if error.code == ErrorCode::Conflict => {
+                check.blockers.push(state_blocker(error.to_string()));
+                return Ok(check);
+            }
+            Err(error) => return Err(error),
+        };
+        let client = shared.peer(&peer)?;
+        let invitation = Invitation {
+            version: VERSION,
+            session: hex(&[1; 16]),
+            machine: hex(&record.id),
+            name: name.clone(),
+            spec: record.spec,
+            // Only the host that gets the machine gets the secret of its digests.
+            description: description.without_secret(),
+            key: shared.identity.public().to_string(),
+            patience_ms: 0,
+        };
+        let seen = client.post("/v1/check", &invitation, QUICK);
+        let seen = seen.map(|Checked { blockers }| blockers);
+        match seen.and_then(|blockers| measure(&client, &mut check).map(|()| blockers)) {
+            Ok(blockers) => check.blockers.extend(
+                blockers.into_iter().map(|blocker| Blocker { host: Some(to.clone()), ..blocker }),
+            ),
+            Err(error) => check.blockers.push(Blocker {
+                kind: match &error {
+                    PeerError::Unreachable { .. } => BlockerKind::Unreachable,
+                    PeerError::Refused { .. } => BlockerKind::Host,
+                },
+                host: Some(to.clone()),
+                message: error.to_string(),
+            }),
+        }
+        Ok(check)
+    }
+}
+
+fn state_blocker(message: String) -> Blocker {
+    Blocker { kind: BlockerKind::State, host: None, message }
+}
+
+/// How far away the host is, and what the way takes.
+fn measure(client: &PeerClient, check: &mut MigrationCheck) -> Result<(), PeerError> {
+    let mut quickest = Duration::MAX;
+    for _ in 0..3 {
+        let began = Instant::now();
+        let Hello { version, release } = client.get("/v1/hello")?;
+        tracing::debug!(version, release, "the other host");
+        quickest = quickest.min(began.elapsed());
+    }
+    let sent = client.send_trial(TRIAL_BYTES)?;
+    // Each call is three round trips: TCP's, TLS's, and its own.
+    check.round_trip_ns = Some(nanoseconds(quickest) / 3);
+    let sending = sent.saturating_sub(quickest).max(Duration::from_micros(1));
+    check.bytes_per_second = Some(whole(TRIAL_BYTES as f64 / sending.as_secs_f64()));
+    Ok(())
+}
