@@ -228,8 +228,12 @@ impl Daemon {
 
 #[cfg(test)]
 impl Daemon {
-    /// What a test needs that speaks to it without its socket.
+    /// What a test needs that speaks to it without its socket. Other hosts reach it as usual.
     pub(crate) fn into_parts(self) -> (tokio::runtime::Runtime, State, Terms) {
+        {
+            let _inside = self.runtime.enter();
+            self.ports.serve(&self.state, &self.stop.subscribe()).unwrap();
+        }
         (self.runtime, self.state, self.terms)
     }
 }

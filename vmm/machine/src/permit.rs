@@ -591,4 +591,44 @@ mod tests {
         let refused = PermitFile::create_nameless(Path::new("/nowhere"), vm(), nonce(1));
         assert!(refused.unwrap_err().to_string().contains("/nowhere"));
     }
+
+    /// A record that is prepared for a move from another host, at a path; and its process.
+    fn prepared(folder: &Path) -> (std::path::PathBuf, PermitFile) {
+        let path = folder.join("permit");
+        let from = HostName::new("there").unwrap();
+        let offered = Generation::default();
+        let held = PermitFile::prepare(&path, vm(), session(), nonce(0xa), from, offered).unwrap();
+        (path, held)
+    }
+
+    #[test]
+    fn who_looks_at_a_record_writes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, held) = prepared(folder.path());
+        let before = std::fs::read(&path).unwrap();
+        for mut watch in [PermitWatch::open(&path, vm()).unwrap(), held.watch().unwrap()] {
+            let record = watch.record().unwrap();
+            assert!(matches!(record.state(), PermitState::Prepared { .. }));
+        }
+        assert!(std::fs::read(&path).unwrap() == before);
+    }
+
+    #[test]
+    fn a_keeper_refuses_before_it_says_never_and_only_when_no_process_lives() {
+        use dwcp::acp::Answer;
+        let folder = tempfile::tempdir().unwrap();
+        let (path, held) = prepared(folder.path());
+        let alive = PermitKeeper::open(&path, vm()).unwrap_err();
+        assert!(matches!(alive, PermitFileError::Alive), "{alive}");
+        drop(held);
+        let mut keeper = PermitKeeper::open(&path, vm()).unwrap();
+        let other = SessionId::new([9; 16]).unwrap();
+        assert_eq!(keeper.answer(other).unwrap(), Answer::Unknown);
+        assert!(matches!(keeper.record().unwrap().state(), PermitState::Prepared { .. }));
+        assert_eq!(keeper.answer(session()).unwrap(), Answer::NeverRan);
+        assert!(matches!(keeper.record().unwrap().state(), PermitState::Refused { .. }));
+        // Nobody takes it any more, and nobody else is its keeper meanwhile.
+        let second = PermitKeeper::open(&path, vm()).unwrap_err();
+        assert!(matches!(second, PermitFileError::Alive), "{second}");
+    }
 }

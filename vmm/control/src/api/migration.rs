@@ -270,3 +270,64 @@ impl MigrationOutcome {
             && self.causes.iter().all(|(name, _)| name.len() <= CAUSES_MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_moves_numbers_are_within_what_the_description_says() {
+        let order = |field: &str, value: u64| -> Result<(), ApiError> {
+            let mut order = json!({ "to": "east" });
+            order[field] = json!(value);
+            serde_json::from_value::<Migrate>(order).unwrap().check()
+        };
+        for (field, good, bad) in [
+            ("max_downtime_ms", [1, 600_000], [0, 600_001]),
+            ("timeout_ms", [1_000, 86_400_000], [999, 86_400_001]),
+            ("bandwidth", [65_536, u64::MAX], [0, 65_535]),
+            ("streams", [1, 16], [0, 17]),
+            ("stop_after_rounds", [1, 1_000], [0, 1_001]),
+        ] {
+            assert!(good.into_iter().all(|value| order(field, value).is_ok()), "{field}");
+            for value in bad {
+                assert!(order(field, value).unwrap_err().message.starts_with(field), "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_report_that_is_not_that_of_its_receipt_is_found() {
+        let sound = json!({
+            "session": "5", "from": "a", "to": "b", "generation": "0.1", "root": "c",
+            "blackout_ns": 5, "causes": [["wire", 5]], "total_ns": 9, "rounds": 1, "pages_sent": 1,
+            "pages_again": 0, "payload_bytes": 1, "payload_bytes_paused": 0, "connections": 1,
+            "audit": "whole", "audited_pages": 1, "audited_different": 0, "has_receipt": false,
+        });
+        let statement: ReceiptStatement = serde_json::from_value(json!({
+            "session": "5", "machine": "7", "from": "a", "to": "b", "generation": "0.1",
+            "root": "c", "blackout_ns": 5, "audit": "whole", "ended_at": "2026-01-01T00:00:00Z",
+        }))
+        .unwrap();
+        let is_of = |outcome: &serde_json::Value| {
+            serde_json::from_value::<MigrationOutcome>(outcome.clone()).unwrap().is_of(&statement)
+        };
+        assert!(is_of(&sound));
+        let many: Vec<_> = (0..33).map(|_| json!(["wire", 5])).collect();
+        for (field, other) in [
+            ("session", json!("6")),
+            ("from", json!("b")),
+            ("to", json!("a")),
+            ("generation", json!("0.2")),
+            ("root", json!("d")),
+            ("blackout_ns", json!(4)),
+            ("causes", json!(many)),
+            ("causes", json!([["w".repeat(33), 5]])),
+        ] {
+            let mut changed = sound.clone();
+            changed[field] = other;
+            assert!(!is_of(&changed), "{field}");
+        }
+    }
+}

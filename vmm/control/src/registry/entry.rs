@@ -328,8 +328,21 @@ impl Entry {
     }
 
     /// Whether somebody has said so of this attempt since the last call. What was said of another one is forgotten.
-    pub(super) fn take_resolution(&self, session: [u8; 16]) -> bool {
+    pub(crate) fn take_resolution(&self, session: [u8; 16]) -> bool {
         self.live().resolved.take() == Some(session)
+    }
+
+    /// As if a move of it were in doubt.
+    #[cfg(test)]
+    pub(crate) fn put_in_doubt(&self, session: [u8; 16]) {
+        let attempt = super::record::Attempt {
+            session,
+            peer: "f".repeat(64),
+            operation: "1".to_owned(),
+            is_new: false,
+        };
+        self.change(|record| record.departure = Some(attempt)).unwrap();
+        self.set_state(MachineState::InDoubt, None);
     }
 
     /// A machine that is at rest is shown as what its record says now.

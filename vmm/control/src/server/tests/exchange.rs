@@ -48,6 +48,7 @@ impl Fixture {
             format!("storage.state={}", place("state")),
             format!("storage.runtime={}", place("run")),
             "limits.machines=6".to_owned(),
+            "peers.listen=127.0.0.1:0".to_owned(),
         ];
         let surroundings =
             Surroundings { uid: rustix::process::geteuid().as_raw(), variables: [].into() };

@@ -10,6 +10,7 @@
 
 mod description;
 mod exchange;
+mod hosts;
 mod random;
 mod request;
 mod schema;

@@ -1,0 +1,188 @@
+//! A host that is known here and lies: everything that it can send, changed, and what that may change here.
+
+use serde_json::{Value, json};
+
+use super::exchange::Fixture;
+use super::random::Random;
+use super::values::mutate;
+use crate::api::{AddPeer, ErrorCode, MachineSpec, Peer, Timestamp};
+use crate::peers::{Identity, PeerClient, PeerError, QUICK};
+
+/// Messages of a run.
+const MESSAGES: u64 = 400;
+
+/// A known host, and this one as it sees it.
+struct Liar {
+    here: Fixture,
+    client: PeerClient,
+    key: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Liar {
+    fn new() -> Self {
+        let here = Fixture::new();
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity::open(folder.path()).unwrap();
+        let key = identity.public().to_string();
+        let shared = here.state.registry().shared();
+        let (name, address) = ("liar".parse().unwrap(), "127.0.0.1:9".to_owned());
+        shared.peers.add(AddPeer { name, address, key: key.clone() }).unwrap();
+        let peer = Peer {
+            name: "here".parse().unwrap(),
+            address: shared.listens[0].to_string(),
+            key: shared.identity.public().to_string(),
+            added_at: Timestamp::now(),
+        };
+        let runtime = here.runtime.handle().clone();
+        let client = PeerClient::new(&identity, peer, runtime).unwrap();
+        Self { here, client, key, _folder: folder }
+    }
+
+    fn send(&self, path: &str, message: &Value) -> Result<Value, PeerError> {
+        self.client.post(path, message, QUICK)
+    }
+
+    /// What the daemon keeps that a message could have changed.
+    fn kept(&self) -> String {
+        let registry = self.here.state.registry();
+        let state = &self.here.state.config().storage.state;
+        let names = |folder: &str| -> Vec<_> {
+            let entries = std::fs::read_dir(state.join(folder)).unwrap();
+            entries.map(|entry| entry.unwrap().file_name()).collect()
+        };
+        let receipts = registry.shared().receipts.list().unwrap().len();
+        format!(
+            "{:?} {:?} {receipts} {:?} {:?}",
+            registry.list(),
+            registry.shared().peers.list(),
+            names("machines"),
+            names("permits"),
+        )
+    }
+}
+
+/// Each call with a message that is sound as far as one can be that nothing here knows of.
+fn sound(liar: &Liar) -> [(&'static str, Value); 4] {
+    let (session, machine) = ("5".repeat(32), "7".repeat(32));
+    let own = liar.here.state.registry().shared().identity.public().to_string();
+    let invitation = json!({
+        "version": 1,
+        "session": session,
+        "machine": machine,
+        "name": "web",
+        "spec": { "memory_bytes": 33_554_432 },
+        "description": {
+            "config": {
+                "cpus": 1,
+                "cpu": "host",
+                "memory": { "size": 33_554_432, "hole_start": 3_221_225_472_u64 },
+            },
+            "cpuid": { "entries": [], "cpus": 1 },
+            "sections": [],
+            "digest_key": vec![0; 32],
+            "generation": [0, 0],
+        },
+        "key": liar.key,
+        "patience_ms": 60_000,
+    });
+    let statement = json!({
+        "session": session,
+        "machine": machine,
+        "from": liar.key,
+        "to": own,
+        "generation": "0.1",
+        "root": "a".repeat(128),
+        "blackout_ns": 5,
+        "audit": "whole",
+        "ended_at": "2026-01-01T00:00:00Z",
+    });
+    let outcome = json!({
+        "session": session, "from": liar.key, "to": own, "generation": "0.1",
+        "root": "a".repeat(128), "blackout_ns": 5, "causes": [["wire", 5]], "total_ns": 9,
+        "rounds": 1, "pages_sent": 1, "pages_again": 0, "payload_bytes": 1,
+        "payload_bytes_paused": 0, "connections": 1, "audit": "whole", "audited_pages": 1,
+        "audited_different": 0, "has_receipt": false,
+    });
+    let offer = json!({ "statement": statement, "signature": "b".repeat(128), "outcome": outcome });
+    [
+        ("/v1/check", invitation.clone()),
+        ("/v1/invitations", invitation),
+        ("/v1/answers", json!({ "session": session, "machine": machine, "refuse": true })),
+        ("/v1/receipts", offer),
+    ]
+}
+
+#[test]
+fn whatever_a_known_host_sends_is_answered_and_leaves_nothing() {
+    let liar = Liar::new();
+    let before = liar.kept();
+    let calls = sound(&liar);
+    let mut refused = 0;
+    for seed in 0..MESSAGES {
+        let mut random = Random::new(seed);
+        let (path, message) = random.pick(&calls);
+        let mut message = message.clone();
+        // The first of each as it is.
+        if seed >= calls.len() as u64 {
+            (0..=random.below(3)).for_each(|_| mutate(&mut message, &mut random));
+        }
+        match liar.send(path, &message) {
+            Ok(_) => {}
+            Err(PeerError::Refused { .. }) => refused += 1,
+            Err(error) => panic!("seed {seed}: {path}: {error}"),
+        }
+    }
+    assert!((MESSAGES / 4..MESSAGES).contains(&refused), "{refused} of {MESSAGES}");
+    assert_eq!(liar.kept(), before);
+    // It is still there for those who do not lie.
+    liar.client.get::<Value>("/v1/hello").unwrap();
+}
+
+#[test]
+fn nothing_is_known_of_what_did_not_happen_and_nobody_signs_it() {
+    let liar = Liar::new();
+    let [_, _, (answers, question), (receipts, offer)] = sound(&liar);
+    let answered = liar.send(answers, &question).unwrap();
+    assert_eq!(answered, json!({ "answer": "unknown" }));
+    let Err(PeerError::Refused { error, .. }) = liar.send(receipts, &offer) else {
+        panic!("it is signed");
+    };
+    assert!(error.message.contains("does not remember that move"), "{error}");
+    // Of a move of others.
+    let mut offer = offer;
+    offer["statement"]["from"] = json!("c".repeat(64));
+    let Err(PeerError::Refused { error, .. }) = liar.send(receipts, &offer) else {
+        panic!("it is signed");
+    };
+    assert!(error.message.contains("not of a move from there to here"), "{error}");
+}
+
+#[test]
+fn what_is_too_long_is_refused_and_what_never_ends_holds_up_nobody() {
+    let liar = Liar::new();
+    let long = json!({ "session": "5".repeat(5 << 20) });
+    let Err(PeerError::Refused { error, .. }) = liar.send("/v1/answers", &long) else {
+        panic!("it is read");
+    };
+    assert_eq!(error.code, ErrorCode::TooLarge);
+    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep = Value::String(deep);
+    assert!(matches!(liar.send("/v1/invitations", &deep), Err(PeerError::Refused { .. })));
+}
+
+#[test]
+fn what_a_person_says_of_one_attempt_is_not_taken_for_another() {
+    let liar = Liar::new();
+    let registry = liar.here.state.registry();
+    let name = "web".parse().unwrap();
+    registry.create(&name, MachineSpec::default()).unwrap();
+    let entry = registry.find(&name).unwrap();
+    let (first, second) = ([1; 16], [2; 16]);
+    assert_eq!(registry.resolve(&name).unwrap_err().code, ErrorCode::Conflict, "no doubt");
+    entry.put_in_doubt(first);
+    registry.resolve(&name).unwrap();
+    assert!(entry.take_resolution(first) && !entry.take_resolution(first), "once");
+    registry.resolve(&name).unwrap();
+    assert!(!entry.take_resolution(second) && !entry.take_resolution(first), "it is forgotten");
+}
