@@ -67,7 +67,7 @@ schema! {
 impl MachineState {
     /// The kinds of sections that a state of this executable has, with their versions: what a successor is told
     /// before anything is sent to it.
-    pub(crate) fn sections() -> Vec<(String, u16)> {
+    pub fn sections() -> Vec<(String, u16)> {
         SECTIONS.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect()
     }
 
