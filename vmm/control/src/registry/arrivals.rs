@@ -91,7 +91,7 @@ impl Registry {
         match id(&invitation.machine, "the machine's id") {
             Ok(machine) => match self.find_by_id(machine) {
                 Some(entry) => {
-                    if let Some(message) = entry.keeps_from_coming() {
+                    if let Some(message) = entry.keeps_from_coming(&invitation.spec) {
                         block(BlockerKind::Permit, message);
                     }
                 }
@@ -285,7 +285,6 @@ impl Attendant {
         let session = attempt.session;
         // Claimed: nobody else changes it now.
         let noted = self.entry.change(|record| {
-            record.spec = invitation.spec.clone();
             record.arrival = Some(attempt.clone());
         });
         reached(Step::DaemonInvited);

@@ -11,7 +11,8 @@ use super::record::Record;
 use super::shared::Shared;
 use super::store::{Store, StoreError};
 use crate::api::{
-    ApiError, Ended, ErrorCode, EventKind, Machine, MachineName, MachineState, Timestamp,
+    ApiError, Ended, ErrorCode, EventKind, Machine, MachineName, MachineSpec, MachineState,
+    Timestamp,
 };
 use crate::console::Console;
 use crate::events::Events;
@@ -301,14 +302,17 @@ impl Entry {
     }
 
     /// Why it cannot come here from another host; none if it can. The permit record has the last word.
-    pub(super) fn keeps_from_coming(&self) -> Option<String> {
-        let is_gone = self.lock_record().moved.is_some();
+    pub(super) fn keeps_from_coming(&self, spec: &MachineSpec) -> Option<String> {
+        let record = self.lock_record();
         let live = self.live();
-        if is_gone && live.mail.is_none() && live.operation.is_none() {
-            return None;
+        let (name, state) = (&self.name, live.state.name());
+        if record.moved.is_none() || live.mail.is_some() || live.operation.is_some() {
+            return Some(format!("the machine is on this host, as {name}, and is {state}"));
         }
-        let state = live.state.name();
-        Some(format!("the machine is on this host, as {}, and is {state}", self.name))
+        // A machine keeps what it is made of, wherever it goes.
+        (record.spec != *spec).then(|| {
+            format!("the machine that went from here, as {name}, was made of something else")
+        })
     }
 
     /// A person says that no other copy of it is alive, of the attempt that is in doubt.
