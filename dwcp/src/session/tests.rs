@@ -501,6 +501,26 @@ fn content_that_is_not_there_is_sent_in_full() {
 }
 
 #[test]
+fn pages_of_zeros_are_written_only_where_something_else_was() {
+    let mut pair = Pair::greeted();
+    let untouched = [9; PAGE_BYTES];
+    pair.memory.0[6] = untouched;
+    pair.write(5, 1);
+    pair.source.owe(run(6, 1)).unwrap();
+    pair.write(7, 1);
+    pair.exchange(CONTROL);
+    assert_eq!(pair.destination.counts().pages_applied, 3);
+    assert!(pair.memory.0[6] == untouched && pair.memory.0[5] == pair.guest.0[5]);
+    assert!(pair.memory.0[7] == pair.guest.0[7]);
+    pair.write(6, 1);
+    pair.exchange(CONTROL);
+    pair.guest.0[6].fill(0);
+    pair.source.owe(run(6, 1)).unwrap();
+    pair.exchange(CONTROL);
+    assert!(pair.memory.0 == pair.guest.0);
+}
+
+#[test]
 fn memory_that_differs_when_all_is_acknowledged_is_refused_at_once() {
     let mut pair = Pair::greeted();
     pair.write(5, 1);

@@ -15,7 +15,7 @@ use crate::session::{Agreement, Fault};
 /// SPEC.md, section 4, tells sources.
 const GAPS_MAX: usize = 16 << 10;
 
-/// The guest's memory at the destination, where nothing runs yet.
+/// The guest's memory at the destination, where nothing runs yet: zeros, until it is written.
 pub trait GuestPages {
     /// What can fail.
     type Error: std::error::Error;
@@ -97,7 +97,7 @@ impl PagesIn {
         if exists { Ok(()) } else { Err(Fault::NoMemory(run)) }
     }
 
-    /// Writes those pages of a batch that are newer than what is there.
+    /// Writes those pages of a batch that are newer than what is there, and not the same.
     pub(super) fn apply<M: GuestPages>(
         &mut self,
         batch: &Batch,
@@ -106,20 +106,26 @@ impl PagesIn {
         memory: &mut M,
     ) -> Result<(), M::Error> {
         let (mut sends, mut at) = (batch.sends().zip(digests).peekable(), 0);
-        // The pages that are written together: those of one run between two that are dropped.
+        // The pages that are written together: those of one run between two that are not.
         for run in batch.runs() {
             let mut fresh: Option<PageRun> = None;
             for gfn in run.frames() {
                 let Some(((_, number), digest)) = sends.next() else { return Ok(()) };
                 let place = &mut self.applied[index(gfn)];
-                if *place >= number.0 {
+                let is_newer = *place < number.0;
+                // A page of zeros that was never written is there already, and takes no memory as long as it is not.
+                let is_there = *place == 0 && *digest == PageDigest::ZERO;
+                if is_newer {
+                    *place = number.0;
+                    self.manifest.replace(gfn, *digest).expect("a page of the guest");
+                    self.counts.pages_applied += 1;
+                } else {
                     self.counts.pages_dropped += 1;
+                }
+                if !is_newer || is_there {
                     write(&mut fresh, run, at, content, memory)?;
                     continue;
                 }
-                *place = number.0;
-                self.manifest.replace(gfn, *digest).expect("a page of the guest");
-                self.counts.pages_applied += 1;
                 fresh = Some(match fresh {
                     Some(fresh) => PageRun::known_valid(fresh.first(), fresh.pages() + 1),
                     None => PageRun::known_valid(gfn, 1),

@@ -26,7 +26,7 @@ use crate::dirty::DirtyLog;
 use crate::fault::{Step, reached};
 use crate::handover::{Blackout, Cause, Resident};
 use crate::jail::{self, ThreadKind};
-use crate::memory::GuestRam;
+use crate::memory::{Extents, GuestRam};
 use crate::meter::{Meter, MovePhase, MoveProgress, PeerWord, Word};
 use crate::snapshot::SavedMoment;
 use crate::vm::{Paused, Running, VmError};
@@ -186,7 +186,7 @@ impl<'a> Emigration<'a> {
         }
     }
 
-    /// Everything is owed from here on.
+    /// Everything that is not a hole is owed from here on.
     fn begin(
         &mut self,
         ram: &GuestRam,
@@ -195,13 +195,23 @@ impl<'a> Emigration<'a> {
         reached(Step::MoveStart);
         self.link.set_step(self.pace.first_step());
         let streams = self.pace.streams();
-        let owed = self.link.with(|source, _| {
-            source.set_data_streams(streams);
-            ram.layout().regions().try_for_each(|region| source.owe(region.run()).map(drop))
-        });
-        owed.map_err(|error| MigrateError::Aborted(error.to_string()))?;
-        // A new bitmap names every page. If that were heard after the first round only, all of them would go twice.
-        self.harvest(ram, log).map(drop)
+        self.link.with(|source, _| source.set_data_streams(streams));
+        // A new bitmap names every page, and a ring none. If that were heard after the first round only, all of them
+        // would go twice. It is heard before it is asked what is a hole: what fills one from here on is in the log.
+        log.harvest(&mut Ledger::new(Gfn(ram.layout().frame_limit())))?;
+        let mut extents = Extents::default();
+        for region in ram.layout().regions() {
+            let mut rest = Some(region.run());
+            while let Some(run) = rest {
+                let (part, is_hole, after) = extents.first_part(ram, run).map_err(VmError::from)?;
+                rest = after;
+                if !is_hole {
+                    let owed = self.link.with(|source, _| source.owe(part));
+                    owed.map_err(|error| MigrateError::Aborted(error.to_string()))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// While the guest runs: rounds, the offer, and what comes before a stop.

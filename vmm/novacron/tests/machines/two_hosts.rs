@@ -27,7 +27,8 @@ fn a_machine_moves_to_another_host_and_back_and_there_again() {
         });
         assert_eq!(outcome.connections, 1);
         // Memory is 8,192 pages, of which 2 MiB are written again and again.
-        assert!((8192..12_000).contains(&outcome.pages_sent), "{outcome:?}");
+        // Of its 8,192 pages the guest has used 8 MiB, of which it writes 2 MiB again and again.
+        assert!((2048..6000).contains(&outcome.pages_sent), "{outcome:?}");
         assert_eq!(outcome.generation, format!("0.{}", trip + 1));
         assert!(outcome.causes.iter().any(|(cause, _)| cause == "restore"), "{outcome:?}");
         assert!(outcome.audited_pages > 100 && outcome.audited_different == 0, "{outcome:?}");
