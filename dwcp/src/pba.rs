@@ -8,9 +8,11 @@
 //! | [`EncoderEstimator`] | batches that were encoded | bytes that a page takes, pages a second, at each step |
 //!
 //! From these [`Outlook`] forecasts how long the move and its blackout will be, [`decide()`] says whether
-//! to stop the guest now, and [`best_step`] how hard to compress. All are functions of their arguments:
+//! to stop the guest now, [`Outlook::fitting_speed`] how fast a guest may run for which there is no such moment, and
+//! [`best_step`] how hard to compress. All are functions of their arguments:
 //! whoever wants to know why a move went as it did needs no more than what they were given.
 
+mod converge;
 mod decide;
 mod dirty;
 mod encode;

@@ -8,7 +8,8 @@ use std::time::Duration;
 const BURST: Duration = Duration::from_millis(10);
 
 /// Keeps a limit of bytes a second over all streams. A batch goes out whole, and those after it wait until it is
-/// paid for: a virtual clock says until when the limit is used up.
+/// paid for: a virtual clock says until when the limit is used up. What is limited may be anything that is counted, such
+/// as nanoseconds of processor time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pacer {
     bytes_per_second: Option<NonZeroU64>,
@@ -55,6 +56,13 @@ impl Pacer {
         let Some(limit) = self.bytes_per_second else { return };
         let takes = Duration::from_secs_f64(bytes as f64 / limit.get() as f64);
         self.paid_until = self.paid_until.max(now.saturating_sub(BURST)).saturating_add(takes);
+    }
+
+    /// So many bytes of those that were to go out did not.
+    pub fn regain(&mut self, bytes: u64) {
+        let Some(limit) = self.bytes_per_second else { return };
+        let took = Duration::from_secs_f64(bytes as f64 / limit.get() as f64);
+        self.paid_until = self.paid_until.saturating_sub(took);
     }
 }
 
@@ -129,6 +137,22 @@ mod tests {
         pacer.set_limit(SECOND, None);
         pacer.set_limit(SECOND, limit(1_000_000));
         assert_eq!(pacer.opens_at(SECOND), None);
+    }
+
+    #[test]
+    fn what_did_not_go_out_need_not_be_paid_for() {
+        let mut pacer = Pacer::new();
+        pacer.regain(1);
+        pacer.set_limit(SECOND, limit(1_000));
+        pacer.spend(SECOND, 5_000);
+        pacer.regain(3_000);
+        let opens = pacer.opens_at(SECOND).unwrap();
+        assert!(opens > 2 * SECOND && opens <= 3 * SECOND, "{opens:?}");
+        // No more than was ever spent is won by it.
+        pacer.regain(u64::MAX);
+        assert_eq!(pacer.opens_at(SECOND), None);
+        let sent = send(&mut pacer, 100 * SECOND, 101 * SECOND, 100);
+        assert!((1_000..=1_110).contains(&sent), "{sent}");
     }
 
     #[test]

@@ -85,6 +85,12 @@ impl DirtyEstimator {
         }
     }
 
+    /// Pages a second, each counted once a harvest; none before the first.
+    #[must_use]
+    pub fn pages_per_second(&self) -> Option<f64> {
+        self.mean().map(|(span, pages)| pages / span.as_secs_f64())
+    }
+
     /// Pages that the guest writes again and again.
     #[must_use]
     pub fn working_set(&self) -> f64 {

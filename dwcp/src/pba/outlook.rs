@@ -16,8 +16,12 @@ const GAIN_LEAST: Duration = Duration::from_millis(1);
 pub struct Outlook<'a> {
     /// Of the link.
     pub link: LinkEstimate,
-    /// Of the guest.
+    /// Of the guest, in its own time: of a guest that was held, the time in which it was does not count.
     pub dirty: &'a DirtyEstimator,
+    /// The share of the time in which the guest will run: 1 unless it is throttled.
+    pub guest_speed: f64,
+    /// Bytes a second that pages may take while the guest runs; infinite if all that the link carries.
+    pub live_bytes_per_second: f64,
     /// Bytes that a dirty page takes on the wire.
     pub bytes_per_page: f64,
     /// Pages that the encoders get through in a second; infinite if that is no matter.
@@ -101,7 +105,7 @@ impl Outlook<'_> {
     fn stop_of(&self, owed: f64, unacknowledged: f64) -> Stop {
         let half = self.link.round_trip / 2;
         let behind = self.sending(owed, unacknowledged);
-        let meanwhile = self.dirty.pages_after(self.settling(unacknowledged));
+        let meanwhile = self.dirtied_in(self.settling(unacknowledged));
         let alone = self.sending(owed + meanwhile, 0.0);
         let settles_first = alone < behind;
         let sending = behind.min(alone);
@@ -112,8 +116,23 @@ impl Outlook<'_> {
     /// How many pages are owed after a round in which so many go out, and how long it takes.
     fn round(&self, owed: f64) -> (f64, Duration) {
         // A page that is written again while it is on its way waits for its acknowledgement.
-        let round = self.sending(owed, 0.0).max(self.link.round_trip);
-        (self.dirty.pages_after(round), round)
+        let limited = seconds(owed * self.bytes_per_page / self.live_bytes_per_second);
+        let round = self.sending(owed, 0.0).max(limited).max(self.link.round_trip);
+        (self.dirtied_in(round), round)
+    }
+
+    /// Pages that will be dirty after some time, if none is now.
+    fn dirtied_in(&self, after: Duration) -> f64 {
+        // A time without end, times a speed of zero, is no time.
+        let own = Duration::try_from_secs_f64(after.as_secs_f64() * self.guest_speed);
+        self.dirty.pages_after(own.unwrap_or(Duration::MAX))
+    }
+
+    /// Pages a second that go out while the guest runs: what the slowest lets through of encoders, link, and limit.
+    #[must_use]
+    pub fn live_pages_per_second(&self) -> f64 {
+        let bytes = self.link.bytes_per_second.min(self.live_bytes_per_second);
+        (bytes / self.bytes_per_page).min(self.pages_per_second)
     }
 
     /// Bytes of a round that are not acknowledged when the last of them has gone out.

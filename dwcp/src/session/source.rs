@@ -8,7 +8,7 @@ mod states;
 mod transmit;
 
 use std::collections::VecDeque;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -28,6 +28,9 @@ use crate::page::{Gfn, PageRun};
 use crate::page_set::PageSet;
 use crate::pba::LinkEstimator;
 use crate::wire::{Ask, Expected, Header, HeaderBytes, Kind, Message, PeerAnswer, StreamId, Text};
+
+/// Nanoseconds of a thousandth of a processor's second.
+const MICROS: NonZeroU64 = NonZeroU64::new(1_000_000).unwrap();
 
 /// What a source tells its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,6 +176,29 @@ impl Source {
     pub fn set_limit(&mut self, now: Duration, bytes_per_second: Option<NonZeroU64>) {
         self.pacing.ours = bytes_per_second;
         self.pacing.apply(now);
+    }
+
+    /// How many thousandths of a processor pages may take from now on, over all streams; `None` is as many as there are.
+    /// As the limit of bytes it holds while the guest runs.
+    pub fn set_processor_limit(&mut self, now: Duration, permille: Option<NonZeroU32>) {
+        let per_second = permille.map(|permille| NonZeroU64::from(permille).saturating_mul(MICROS));
+        self.pacing.processors.set_limit(now, per_second);
+    }
+
+    /// A stream takes so much processor time now. What it will take has to be said before it does: whoever draws the next
+    /// batch would not know of it.
+    pub fn spend_processor_time(&mut self, now: Duration, time: Duration) {
+        self.pacing.processors.spend(now, nanoseconds(time));
+    }
+
+    /// A stream has taken so much less than it said.
+    pub fn regain_processor_time(&mut self, time: Duration) {
+        self.pacing.processors.regain(nanoseconds(time));
+    }
+
+    /// What the user decides about waiting, from now on.
+    pub fn set_timers(&mut self, timers: SourceTimers) {
+        self.timers = timers;
     }
 
     /// Sends the machine's state ahead, while the guest runs. One that is not out yet is replaced.
@@ -542,4 +568,8 @@ impl Source {
             connection.spoke_at = now;
         }
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -334,6 +334,8 @@ impl Attempt {
         let outlook = Outlook {
             link,
             dirty: &predictor.dirty,
+            guest_speed: 1.0,
+            live_bytes_per_second: f64::INFINITY,
             bytes_per_page: predictor.encoders.bytes_per_page(self.step_index),
             pages_per_second: f64::INFINITY,
             overhead: Duration::ZERO,

@@ -234,6 +234,7 @@ impl Common {
             encoder: Encoder::new(),
             content: Vec::new(),
             bases: Bases::default(),
+            account: Account::new(),
         })
     }
 }
@@ -246,6 +247,42 @@ struct Carrier<'a> {
     encoder: Encoder,
     content: Vec<u8>,
     bases: Bases,
+    account: Account,
+}
+
+/// What a stream's thread takes of a processor.
+struct Account {
+    /// Up to here it is paid for.
+    paid: Duration,
+    /// What the batch under way was said to take.
+    said: Duration,
+}
+
+impl Account {
+    fn new() -> Self {
+        Self { paid: thread_time(), said: Duration::ZERO }
+    }
+
+    /// Pays for all that the thread did since: encoding, encrypting, writing.
+    fn settle(&mut self, now: Duration, source: &mut Source) {
+        let time = thread_time();
+        source.regain_processor_time(std::mem::take(&mut self.said));
+        source.spend_processor_time(now, time.saturating_sub(self.paid));
+        self.paid = time;
+    }
+
+    /// Says what a batch will take, so that streams which draw theirs meanwhile do not all of them take what one may.
+    fn begin(&mut self, now: Duration, source: &mut Source, takes: Duration) {
+        self.said = takes;
+        source.spend_processor_time(now, takes);
+    }
+}
+
+/// What this thread has taken of a processor since its start.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    // The clock of a thread begins at 0.
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// The bases of a batch's differences, copied: the shadow is every stream's.
@@ -288,15 +325,21 @@ impl Endpoint for Carrier<'_> {
     }
 
     fn next(&mut self, frame: &mut Vec<u8>) {
-        let stream = self.stream;
-        let found =
-            self.link.poll(|party, streams, now| match party.source.poll_transmit(now, stream) {
-                Some(transmit) => Some((transmit, party.step)),
-                None => {
-                    streams.idles(stream);
-                    None
-                }
-            });
+        let (stream, account) = (self.stream, &mut self.account);
+        let found = self.link.poll(|party, streams, now| {
+            account.settle(now, &mut party.source);
+            let Some(transmit) = party.source.poll_transmit(now, stream) else {
+                streams.idles(stream);
+                return None;
+            };
+            if let Transmit::Pages(draft) = &transmit {
+                let pages = draft.batch.pages() as f64;
+                let takes = pages / party.encoders.pages_per_second(party.step);
+                let takes = Duration::try_from_secs_f64(takes).unwrap_or_default();
+                account.begin(now, &mut party.source, takes);
+            }
+            Some((transmit, party.step))
+        });
         match found {
             None => {}
             Some((Transmit::Frame(bytes), _)) => *frame = bytes,

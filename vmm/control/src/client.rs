@@ -109,6 +109,18 @@ impl Client {
         self.bytes(HttpVerb::Post, path, Some(body)).map(drop)
     }
 
+    /// Changes what is named of something.
+    ///
+    /// # Errors
+    /// When there is no daemon, or it refuses.
+    pub fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CallError> {
+        self.decode(&self.bytes(HttpVerb::Patch, path, Some(body))?)
+    }
+
     /// Deletes something.
     ///
     /// # Errors

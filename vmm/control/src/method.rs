@@ -10,6 +10,8 @@ pub enum HttpVerb {
     Get,
     /// Makes, or does.
     Post,
+    /// Changes what is named of something.
+    Patch,
     /// Deletes.
     Delete,
 }
@@ -21,6 +23,7 @@ impl HttpVerb {
         match self {
             Self::Get => "GET",
             Self::Post => "POST",
+            Self::Patch => "PATCH",
             Self::Delete => "DELETE",
         }
     }
@@ -50,7 +53,7 @@ const fn does(name: &'static str, path: &'static str) -> Method {
 }
 
 /// All of them, as they are documented.
-pub const METHODS: [Method; 33] = [
+pub const METHODS: [Method; 34] = [
     looks("info", "/v1/info"),
     looks("health", "/v1/health"),
     looks("metrics", "/v1/metrics"),
@@ -91,6 +94,7 @@ pub const METHODS: [Method; 33] = [
     looks("receipts.show", "/v1/receipts/{session}"),
     looks("operations.list", "/v1/operations"),
     looks("operations.show", "/v1/operations/{id}"),
+    Method { verb: HttpVerb::Patch, ..does("operations.change", "/v1/operations/{id}") },
     does("operations.cancel", "/v1/operations/{id}/cancel"),
     Method { role: Role::Admin, ..does("shutdown", "/v1/shutdown") },
 ];

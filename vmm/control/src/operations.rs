@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::api::{
-    ApiError, ErrorCode, EventKind, HandOverOutcome, MachineName, MigrationOutcome, Operation,
-    OperationProgress, OperationState, RestoreOutcome, SnapshotOutcome, Timestamp,
+    ApiError, ChangeMove, ErrorCode, EventKind, HandOverOutcome, MachineName, MigrationOutcome,
+    Operation, OperationProgress, OperationState, RestoreOutcome, SnapshotOutcome, Timestamp,
 };
 use crate::events::Events;
 
@@ -38,6 +38,8 @@ pub(crate) struct Operations {
 pub(crate) struct Pending {
     shown: watch::Sender<Operation>,
     is_cancelled: AtomicBool,
+    /// Other limits of a move, which whoever does it has not taken yet.
+    changes: Mutex<Vec<ChangeMove>>,
     events: Arc<Events>,
 }
 
@@ -74,6 +76,7 @@ impl Operations {
         let pending = Arc::new(Pending {
             shown: watch::Sender::new(operation),
             is_cancelled: AtomicBool::new(false),
+            changes: Mutex::default(),
             events: Arc::clone(&self.events),
         });
         let mut all = self.lock();
@@ -156,6 +159,58 @@ impl Pending {
         Ok(())
     }
 
+    /// Gives a move other limits.
+    ///
+    /// # Errors
+    /// When it has ended, or is no move from here.
+    pub(crate) fn change(&self, change: ChangeMove) -> Result<(), ApiError> {
+        let Operation { state, method, .. } = self.show();
+        if state != OperationState::Running {
+            return Err(ApiError::new(ErrorCode::Conflict, "the operation has ended"));
+        }
+        if method != "machines.migrate" {
+            let why = format!("{method} has no limits that can be changed");
+            return Err(ApiError::new(ErrorCode::Conflict, why)
+                .with_hint("a move to another host has, on the host that the machine leaves"));
+        }
+        self.changes().push(change);
+        Ok(())
+    }
+
+    /// The limits that whoever does it has not taken yet, the first first.
+    pub(crate) fn take_changes(&self) -> Vec<ChangeMove> {
+        std::mem::take(&mut *self.changes())
+    }
+
+    fn changes(&self) -> MutexGuard<'_, Vec<ChangeMove>> {
+        // A panic aborts the process, so that no lock is ever poisoned.
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the move says that it has these limits, or so long.
+    ///
+    /// # Errors
+    /// When it has ended before.
+    pub(crate) async fn wait_for_change(
+        &self,
+        change: ChangeMove,
+        limit: Duration,
+    ) -> Result<Operation, ApiError> {
+        let has_it = |operation: &Operation| {
+            let progress = operation.progress.as_ref().and_then(|all| all.migration.as_ref());
+            progress.and_then(|progress| progress.limits).is_some_and(|limits| limits.has(&change))
+        };
+        let is_over = |operation: &Operation| operation.state != OperationState::Running;
+        let mut shown = self.shown.subscribe();
+        let changed = shown.wait_for(|operation| has_it(operation) || is_over(operation));
+        let _ = tokio::time::timeout(limit, changed).await;
+        let operation = self.show();
+        if is_over(&operation) && !has_it(&operation) {
+            return Err(ApiError::new(ErrorCode::Conflict, "the move has ended before that"));
+        }
+        Ok(operation)
+    }
+
     /// Ends it.
     pub(crate) fn end(&self, outcome: Result<Outcome, ApiError>) {
         let operation = {
@@ -199,6 +254,7 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{MigrationLimits, MigrationProgress};
 
     fn operations(kept: usize) -> Operations {
         Operations::new(kept, Arc::new(Events::new(100)))
@@ -233,6 +289,59 @@ mod tests {
         assert_eq!(shown.state, OperationState::Cancelled);
         assert_eq!(shown.error.unwrap().operation, Some(shown.id));
         assert_eq!(one.cancel().unwrap_err().code, ErrorCode::Conflict);
+    }
+
+    #[test]
+    fn limits_of_a_move_are_changed_while_it_is_under_way_and_of_nothing_else() {
+        let change = ChangeMove { bandwidth: Some(0), ..ChangeMove::default() };
+        let operations = operations(3);
+        let stop = operations.begin("1".into(), "machines.stop", None, false);
+        let refused = stop.change(change).unwrap_err();
+        assert!(refused.code == ErrorCode::Conflict, "{refused:?}");
+        assert!(refused.message.contains("machines.stop has no limits"), "{refused:?}");
+        let move_away = operations.begin("2".into(), "machines.migrate", None, true);
+        let other = ChangeMove { throttle_percent: Some(30), ..change };
+        move_away.change(change).unwrap();
+        move_away.change(other).unwrap();
+        assert_eq!(move_away.take_changes(), [change, other]);
+        assert_eq!(move_away.take_changes(), []);
+        move_away.end(Ok(Outcome::Plain));
+        assert!(move_away.change(change).unwrap_err().message.contains("has ended"));
+    }
+
+    #[tokio::test]
+    async fn a_change_is_waited_for_until_the_move_says_that_it_has_it() {
+        let change = ChangeMove { throttle_percent: Some(30), ..ChangeMove::default() };
+        let moved = operations(1).begin("1".into(), "machines.migrate", None, true);
+        let says = |throttle_percent| {
+            let limits = MigrationLimits {
+                max_downtime_ms: 300,
+                timeout_ms: 60_000,
+                bandwidth: None,
+                throttle_percent,
+                cpu_permille: None,
+            };
+            let migration = MigrationProgress { limits: Some(limits), ..Default::default() };
+            let _ = moved.advance(OperationProgress {
+                migration: Some(migration),
+                ..OperationProgress::default()
+            });
+        };
+        says(None);
+        let short = Duration::from_millis(1);
+        let waited = moved.wait_for_change(change, short).await.unwrap();
+        assert!(waited.progress.unwrap().migration.unwrap().limits.unwrap().throttle_percent.is_none());
+        let (waited, ()) = tokio::join!(
+            moved.wait_for_change(change, Duration::from_secs(60)),
+            async { says(Some(30)) }
+        );
+        assert!(waited.is_ok());
+        let other = ChangeMove { throttle_percent: Some(0), ..change };
+        let (waited, ()) = tokio::join!(
+            moved.wait_for_change(other, Duration::from_secs(60)),
+            async { moved.end(Ok(Outcome::Plain)) }
+        );
+        assert!(waited.unwrap_err().message.contains("has ended before"));
     }
 
     #[test]

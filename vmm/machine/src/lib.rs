@@ -56,8 +56,9 @@ pub use memory::{
 };
 pub use meter::{MovePhase, MoveProgress, PeerWord, Progress, Word};
 pub use migrate::{
-    Accepted, ArrivalReport, Audit, AuditReport, Description, Dial, Dialled, MigrateError,
-    MigrateOrder, MoveLimits, MoveReport, PrepareOrder, SessionKeys,
+    Accepted, ArrivalReport, Audit, AuditReport, Description, Dial, Dialled, LimitChange,
+    MigrateError, MigrateOrder, MoveLimits, MoveReport, PrepareOrder, SessionKeys, Shortfall,
+    ThrottleReport,
 };
 pub use permit::{PermitFile, PermitFileError, PermitKeeper, PermitWatch};
 pub use role::{

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::migrate::{LimitChange, MoveLimits};
+
 /// How far a snapshot, a hand-over or a move is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
@@ -37,6 +39,10 @@ pub struct MoveProgress {
     pub streams: u32,
     /// For how long the other host has been out of reach.
     pub waiting: Option<Duration>,
+    /// Hundredths of its time for which the guest is held now.
+    pub throttle: u8,
+    /// By which limits it goes on.
+    pub limits: MoveLimits,
 }
 
 /// The phases of a move, as its source goes through them.
@@ -53,7 +59,7 @@ pub enum MovePhase {
     Settle,
 }
 
-/// What a keeper has learned for a source in doubt, or was told.
+/// What a keeper has learned for a move, or was told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Word {
     /// The destination's keeper has answered, by its record.
@@ -63,6 +69,8 @@ pub enum Word {
         /// Resolutions and moves of the newest generation that is known.
         above: (u32, u32),
     },
+    /// A person wants other limits.
+    Limits(LimitChange),
 }
 
 /// What the destination's keeper says of a session.
@@ -125,6 +133,16 @@ impl Meter {
     /// Leaves a word for the job.
     pub(crate) fn tell(&self, word: Word) {
         self.words.lock().unwrap_or_else(PoisonError::into_inner).push_back(word);
+    }
+
+    /// The next other limits that were left. Whatever else was is for a job in doubt.
+    pub(crate) fn take_limits(&self) -> Option<LimitChange> {
+        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = words.iter().position(|word| matches!(word, Word::Limits(_)))?;
+        match words.remove(place) {
+            Some(Word::Limits(change)) => Some(change),
+            _ => None,
+        }
     }
 
     /// The next word that was left: what the other host has answered comes before what a person said after that.

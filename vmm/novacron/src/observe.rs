@@ -1,14 +1,14 @@
 //! The verbs that look at the daemon, and the one that ends it.
 
 use clap::Args;
-use control::api::{Event, EventKind, Health, HealthState, Info, Operation, Shutdown};
+use control::api::{ChangeMove, Event, EventKind, Health, HealthState, Info, Operation, Shutdown};
 use control::{CallError, Size};
 
 use crate::Failure;
 use crate::cli::OutputForm;
 use crate::connect::connect;
 use crate::globals::Globals;
-use crate::migrate::report_of;
+use crate::migrate::{report_of, together};
 use crate::output::{print, print_json};
 use crate::table::Table;
 
@@ -30,12 +30,23 @@ pub(crate) struct EventsOptions {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    novacron operation                                        all of them\n  \
+    novacron operation 17 --set max-downtime=2s               let the guest of a move stand still for longer\n  \
+    novacron operation 17 --set throttle=80% --set cpu=0.5    slow it down, and take less of the host's processors\n  \
+    novacron operation 17 --set bandwidth=none                send as fast as the link takes it\n  \
+    novacron operation 17 --cancel")]
 pub(crate) struct OperationOptions {
     /// Its id; without it, all are shown
     pub(crate) id: Option<String>,
     /// Ask it to end, and to leave everything as it was
     #[arg(long, requires = "id")]
     pub(crate) cancel: bool,
+    /// Give a move that is under way another limit, as `novacron migrate` has it: max-downtime, timeout, bandwidth,
+    /// throttle, cpu; the last three can be none
+    #[arg(long, value_name = "LIMIT=VALUE", requires = "id", conflicts_with = "cancel")]
+    #[arg(value_parser = crate::migrate::change)]
+    pub(crate) set: Vec<ChangeMove>,
     /// For people or for programs
     #[arg(long, value_name = "FORM", default_value = "text")]
     pub(crate) output: OutputForm,
@@ -106,6 +117,9 @@ pub(crate) fn operation(options: &OperationOptions, globals: &Globals) -> Result
     let client = connect(globals)?;
     let operations = match (&options.id, options.cancel) {
         (None, _) => client.get::<Vec<Operation>>("/v1/operations")?,
+        (Some(id), false) if !options.set.is_empty() => {
+            vec![client.patch(&format!("/v1/operations/{id}"), &together(&options.set))?]
+        }
         (Some(id), true) => vec![client.post(&format!("/v1/operations/{id}/cancel"), &())?],
         (Some(id), false) => vec![client.get(&format!("/v1/operations/{id}"))?],
     };

@@ -141,13 +141,16 @@ fn line(progress: &OperationProgress, to: &MachineName) -> String {
     }
     let waiting =
         migration.waiting_ms.map(|ms| format!("waiting for {to} since {}", age(ms / 1000)));
+    let slowed = migration
+        .throttle_percent
+        .map(|share| format!("guest slowed to {} %", 100_u32.saturating_sub(share)));
     let sent = Some(format!("{} sent", whole_bytes(migration.bytes_sent)));
     let rate = migration.bytes_per_second.map(|rate| format!("{}/s", whole_bytes(rate)));
     let left = Some(format!("{} pages left", progress.pages_owed));
     let trip = migration.round_trip_ns.map(|ns| format!("round trip {}", milliseconds(ns)));
     let forecast = migration.forecast_ns.map(|ns| format!("forecast {}", milliseconds(ns)));
     let figures: Vec<_> =
-        [waiting, sent, rate, left, trip, forecast].into_iter().flatten().collect();
+        [waiting, slowed, sent, rate, left, trip, forecast].into_iter().flatten().collect();
     format!("{head}: {}", figures.join(", "))
 }
 
@@ -194,12 +197,17 @@ pub(crate) mod tests {
             forecast_ns: Some(210_000_000),
             streams: 4,
             waiting_ms: None,
+            throttle_percent: None,
+            limits: None,
         };
         assert_eq!(
             line(&progress(known.clone()), &to),
             "live, round 3: 500 MiB sent, 110 MiB/s, 1234 pages left, round trip 12.34 ms, \
              forecast 210.00 ms"
         );
+        let slowed = MigrationProgress { throttle_percent: Some(40), ..known.clone() };
+        let text = line(&progress(slowed), &to);
+        assert!(text.starts_with("live, round 3: guest slowed to 60 %, 500 MiB sent"), "{text}");
         let waiting = MigrationProgress { waiting_ms: Some(4_900), ..known };
         let text = line(&progress(waiting), &to);
         assert!(text.starts_with("live, round 3: waiting for east since 4 s, 500 MiB"), "{text}");

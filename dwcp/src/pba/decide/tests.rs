@@ -30,6 +30,8 @@ fn outlook(dirty: &DirtyEstimator, megabytes_per_second: f64, round_trip_ms: u32
             round_trip: MS * round_trip_ms,
         },
         dirty,
+        guest_speed: 1.0,
+        live_bytes_per_second: f64::INFINITY,
         bytes_per_page: 1_000.0,
         pages_per_second: f64::INFINITY,
         overhead: MS,

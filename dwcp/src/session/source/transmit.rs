@@ -34,7 +34,7 @@ impl Source {
             return None;
         }
         if matches!(self.phase, Phase::Live(_)) {
-            self.pacing.held_until = self.pacing.pacer.opens_at(now);
+            self.pacing.held_until = self.pacing.opens_at(now);
             if self.pacing.held_until.is_some() && self.pages.ledger().owed() > 0 {
                 return None;
             }

@@ -119,6 +119,24 @@ fn pages_go_out_no_faster_than_the_limit() {
 }
 
 #[test]
+fn pages_wait_for_their_processor_time_and_so_does_the_timer() {
+    let mut pair = noisy();
+    pair.source.set_processor_limit(pair.now, NonZeroU32::new(500));
+    assert!(pair.send(CONTROL).is_some());
+    pair.source.spend_processor_time(pair.now, Duration::from_millis(100));
+    pair.source.regain_processor_time(Duration::from_millis(40));
+    assert!(pair.send(CONTROL).is_none(), "60 ms at half a processor");
+    let opens = pair.source.poll_timeout().unwrap() - pair.now;
+    assert!((100..=120).contains(&opens.as_millis()), "{opens:?}");
+    pair.now += opens;
+    assert!(pair.send(CONTROL).is_some());
+    pair.source.spend_processor_time(pair.now, Duration::from_secs(9));
+    assert!(pair.send(CONTROL).is_none());
+    pair.source.set_processor_limit(pair.now, None);
+    assert!(pair.send(CONTROL).is_some());
+}
+
+#[test]
 fn the_smaller_of_both_limits_holds() {
     for (ours, theirs) in [(100, 1_000), (1_000, 100), (0, 100), (100, 0)] {
         let mut pair = noisy();

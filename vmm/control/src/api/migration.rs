@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ApiError, ErrorCode, MachineName, ReceiptAudit, ReceiptStatement};
+use super::{ApiError, ChangeMove, ErrorCode, MachineName, ReceiptAudit, ReceiptStatement};
 
 /// Move a running machine to another host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -35,26 +35,65 @@ pub struct Migrate {
     /// How much of the memory is looked at again once the guest runs on the other host.
     #[serde(default = "default_audit")]
     pub audit: ReceiptAudit,
+    /// Hundredths of its time for which the guest may be held if it writes too fast for the move to end; it is not slowed
+    /// down if absent.
+    #[schema(minimum = 1, maximum = 99)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle_percent: Option<u32>,
+    /// Thousandths of a processor that sending pages may take while the guest runs; no limit if absent.
+    #[schema(minimum = 10, maximum = 1_000_000)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_permille: Option<u32>,
+}
+
+/// What a number of a request may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bound {
+    name: &'static str,
+    least: u64,
+    most: u64,
+}
+
+pub(super) const MAX_DOWNTIME: Bound = Bound::new("max_downtime_ms", 1, 600_000);
+pub(super) const TIMEOUT: Bound = Bound::new("timeout_ms", 1_000, 86_400_000);
+pub(super) const BANDWIDTH: Bound = Bound::new("bandwidth", 65_536, u64::MAX);
+const STREAMS: Bound = Bound::new("streams", 1, 16);
+const STOP_AFTER_ROUNDS: Bound = Bound::new("stop_after_rounds", 1, 1_000);
+pub(super) const THROTTLE: Bound = Bound::new("throttle_percent", 1, 99);
+pub(super) const CPU: Bound = Bound::new("cpu_permille", 10, 1_000_000);
+
+impl Bound {
+    const fn new(name: &'static str, least: u64, most: u64) -> Self {
+        Self { name, least, most }
+    }
+
+    pub(super) fn check(self, value: u64) -> Result<(), ApiError> {
+        let Self { name, least, most } = self;
+        if (least..=most).contains(&value) {
+            return Ok(());
+        }
+        Err(refused(format!("{name}: {value} is not within {least} and {most}")))
+    }
+}
+
+pub(super) fn refused(why: String) -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, why)
 }
 
 impl Migrate {
     /// Whether its numbers are within what the description says.
     pub(crate) fn check(&self) -> Result<(), ApiError> {
-        let Self { max_downtime_ms, timeout_ms, bandwidth, streams, stop_after_rounds, .. } = self;
+        let of = |value: Option<u32>| value.map(u64::from);
         let bounds = [
-            ("max_downtime_ms", *max_downtime_ms, 1, 600_000),
-            ("timeout_ms", *timeout_ms, 1_000, 86_400_000),
-            ("bandwidth", bandwidth.unwrap_or(u64::MAX), 65_536, u64::MAX),
-            ("streams", u64::from(*streams), 1, 16),
-            ("stop_after_rounds", u64::from(stop_after_rounds.unwrap_or(1)), 1, 1_000),
+            (MAX_DOWNTIME, Some(self.max_downtime_ms)),
+            (TIMEOUT, Some(self.timeout_ms)),
+            (BANDWIDTH, self.bandwidth),
+            (STREAMS, Some(u64::from(self.streams))),
+            (STOP_AFTER_ROUNDS, of(self.stop_after_rounds)),
+            (THROTTLE, of(self.throttle_percent)),
+            (CPU, of(self.cpu_permille)),
         ];
-        match bounds.into_iter().find(|(_, value, least, most)| !(least..=most).contains(&value)) {
-            None => Ok(()),
-            Some((name, value, least, most)) => {
-                let message = format!("{name}: {value} is not within {least} and {most}");
-                Err(ApiError::new(ErrorCode::BadRequest, message))
-            }
-        }
+        bounds.iter().try_for_each(|(bound, value)| value.map_or(Ok(()), |value| bound.check(value)))
     }
 }
 
@@ -176,6 +215,44 @@ pub struct MigrationProgress {
     /// Milliseconds for which the other host has been out of reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_ms: Option<u64>,
+    /// Hundredths of its time for which the guest is held now; absent if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle_percent: Option<u32>,
+    /// The limits by which the host that it leaves goes on; absent before memory is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<MigrationLimits>,
+}
+
+/// The limits of a move, as they are now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MigrationLimits {
+    /// Milliseconds that the guest may stand still.
+    pub max_downtime_ms: u64,
+    /// Milliseconds for which the other host may be out of reach.
+    pub timeout_ms: u64,
+    /// Bytes a second that pages may take while the guest runs; no limit if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<u64>,
+    /// Hundredths of its time for which the guest may be held; not at all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle_percent: Option<u32>,
+    /// Thousandths of a processor that sending pages may take while the guest runs; no limit if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_permille: Option<u32>,
+}
+
+impl MigrationLimits {
+    /// Whether they are what a change says, as far as it says something.
+    pub(crate) fn has(&self, change: &ChangeMove) -> bool {
+        let is = |now: Option<u64>, wanted: Option<u64>| {
+            wanted.is_none_or(|wanted| now.unwrap_or_default() == wanted)
+        };
+        is(Some(self.max_downtime_ms), change.max_downtime_ms)
+            && is(Some(self.timeout_ms), change.timeout_ms)
+            && is(self.bandwidth, change.bandwidth)
+            && is(self.throttle_percent.map(u64::from), change.throttle_percent.map(u64::from))
+            && is(self.cpu_permille.map(u64::from), change.cpu_permille.map(u64::from))
+    }
 }
 
 /// The phases of a move.
@@ -249,6 +326,12 @@ pub struct MigrationOutcome {
     pub payload_bytes_paused: u64,
     /// Connections that the session needed: one, if none was cut.
     pub connections: u64,
+    /// Hundredths of its time for which the guest was held, at most; 0 if it was not slowed down.
+    #[serde(default)]
+    pub throttle_percent: u32,
+    /// Nanoseconds for which it was slowed down.
+    #[serde(default)]
+    pub throttled_ns: u64,
     /// How much of the memory was looked at again in what was left of the frozen guest.
     pub audit: ReceiptAudit,
     /// The pages of that.
@@ -289,6 +372,8 @@ mod tests {
             ("bandwidth", [65_536, u64::MAX], [0, 65_535]),
             ("streams", [1, 16], [0, 17]),
             ("stop_after_rounds", [1, 1_000], [0, 1_001]),
+            ("throttle_percent", [1, 99], [0, 100]),
+            ("cpu_permille", [10, 1_000_000], [9, 1_000_001]),
         ] {
             assert!(good.into_iter().all(|value| order(field, value).is_ok()), "{field}");
             for value in bad {

@@ -3,6 +3,7 @@
 //! Fields are added, and never change their meaning or go. A field that a daemon does not know is refused, since it
 //! would be asked for something that it does not do; a field that a client does not know is passed over.
 
+mod change_move;
 mod error;
 mod event;
 mod health;
@@ -16,6 +17,7 @@ mod receipt;
 mod snapshot;
 mod timestamp;
 
+pub use change_move::ChangeMove;
 pub use error::{ApiError, ErrorCode};
 pub use event::{Event, EventKind};
 pub use health::{Check, Health, HealthState};
@@ -26,8 +28,8 @@ pub use machine::{
     MachineState, RestartPolicy, Shutdown, Stop,
 };
 pub use migration::{
-    Blocker, BlockerKind, Migrate, MigrationCheck, MigrationOutcome, MigrationPhase,
-    MigrationProgress, Resolve,
+    Blocker, BlockerKind, Migrate, MigrationCheck, MigrationLimits, MigrationOutcome,
+    MigrationPhase, MigrationProgress, Resolve,
 };
 pub use name::{MachineName, NameError};
 pub use operation::{Operation, OperationProgress, OperationState};

@@ -3,13 +3,13 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::TcpStream;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use dwcp::transport::PublicKey;
 use machine::{
-    Audit, Dial, MoveLimits, MovePhase, MoveReport, Progress, SessionKeys, Step, SuperviseError,
-    Supervised, Visit, Watch, Word, reached,
+    Audit, Dial, LimitChange, MoveLimits, MovePhase, MoveReport, Progress, SessionKeys, Step,
+    SuperviseError, Supervised, Visit, Watch, Word, reached,
 };
 
 use super::attendant::{Attendant, sort};
@@ -18,8 +18,8 @@ use super::jobs::{cancelled_or, seconds};
 use super::move_report::{nanoseconds, whole};
 use super::record::{Attempt, Moved};
 use crate::api::{
-    ApiError, ErrorCode, MachineState, Migrate, MigrationPhase, MigrationProgress,
-    OperationProgress, ReceiptAudit, Timestamp,
+    ApiError, ChangeMove, ErrorCode, MachineState, Migrate, MigrationLimits, MigrationPhase,
+    MigrationProgress, OperationProgress, ReceiptAudit, Timestamp,
 };
 use crate::operations::{Outcome, Pending};
 use crate::peers::message::{Admission, Answered, Invitation, Question, VERSION};
@@ -154,6 +154,9 @@ impl Departure<'_> {
         let inquiry = RefCell::new(Inquiry::default());
         let watch = |progress: Progress| {
             let phase = progress.moving.map(|moving| moving.phase);
+            for change in self.operation.take_changes() {
+                machine.tell(Word::Limits(limit_change(change)));
+            }
             let entry = &self.attendant.entry;
             let mut progress = shown(progress);
             if phase == Some(MovePhase::InDoubt) {
@@ -276,6 +279,35 @@ fn limits(request: &Migrate) -> MoveLimits {
             ReceiptAudit::Whole => Audit::Whole,
         },
         bandwidth: request.bandwidth.and_then(NonZeroU64::new),
+        throttle: percent(request.throttle_percent.unwrap_or(0)),
+        cpu_permille: request.cpu_permille.and_then(NonZeroU32::new),
+    }
+}
+
+/// The same of what a user changes.
+fn limit_change(change: ChangeMove) -> LimitChange {
+    LimitChange {
+        max_downtime: change.max_downtime_ms.map(Duration::from_millis),
+        patience: change.timeout_ms.map(Duration::from_millis),
+        bandwidth: change.bandwidth.map(NonZeroU64::new),
+        throttle: change.throttle_percent.map(percent),
+        cpu_permille: change.cpu_permille.map(NonZeroU32::new),
+    }
+}
+
+fn percent(value: u32) -> u8 {
+    u8::try_from(value).unwrap_or(u8::MAX)
+}
+
+/// The limits of a move, as they are shown.
+fn shown_limits(limits: MoveLimits) -> MigrationLimits {
+    let MoveLimits { max_downtime, patience, bandwidth, throttle, cpu_permille, .. } = limits;
+    MigrationLimits {
+        max_downtime_ms: nanoseconds(max_downtime) / 1_000_000,
+        timeout_ms: nanoseconds(patience) / 1_000_000,
+        bandwidth: bandwidth.map(NonZeroU64::get),
+        throttle_percent: Some(u32::from(throttle)).filter(|percent| *percent > 0),
+        cpu_permille: cpu_permille.map(NonZeroU32::get),
     }
 }
 
@@ -307,6 +339,8 @@ pub(super) fn shown(progress: Progress) -> OperationProgress {
         forecast_ns: moving.forecast.map(nanoseconds),
         streams: moving.streams,
         waiting_ms: moving.waiting.map(|waiting| nanoseconds(waiting) / 1_000_000),
+        throttle_percent: Some(u32::from(moving.throttle)).filter(|percent| *percent > 0),
+        limits: Some(shown_limits(moving.limits)),
     });
     OperationProgress { rounds, pages_done, pages_owed, migration }
 }

@@ -38,6 +38,8 @@ impl Departure<'_> {
             payload_bytes: report.payload_bytes,
             payload_bytes_paused: report.payload_bytes_paused,
             connections: report.connections,
+            throttle_percent: u32::from(report.throttle.highest),
+            throttled_ns: nanoseconds(report.throttle.time),
             audit: self.audit,
             audited_pages: report.audit.pages,
             audited_different: report.audit.different,

@@ -15,7 +15,7 @@ use super::body::Sent;
 use super::router::{Routes, State};
 use super::{console, events, openapi, pass};
 use crate::api::{
-    AddPeer, ApiError, CreateMachine, ErrorCode, Event, EventKind, HandOver, MachineName, Migrate,
+    AddPeer, ApiError, ChangeMove, CreateMachine, ErrorCode, Event, EventKind, HandOver, MachineName, Migrate,
     Resolve, RestoreSnapshot, Shutdown, Stop, TakeSnapshot,
 };
 use crate::audit_trail::{CallId, Sender};
@@ -26,6 +26,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// How long the end of a killed process is waited for.
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long it is waited for that a move has other limits: one that has not begun to send gets them when it does.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A name in a path, or an id: what is no text is refused as everything else is.
 type Named = Result<Path<String>, PathRejection>;
@@ -63,6 +66,7 @@ pub(super) fn add_all(routes: &mut Routes) {
     routes.add("receipts.show", show_receipt);
     routes.add("operations.list", list_operations);
     routes.add("operations.show", show_operation);
+    routes.add("operations.change", change_operation);
     routes.add("operations.cancel", cancel_operation);
     routes.add("shutdown", shutdown);
 }
@@ -336,6 +340,17 @@ async fn show_operation(
     let Wait { wait_ms } = query(wait)?;
     let operation = state.registry().shared().operations.find(&text(path)?)?;
     ok(operation.wait(Duration::from_millis(wait_ms).min(LONGEST_WAIT)).await)
+}
+
+async fn change_operation(
+    FromState(state): FromState<State>,
+    path: Named,
+    Sent(change): Sent<ChangeMove>,
+) -> Answer {
+    let operation = state.registry().shared().operations.find(&text(path)?)?;
+    change.check()?;
+    operation.change(change)?;
+    ok(operation.wait_for_change(change, CHANGE_PATIENCE).await?)
 }
 
 async fn cancel_operation(FromState(state): FromState<State>, path: Named) -> Answer {

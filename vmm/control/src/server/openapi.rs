@@ -197,6 +197,13 @@ const DOCS: [Doc; METHODS.len()] = [
         OPERATION,
     ),
     doc(
+        "operations.change",
+        "Give a move that is under way other limits; it is answered when the move has them",
+        Some("ChangeMove"),
+        "200",
+        OPERATION,
+    ),
+    doc(
         "operations.cancel",
         "Ask an operation to end and leave everything as it was",
         None,
@@ -225,6 +232,8 @@ const DOCS: [Doc; METHODS.len()] = [
     api::Machine,
     api::MachineName,
     api::Migrate,
+    api::MigrationLimits,
+    api::ChangeMove,
     api::MigrationCheck,
     api::Operation,
     api::Peer,
@@ -336,6 +345,7 @@ fn path_item(method: &Method, components: &Components) -> PathItem {
     let verb = match method.verb {
         HttpVerb::Get => HttpMethod::Get,
         HttpVerb::Post => HttpMethod::Post,
+        HttpVerb::Patch => HttpMethod::Patch,
         HttpVerb::Delete => HttpMethod::Delete,
     };
     PathItem::new(verb, operation)

@@ -135,6 +135,7 @@ impl Routes {
         let filter = match method.verb {
             HttpVerb::Get => MethodFilter::GET,
             HttpVerb::Post => MethodFilter::POST,
+            HttpVerb::Patch => MethodFilter::PATCH,
             HttpVerb::Delete => MethodFilter::DELETE,
         };
         let state = self.state.clone();

@@ -1,7 +1,7 @@
 //! What threads a machine process has.
 
 use super::call::Call;
-use super::tables::{device_loop, job, loader, mover, stream, thread, vcpu};
+use super::tables::{device_loop, job, loader, mover, stream, thread, throttle, vcpu};
 
 /// What a thread is for, and with that, which calls it makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +18,14 @@ pub(crate) enum ThreadKind {
     Stream,
     /// Owns the machine while it moves to another host, and makes the streams' threads.
     Mover,
+    /// Holds the vCPUs of a guest that is slowed down while it moves.
+    Throttle,
 }
 
 impl ThreadKind {
     /// Those that narrow themselves; the device loop's filter is the process's.
-    pub(super) const THREADS: [Self; 5] =
-        [Self::Vcpu, Self::Job, Self::Loader, Self::Stream, Self::Mover];
+    pub(super) const THREADS: [Self; 6] =
+        [Self::Vcpu, Self::Job, Self::Loader, Self::Stream, Self::Mover, Self::Throttle];
 
     /// By which it is named in a fault.
     #[cfg(feature = "fault-injection")]
@@ -35,6 +37,7 @@ impl ThreadKind {
             Self::Loader => "loader",
             Self::Stream => "stream",
             Self::Mover => "mover",
+            Self::Throttle => "throttle",
         }
     }
 
@@ -51,6 +54,7 @@ impl ThreadKind {
             Self::Mover => {
                 &[job::MACHINE, mover::CALLS, stream::CALLS, thread::SPAWN, thread::START]
             }
+            Self::Throttle => &[throttle::CALLS],
         };
         tables.iter().copied().flatten()
     }

@@ -20,13 +20,19 @@
 //! and over how many connections, is `dwcp::session`'s affair; here are the machine, its record, and when to stop.
 
 mod audit;
+mod brake;
 mod destination;
+mod limits;
 mod pace;
+mod shortfall;
 mod sockets;
 mod source;
 
 pub use audit::{Audit, AuditReport};
+pub use brake::ThrottleReport;
 pub(crate) use destination::Arrival;
+pub use limits::{LimitChange, MoveLimits};
+pub use shortfall::Shortfall;
 pub(crate) use source::{Emigration, Outcome};
 
 use std::time::Duration;
@@ -108,37 +114,6 @@ impl std::fmt::Debug for SessionKeys {
     }
 }
 
-/// What a user decides about a move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MoveLimits {
-    /// How long the guest may stand still.
-    pub max_downtime: Duration,
-    /// How long the destination may be out of reach before the move is given up.
-    pub patience: Duration,
-    /// Data streams beside the control stream, at most.
-    pub streams: usize,
-    /// Rounds after which the guest is stopped although it will stand still for longer; it is a decision to be made, not
-    /// a default: without it the move is given up then.
-    pub stop_after_rounds: Option<u32>,
-    /// How much of the memory is looked at again once the guest runs at the destination.
-    pub audit: Audit,
-    /// Bytes a second that pages may take while the guest runs.
-    pub bandwidth: Option<std::num::NonZeroU64>,
-}
-
-impl Default for MoveLimits {
-    fn default() -> Self {
-        Self {
-            max_downtime: Duration::from_millis(300),
-            patience: Duration::from_secs(60),
-            streams: 4,
-            stop_after_rounds: None,
-            audit: Audit::default(),
-            bandwidth: None,
-        }
-    }
-}
-
 /// Become the destination of a move. Descriptors: record, console, and the socket on which streams come.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PrepareOrder {
@@ -199,6 +174,8 @@ pub struct MoveReport {
     pub root: [u8; 64],
     /// What a look at the frozen memory has found.
     pub audit: AuditReport,
+    /// How far the guest was slowed down.
+    pub throttle: ThrottleReport,
 }
 
 /// What an arrival did, as its destination saw it.
@@ -267,17 +244,9 @@ pub enum MigrateError {
     /// The destination said no
     #[error("migration: the destination refused: {0}")]
     Refused(String),
-    /// It would stand still for too long
-    #[error(
-        "migration: the guest would stand still for {} ms, more than the {} ms allowed, however long it is tried; allow more, use a faster link, or slow the guest down",
-        blackout.as_millis(), allowed.as_millis()
-    )]
-    TooLong {
-        /// What it would be.
-        blackout: Duration,
-        /// What is allowed.
-        allowed: Duration,
-    },
+    /// It would stand still for too long, however long it is tried
+    #[error("migration: {0}; the guest goes on here")]
+    TooFast(Shortfall),
     /// Somebody has cancelled it
     #[error("migration: it was cancelled; the guest goes on here")]
     Cancelled,

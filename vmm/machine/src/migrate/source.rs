@@ -11,16 +11,19 @@ use dwcp::hde::Tiers;
 use dwcp::ledger::Ledger;
 use dwcp::page::{Gfn, PageRun};
 use dwcp::pba::{HotPages, Stop};
-use dwcp::session::{Agreement, SourceEnd, SourceEvent, SourceTimers};
+use dwcp::session::{Agreement, Source, SourceEnd, SourceEvent, SourceTimers};
 use dwcp::transport::{
     KeyPair, LinkEvent, PAGES_PROTOCOL, PublicKey, SourceLink, SourceSide, SourceTerms, TlsClient,
 };
 use dwcp::wire::{PeerAnswer, StreamId, Text};
 
 use super::audit::audit;
+use super::brake::Brake;
 use super::pace::Pace;
 use super::sockets::Dialler;
-use super::{Audit, AuditReport, MigrateError, MigrateOrder, MoveReport};
+use super::{
+    Audit, AuditReport, LimitChange, MigrateError, MigrateOrder, MoveLimits, MoveReport,
+};
 use crate::clock::{boot_id, realtime_ns};
 use crate::dirty::DirtyLog;
 use crate::fault::{Step, reached};
@@ -53,6 +56,7 @@ pub(crate) struct Emigration<'a> {
     to: HostName,
     link: SourceLink,
     pace: Pace,
+    brake: Brake,
     meter: &'a Meter,
     began: Instant,
     rounds: u32,
@@ -120,11 +124,7 @@ impl<'a> Emigration<'a> {
         let bytes: u64 = memory.iter().map(|run| run.bytes()).sum();
         let terms = SourceTerms {
             agreement: Agreement { session, key: resident.digest_key.clone(), memory },
-            timers: SourceTimers {
-                patience: order.limits.patience,
-                switch_budget: order.limits.max_downtime + SWITCH_GRACE,
-                doubt: DOUBT,
-            },
+            timers: timers(order.limits),
             tls: TlsClient::new(&own, Arc::new(PublicKey::new(order.keys.peer)), PAGES_PROTOCOL),
             shadow_bytes: usize::try_from((bytes / 32).min(SHADOW_MAX)).unwrap_or(0),
             tiers: Tiers::ALL,
@@ -135,21 +135,50 @@ impl<'a> Emigration<'a> {
         let pace = Pace::new(order.limits, limit, f64::from(processors));
         let side = Side { ram: Arc::clone(ram), dialler };
         let link = SourceLink::start(terms, Arc::new(side))?;
-        link.with(|source, now| source.set_limit(now, order.limits.bandwidth));
-        let began = Instant::now();
-        Ok(Self {
+        let emigration = Self {
             resident,
             session,
             to,
             link,
             pace,
+            brake: Brake::default(),
             meter,
-            began,
+            began: Instant::now(),
             rounds: 0,
             forecast: None,
             how_audited: order.limits.audit,
             trouble: None,
-        })
+        };
+        emigration.apply(order.limits);
+        Ok(emigration)
+    }
+
+    /// The link keeps to these limits.
+    fn apply(&self, limits: MoveLimits) {
+        let cpu = limits.cpu_permille;
+        self.link.with(|source, now| {
+            source.set_limit(now, limits.bandwidth);
+            source.set_processor_limit(now, cpu);
+            source.set_timers(timers(limits));
+        });
+    }
+
+    /// A person wants other limits.
+    fn change(&mut self, change: LimitChange) {
+        let limits = self.pace.limits().changed_by(change);
+        tracing::info!(?limits, "the move has other limits");
+        self.pace.set_limits(limits, self.rounds);
+        self.apply(limits);
+    }
+
+    /// Before each turn: what was left for it, and how fast the guest may run. While the destination is out of reach nothing
+    /// is gained by holding it.
+    fn steer(&mut self, running: &Running) {
+        while let Some(change) = self.meter.take_limits() {
+            self.change(change);
+        }
+        let is_waiting = self.link.with(|source, _| source.waiting_since().is_some());
+        self.brake.set(running, if is_waiting { 0 } else { self.pace.throttle() });
     }
 
     /// Moves `running`, and comes back when it is known who has it.
@@ -172,6 +201,7 @@ impl<'a> Emigration<'a> {
             let mut blackout = Blackout::begin();
             let paused = running.pause();
             blackout.mark(Cause::Pause);
+            self.brake.release();
             reached(Step::MovePaused);
             let before = self.link.with(|source, _| source.counts().payload_bytes);
             match self.switch(&paused, log.as_mut(), &mut blackout) {
@@ -223,14 +253,13 @@ impl<'a> Emigration<'a> {
         let stop = loop {
             self.rounds += 1;
             self.meter.begin_round(self.rounds);
-            self.until(|link, within| {
-                link.wait(within, |source| {
-                    source.ledger().owed() == 0 && source.waiting_since().is_none()
-                })
-            })?;
+            if let Some(after) = self.pace.probe_after() {
+                self.probe(running, log, after)?;
+            }
+            self.until(running, |link, within| link.wait(within, is_sent))?;
             reached(Step::MoveCopied);
             let words = self.harvest(running.ram(), log)?;
-            self.pace.harvested(&words);
+            self.pace.harvested(&words, self.brake.held());
             if let Some(stop) = self.pace.stop(&self.link, self.rounds)? {
                 break stop;
             }
@@ -248,12 +277,34 @@ impl<'a> Emigration<'a> {
         Ok(stop)
     }
 
+    /// Looks, so long into a round, what the guest has written: it is sent in this round, too, as far as it was not owed
+    /// anyway.
+    fn probe(
+        &mut self,
+        running: &Running,
+        log: &mut (dyn DirtyLog + Send),
+        after: Duration,
+    ) -> Result<(), MigrateError> {
+        let at = Instant::now() + after;
+        self.until(running, |link, within| {
+            let within = within.min(at.saturating_duration_since(Instant::now()));
+            link.wait(within, |source| is_sent(source) || Instant::now() >= at)
+        })?;
+        if !self.link.with(|source, _| is_sent(source)) {
+            let words = self.harvest(running.ram(), log)?;
+            self.pace.probed(&words, self.brake.held());
+        }
+        Ok(())
+    }
+
     /// Waits for what `wait` waits for; none of its events ends the attempt.
     fn until(
         &mut self,
+        running: &Running,
         wait: impl Fn(&SourceLink, Duration) -> Option<LinkEvent<SourceEvent>>,
     ) -> Result<(), MigrateError> {
         loop {
+            self.steer(running);
             let began = Instant::now();
             let event = wait(&self.link, TURN);
             let is_late = event.is_none() && began.elapsed() >= TURN;
@@ -322,6 +373,7 @@ impl<'a> Emigration<'a> {
         let below = self.link.with(|source, _| source.ledger().next_number());
         let end = Instant::now() + SETTLING_MAX;
         while Instant::now() < end {
+            self.steer(running);
             let event =
                 self.link.wait(SETTLING_HARVEST, |source| source.ledger().settled_below() >= below);
             if let Some(event) = event {
@@ -388,6 +440,7 @@ impl<'a> Emigration<'a> {
             self.show(MovePhase::InDoubt);
             match self.meter.take_word() {
                 Some(Word::Answered(word)) => self.answered(word),
+                Some(Word::Limits(change)) => self.change(change),
                 Some(Word::Resolved { above }) => match self.resident.permit.resolve(above) {
                     Ok(()) => return self.stay(paused.resume(), MigrateError::Resolved),
                     Err(error) => tracing::error!(%error, "the doubt is not ended"),
@@ -469,6 +522,8 @@ impl<'a> Emigration<'a> {
             forecast: self.pace.forecast(),
             streams: u32::try_from(self.pace.streams()).unwrap_or(u32::MAX),
             waiting,
+            throttle: self.brake.share(),
+            limits: self.pace.limits(),
         });
     }
 
@@ -490,11 +545,13 @@ impl<'a> Emigration<'a> {
                 .map(|of| of.round_trip),
             root,
             audit: AuditReport::default(),
+            throttle: self.brake.report(),
         }
     }
 
     /// The one failure path while the permit is here: the guest goes on at once, and the destination is told.
     fn go_on(mut self, failure: Failure) -> Outcome {
+        self.brake.release();
         let (running, why) = match failure {
             Failure::Running(running, why) => (*running, why),
             Failure::Paused(paused, _) if paused.exit().is_some() => {
@@ -512,7 +569,7 @@ impl<'a> Emigration<'a> {
         let _ = self.link.with(|source, _| source.abort(why));
         let end = Instant::now() + FAREWELL;
         while Instant::now() < end && !self.link.with(|source, _| source.is_drained()) {
-            let _ = self.link.wait(TURN, dwcp::session::Source::is_drained);
+            let _ = self.link.wait(TURN, Source::is_drained);
         }
         // If an offer stands in the record, it is worthless without a permit frame. If none does, there is nothing to
         // withdraw, and the table says so.
@@ -537,5 +594,19 @@ impl<'a> Emigration<'a> {
             }),
             SourceEnd::Ran => MigrateError::Aborted("it runs at the destination".to_owned()),
         }
+    }
+}
+
+/// Whether all that a round owes is on its way.
+fn is_sent(source: &Source) -> bool {
+    source.ledger().owed() == 0 && source.waiting_since().is_none()
+}
+
+/// How long what is waited for.
+fn timers(limits: MoveLimits) -> SourceTimers {
+    SourceTimers {
+        patience: limits.patience,
+        switch_budget: limits.max_downtime + SWITCH_GRACE,
+        doubt: DOUBT,
     }
 }

@@ -1,8 +1,8 @@
 //! A vCPU and the thread that runs it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use kvm_bindings::KVM_EXIT_DIRTY_RING_FULL;
@@ -11,6 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Error as SignalError, Killable, SIGRTMIN, block_signal, clear_signal};
 
 use super::exit::{GuestExit, VcpuError, internal_error};
+use super::throttle::Gate;
 use crate::devices::{Bus, BusRequest};
 use crate::dirty::DirtyRings;
 use crate::jail::{self, ThreadKind};
@@ -72,7 +73,7 @@ impl Vcpu {
     /// A kick is obeyed only when `KVM_RUN` itself returns EINTR. KVM completes a pending port or
     /// MMIO access before it looks at signals (api.rst, `KVM_RUN`), so the registers never show an
     /// instruction that is half done.
-    fn run(&mut self, pause: &AtomicBool) -> Stop {
+    fn run(&mut self, pause: &AtomicBool, gate: &Gate) -> Stop {
         loop {
             let vcpu = self.id;
             match self.fd.run() {
@@ -109,6 +110,8 @@ impl Vcpu {
                     // Taken from the queue first, looked at second: a kick that comes in between
                     // stays pending.
                     let _ = clear_signal(kick_signal());
+                    // Here, where a pause would find it, too: no instruction is half done, and no lock is held.
+                    gate.pass(pause);
                     if pause.load(Ordering::Acquire) {
                         return Stop::Kicked;
                     }
@@ -128,18 +131,23 @@ impl Vcpu {
 #[derive(Debug)]
 pub(crate) struct VcpuThread {
     pause: Arc<AtomicBool>,
+    /// The machine's: where its vCPUs wait while they are held.
+    gate: Arc<Gate>,
     lend: Option<Sender<Vcpu>>,
-    back: Receiver<(Vcpu, Option<GuestExit>)>,
+    /// Locked by nobody else: a receiver alone could not be shared with whoever throttles the vCPU.
+    back: Mutex<Receiver<(Vcpu, Option<GuestExit>)>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl VcpuThread {
     /// Starts an idle thread. `stopped` is written when a vCPU stops by itself.
-    pub(crate) fn start(id: u8, stopped: EventFd) -> Result<Self, VcpuError> {
+    pub(crate) fn start(id: u8, gate: &Arc<Gate>, stopped: EventFd) -> Result<Self, VcpuError> {
         let pause = Arc::new(AtomicBool::new(false));
         let (lend, lent) = channel::<Vcpu>();
         let (give_back, back) = channel();
         let paused = Arc::clone(&pause);
+        let gate = Arc::clone(gate);
+        let of_thread = Arc::clone(&gate);
         // A thread inherits its creator's mask: so there is no moment at which a kick would end the
         // process, as it would between the thread's start and a call of its own.
         match block_signal(kick_signal()) {
@@ -149,7 +157,7 @@ impl VcpuThread {
         let body = move || {
             jail::narrow(ThreadKind::Vcpu);
             for mut vcpu in lent {
-                let exit = match vcpu.run(&paused) {
+                let exit = match vcpu.run(&paused, &of_thread) {
                     Stop::Kicked => None,
                     Stop::Exit(exit) => Some(exit),
                 };
@@ -163,7 +171,7 @@ impl VcpuThread {
             }
         };
         let thread = std::thread::Builder::new().name(format!("vcpu{id}")).spawn(body)?;
-        Ok(Self { pause, lend: Some(lend), back, thread: Some(thread) })
+        Ok(Self { pause, gate, lend: Some(lend), back: Mutex::new(back), thread: Some(thread) })
     }
 
     /// Lends the vCPU to the thread, which runs it at once.
@@ -176,6 +184,13 @@ impl VcpuThread {
     /// Asks for the vCPU; it comes with `take_back`.
     pub(crate) fn kick(&self) {
         self.pause.store(true, Ordering::Release);
+        self.gate.look_again();
+        self.interrupt();
+    }
+
+    /// Takes the vCPU out of `KVM_RUN`: it goes on once its gate lets it. One that is not lent finds the signal at its next
+    /// `KVM_RUN`, and goes on, too.
+    pub(super) fn interrupt(&self) {
         if let Some(thread) = &self.thread {
             // Fails only for a thread that has ended, which has already given its vCPU back.
             let _ = thread.kill(kick_signal());
@@ -184,7 +199,8 @@ impl VcpuThread {
 
     /// Waits for the vCPU, and says whether it had stopped by itself.
     pub(crate) fn take_back(&self) -> (Vcpu, Option<GuestExit>) {
-        self.back.recv().expect("a vCPU thread gives its vCPU back before it ends")
+        let back = self.back.lock().unwrap_or_else(PoisonError::into_inner);
+        back.recv().expect("a vCPU thread gives its vCPU back before it ends")
     }
 }
 

@@ -18,7 +18,9 @@ use crate::kvm::{
 };
 use crate::memory::{GuestRam, RamError};
 use crate::state::StateError;
-use crate::vcpu::{Registers, Vcpu, VcpuError, VcpuStateError, VcpuThread, unlisted_msrs};
+use crate::vcpu::{
+    Gate, Registers, Vcpu, VcpuError, VcpuStateError, VcpuThread, unlisted_msrs,
+};
 
 /// Where KVM may put a task state segment and an identity-mapped page table for real mode on Intel:
 /// four pages below the local APIC's end of the hole, which no layout of ours uses.
@@ -100,7 +102,10 @@ impl VmError {
 /// Everything of a VM but its vCPUs, which run, or lie in a `Paused`.
 #[derive(Debug)]
 pub(crate) struct VmParts {
-    pub(crate) threads: Vec<VcpuThread>,
+    /// Shared with whoever throttles them.
+    pub(crate) threads: Arc<[VcpuThread]>,
+    /// Where they wait while they are throttled.
+    pub(crate) gate: Arc<Gate>,
     pub(crate) config: MachineConfig,
     pub(crate) vm: Arc<VmFd>,
     pub(crate) ram: Arc<GuestRam>,
@@ -157,12 +162,12 @@ impl VmParts {
         let bus = Arc::new(Bus::new(serial, events));
         let stopped = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
         let mut vcpus = Vec::new();
-        let mut threads = Vec::new();
+        let (mut threads, gate) = (Vec::new(), Arc::default());
         for id in 0..cpus {
             let fd = create_vcpu(&vm, id, &cpuid)?;
             rings.as_ref().map_or(Ok(()), |rings| rings.add(&fd))?;
             vcpus.push(Vcpu::new(fd, id, Arc::clone(&bus), Arc::clone(&ram), rings.clone())?);
-            threads.push(VcpuThread::start(id, stopped.try_clone()?)?);
+            threads.push(VcpuThread::start(id, &gate, stopped.try_clone()?)?);
         }
         let mut msr_indices = host
             .kvm()
@@ -178,7 +183,8 @@ impl VmParts {
         let xsave_bytes = usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0);
         let tsc_khz = vcpus[0].fd.get_tsc_khz().map_err(VmError::ioctl("KVM_GET_TSC_KHZ"))?;
         let parts = Self {
-            threads,
+            threads: threads.into(),
+            gate,
             config,
             vm,
             ram,

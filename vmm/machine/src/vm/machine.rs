@@ -1,5 +1,6 @@
 //! A machine: running, or paused. Only a paused one can be looked into.
 
+use std::io;
 use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
@@ -14,7 +15,7 @@ use crate::dirty::{DirtyLog, DirtyLogKind};
 use crate::kvm::Host;
 use crate::memory::GuestRam;
 use crate::state::MachineState;
-use crate::vcpu::{GuestExit, Registers, TimeBase, Vcpu, VcpuStateV1};
+use crate::vcpu::{GuestExit, Registers, Throttle, TimeBase, Vcpu, VcpuStateV1};
 
 /// A machine whose vCPUs stand still.
 ///
@@ -103,7 +104,7 @@ impl Paused {
     #[must_use]
     pub fn resume(self) -> Running {
         let Self { parts, vcpus, .. } = self;
-        for (vcpu, thread) in vcpus.into_iter().zip(&parts.threads) {
+        for (vcpu, thread) in vcpus.into_iter().zip(parts.threads.iter()) {
             thread.run(vcpu);
         }
         Running { parts }
@@ -197,12 +198,12 @@ impl Running {
     pub fn pause(self) -> Paused {
         let Self { parts } = self;
         // All are asked before any is waited for: they stop at the same time, not one by one.
-        for thread in &parts.threads {
+        for thread in parts.threads.iter() {
             thread.kick();
         }
         let mut vcpus = Vec::with_capacity(parts.threads.len());
         let mut exit = None;
-        for thread in &parts.threads {
+        for thread in parts.threads.iter() {
             let (vcpu, why) = thread.take_back();
             // The first that is not an orderly end says most.
             exit = match (exit, why) {
@@ -216,6 +217,14 @@ impl Running {
         }
         let _ = parts.stopped.read();
         Paused { parts, vcpus, exit }
+    }
+
+    /// What slows its guest down; it holds nobody yet. It lives on while the machine is paused and resumed.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub(crate) fn throttle(&self) -> io::Result<Throttle> {
+        Throttle::start(Arc::clone(&self.parts.threads), Arc::clone(&self.parts.gate))
     }
 
     /// Starts logging written pages, without stopping the guest.

@@ -81,6 +81,8 @@ fn moves(
         streams: 4,
         stop_after_rounds: Some(STOP_AFTER_ROUNDS),
         audit: ReceiptAudit::Sampled,
+        throttle_percent: None,
+        cpu_permille: None,
     };
     let what = format!("the move from {} to {}", from.name(), to.name());
     let outcome = from.migrate(machine, &order, view.progress(to.name()));
@@ -144,6 +146,8 @@ pub(super) mod tests {
             payload_bytes: 500 << 20,
             payload_bytes_paused: 1 << 20,
             connections: 1,
+            throttle_percent: 0,
+            throttled_ns: 0,
             audit: ReceiptAudit::Sampled,
             audited_pages: 2048,
             audited_different: 0,

@@ -3,6 +3,7 @@
 mod bar;
 mod check;
 mod follow;
+mod limits;
 mod report;
 mod resolve;
 
@@ -13,6 +14,8 @@ use control::api::{MachineName, Migrate, MigrationOutcome, ReceiptAudit};
 use control::{Client, Size, TimeSpan};
 
 pub(crate) use self::follow::carry_out;
+use self::limits::{bandwidth, cpu, max_downtime, milliseconds, throttle, timeout};
+pub(crate) use self::limits::{change, together};
 use self::report::report;
 pub(crate) use self::report::seconds;
 use self::resolve::ResolveOptions;
@@ -25,16 +28,17 @@ use crate::peers::HostNames;
 const BAR_CELLS: u16 = 60;
 /// No bar says more by being wider.
 const BAR_CELLS_MAX: u16 = 76;
-/// Bytes a second below which no move ends.
-const BANDWIDTH_MIN: Size = Size(64 << 10);
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "Examples:\n  \
     novacron migrate web --to east --dry-run                 what is in the way, if anything; exit code 1 if so\n  \
     novacron migrate web --to east --max-downtime 100ms\n  \
+    novacron migrate web --to east --throttle 80%            slow a guest down that writes too fast, to a fifth at most\n  \
     novacron migrate web --to east --stop-after-rounds 20    stop the guest then, however long it stands still\n  \
+    novacron migrate web --to east --cpu 0.5                 send with half a processor while the guest runs\n  \
     novacron migrate resolve web                             what to do when nobody knows where web runs\n\n\
+    Limits can be changed while the machine moves: novacron operation ID --set max-downtime=2s.\n\
     Both hosts must know each other: novacron peers add. SIGTERM or SIGINT cancels the move, and a second one\n\
     leaves it alone.")]
 pub(crate) struct MigrateOptions {
@@ -77,6 +81,13 @@ struct OrderOptions {
     /// it the move is given up then
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     stop_after_rounds: Option<u32>,
+    /// How much a guest may be slowed down that writes too fast for the move to end: its vCPUs are held for so much of
+    /// their time at most, no longer than needed, 1% to 99%; it is not slowed down if not given
+    #[arg(long, value_name = "MAX%", value_parser = throttle)]
+    throttle: Option<u32>,
+    /// Processors that sending may take while the guest runs, such as 0.5; no limit if not given
+    #[arg(long, value_name = "N", value_parser = cpu)]
+    cpu: Option<u32>,
     /// How much of the memory is looked at again, once the guest runs there
     #[arg(long, value_name = "HOW", default_value = "sampled")]
     audit: AuditOption,
@@ -109,8 +120,6 @@ impl From<AuditOption> for ReceiptAudit {
 impl OrderOptions {
     /// The same as the API has it.
     fn order(&self) -> Migrate {
-        let milliseconds =
-            |time: TimeSpan| u64::try_from(time.duration().as_millis()).unwrap_or(u64::MAX);
         Migrate {
             to: self.to.clone(),
             max_downtime_ms: milliseconds(self.max_downtime),
@@ -119,33 +128,9 @@ impl OrderOptions {
             streams: self.streams,
             stop_after_rounds: self.stop_after_rounds,
             audit: self.audit.into(),
+            throttle_percent: self.throttle,
+            cpu_permille: self.cpu,
         }
-    }
-}
-
-fn max_downtime(text: &str) -> Result<TimeSpan, String> {
-    within(text, TimeSpan::milliseconds(1), TimeSpan::seconds(600))
-}
-
-fn timeout(text: &str) -> Result<TimeSpan, String> {
-    within(text, TimeSpan::seconds(1), TimeSpan::seconds(86_400))
-}
-
-fn within(text: &str, least: TimeSpan, most: TimeSpan) -> Result<TimeSpan, String> {
-    let time: TimeSpan = text.parse()?;
-    if (least..=most).contains(&time) {
-        Ok(time)
-    } else {
-        Err(format!("{time} is not within {least} and {most}"))
-    }
-}
-
-fn bandwidth(text: &str) -> Result<Size, String> {
-    let size: Size = text.parse()?;
-    if size >= BANDWIDTH_MIN {
-        Ok(size)
-    } else {
-        Err(format!("{size} a second is less than {BANDWIDTH_MIN}"))
     }
 }
 

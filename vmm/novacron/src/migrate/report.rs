@@ -27,6 +27,10 @@ pub(crate) fn report(
     if outcome.connections != 1 {
         row("connections", outcome.connections.to_string());
     }
+    if outcome.throttle_percent > 0 {
+        let speed = 100_u32.saturating_sub(outcome.throttle_percent);
+        row("throttle", format!("slowed to {speed} %, for {}", seconds(outcome.throttled_ns)));
+    }
     let forecast = match outcome.forecast_ns {
         Some(ns) => format!(", {} were forecast", milliseconds(ns)),
         None => String::new(),
@@ -140,6 +144,8 @@ mod tests {
             payload_bytes: 500 << 20,
             payload_bytes_paused: 3 << 19,
             connections: 1,
+            throttle_percent: 0,
+            throttled_ns: 0,
             audit: ReceiptAudit::Sampled,
             audited_pages: 2048,
             audited_different: 0,
@@ -193,6 +199,8 @@ mod tests {
             forecast_ns: None,
             total_ns: 0,
             connections: 3,
+            throttle_percent: 70,
+            throttled_ns: 4_560 * MS,
             audited_different: 2,
             has_receipt: false,
             ..outcome(0, &[])
@@ -205,6 +213,7 @@ mod tests {
             pages        140123 sent, 12 of them again\n\
             payload      500 MiB; 1.5 MiB while the guest stood still\n\
             connections  3\n\
+            throttle     slowed to 30 %, for 4.56 s\n\
             blackout     0.00 ms\n\
             digest       cccccccccccccccc… on both\n\
             audit        2048 pages looked at again, 2 CHANGED AND NOT SENT AGAIN\n\

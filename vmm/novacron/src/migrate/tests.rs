@@ -40,7 +40,7 @@ fn an_order_without_options_has_the_defaults_of_the_api() {
 fn every_option_is_in_the_order() {
     let options = order(
         "migrate web --to east --max-downtime 50ms --bandwidth 10M --timeout 2m --streams 16 \
-         --stop-after-rounds 20 --audit whole --output json",
+         --stop-after-rounds 20 --throttle 80% --cpu 0.5 --audit whole --output json",
     );
     let expected = Migrate {
         to: "east".parse().unwrap(),
@@ -50,6 +50,8 @@ fn every_option_is_in_the_order() {
         streams: 16,
         stop_after_rounds: Some(20),
         audit: ReceiptAudit::Whole,
+        throttle_percent: Some(80),
+        cpu_permille: Some(500),
     };
     assert_eq!(options.order(), expected);
     assert!(order("migrate web --to east --dry-run").dry_run);
@@ -69,6 +71,11 @@ fn what_no_move_can_have_is_refused_by_name() {
         ("migrate web --to east --streams 0", "0 is not in 1..=16"),
         ("migrate web --to east --streams 17", "17 is not in 1..=16"),
         ("migrate web --to east --stop-after-rounds 0", "0 is not in 1..=1000"),
+        ("migrate web --to east --throttle 100%", "100% is not within 1% and 99%"),
+        ("migrate web --to east --cpu 0", "0 processors are not within 0.01 and 1000"),
+        ("operation --set cpu=1", "<ID>"),
+        ("operation 17 --cancel --set cpu=1", "cannot be used with"),
+        ("operation 17 --set streams=2", "\"streams\" is no limit"),
         ("migrate resolve", "<NAME>"),
         ("migrate resolve web --yes", "--run-here"),
         ("migrate resolve web --to east", "--to"),

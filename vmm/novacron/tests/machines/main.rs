@@ -10,6 +10,7 @@ mod api;
 mod audit;
 mod census;
 mod config;
+mod convergence;
 mod cpu;
 mod daemon;
 mod demo;

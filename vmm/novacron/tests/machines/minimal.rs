@@ -38,7 +38,7 @@ struct Scenario {
 }
 
 /// In this order: what is quick and needs most stands first.
-const SCENARIOS: [Scenario; 16] = [
+const SCENARIOS: [Scenario; 18] = [
     Scenario { name: "a life", faults: "", play: live },
     Scenario { name: "hand-overs", faults: "", play: hand_over },
     Scenario { name: "snapshots", faults: "", play: save },
@@ -51,6 +51,7 @@ const SCENARIOS: [Scenario; 16] = [
         faults: "",
         play: |stage| migrate(stage, DirtyLogKind::Ring(RingEntries::LEAST)),
     },
+    Scenario { name: "a move of a guest that is slowed down", faults: "", play: slow_down },
     Scenario { name: "a guest that KVM gives up", faults: "", play: give_up },
     Scenario { name: "a guest that lets its devices interrupt", faults: "", play: interrupt },
     Scenario { name: "a panic of the loop", faults: "panic:device-loop", play: live },
@@ -66,6 +67,7 @@ const SCENARIOS: [Scenario; 16] = [
         faults: "panic:stream",
         play: |stage| migrate(stage, DirtyLogKind::Bitmap),
     },
+    Scenario { name: "a panic of a throttle", faults: "panic:throttle", play: slow_down },
     Scenario {
         name: "a panic of a loader",
         faults: "panic:loader",
@@ -220,15 +222,31 @@ fn fill_rings(stage: &Stage<'_>) -> Outcome {
     guest.stop()
 }
 
-/// To another host, whose first connection breaks at once.
+/// To another host.
 fn migrate(stage: &Stage<'_>, log: DirtyLogKind) -> Outcome {
-    let mut guest = stage.oracle("working_set=1M rate=2000", log)?;
+    move_away(stage, "working_set=1M rate=2000", log, MoveLimits::default())
+}
+
+/// A guest that writes too fast, and is not waited for.
+fn slow_down(stage: &Stage<'_>) -> Outcome {
+    let limits = MoveLimits {
+        max_downtime: Duration::from_millis(30),
+        throttle: 50,
+        stop_after_rounds: Some(10),
+        ..MoveLimits::default()
+    };
+    move_away(stage, "working_set=12M", DirtyLogKind::Bitmap, limits)
+}
+
+/// To another host, whose first connection breaks at once.
+fn move_away(stage: &Stage<'_>, words: &str, log: DirtyLogKind, limits: MoveLimits) -> Outcome {
+    let mut guest = stage.oracle(words, log)?;
     guest.hear("rounds");
     let folder = tempfile::tempdir_in(stage.folder)?;
     let home = Home::new([7; 16], folder.path(), folder.path()).unwrap();
     // A process whose peer has died waits for it.
     let patience = Duration::from_secs(2);
-    let limits = MoveLimits { patience, ..MoveLimits::default() };
+    let limits = MoveLimits { patience, ..limits };
     let [ours, theirs] = visits(1).map(|visit| Visit { patience, ..visit });
     let description = guest.machine.describe()?;
     let (prepared, console) =

@@ -59,6 +59,7 @@ fn every_answer_to_whatever_is_sent_is_one_that_is_described() {
             "machines.migration_check",
             "machines.resolve",
             "snapshots.restore",
+            "operations.change",
             "operations.cancel",
         ];
         let ids = api.operations().into_iter().map(|operation| operation.id.to_owned());

@@ -3,7 +3,7 @@
 //! | table | whose |
 //! |---|---|
 //! | `thread.rs` | every thread's, from its start to its end |
-//! | `device_loop.rs`, `vcpu.rs`, `job.rs`, `loader.rs`, `stream.rs`, `mover.rs` | one kind's, besides |
+//! | `device_loop.rs`, `vcpu.rs`, `job.rs`, `loader.rs`, `stream.rs`, `mover.rs`, `throttle.rs` | one kind's, besides |
 //! | `faults.rs` | every thread's of an executable that tests break on purpose |
 //!
 //! The test `long_no_call_is_allowed_without_need` takes each away in turn. A row that it cannot show to be needed says why
@@ -17,6 +17,7 @@ pub(super) mod loader;
 pub(super) mod mover;
 pub(super) mod stream;
 pub(super) mod thread;
+pub(super) mod throttle;
 pub(super) mod vcpu;
 
 #[cfg(feature = "fault-injection")]
