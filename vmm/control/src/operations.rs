@@ -330,17 +330,19 @@ mod tests {
         says(None);
         let short = Duration::from_millis(1);
         let waited = moved.wait_for_change(change, short).await.unwrap();
-        assert!(waited.progress.unwrap().migration.unwrap().limits.unwrap().throttle_percent.is_none());
-        let (waited, ()) = tokio::join!(
-            moved.wait_for_change(change, Duration::from_secs(60)),
-            async { says(Some(30)) }
+        assert!(
+            waited.progress.unwrap().migration.unwrap().limits.unwrap().throttle_percent.is_none()
         );
+        let (waited, ()) =
+            tokio::join!(moved.wait_for_change(change, Duration::from_secs(60)), async {
+                says(Some(30))
+            });
         assert!(waited.is_ok());
         let other = ChangeMove { throttle_percent: Some(0), ..change };
-        let (waited, ()) = tokio::join!(
-            moved.wait_for_change(other, Duration::from_secs(60)),
-            async { moved.end(Ok(Outcome::Plain)) }
-        );
+        let (waited, ()) =
+            tokio::join!(moved.wait_for_change(other, Duration::from_secs(60)), async {
+                moved.end(Ok(Outcome::Plain))
+            });
         assert!(waited.unwrap_err().message.contains("has ended before"));
     }
 

@@ -47,7 +47,9 @@ impl ChangeMove {
             (migration::THROTTLE, limited(throttle_percent.map(u64::from))),
             (migration::CPU, limited(cpu_permille.map(u64::from))),
         ];
-        bounds.iter().try_for_each(|(bound, value)| value.map_or(Ok(()), |value| bound.check(value)))
+        bounds
+            .iter()
+            .try_for_each(|(bound, value)| value.map_or(Ok(()), |value| bound.check(value)))
     }
 }
 

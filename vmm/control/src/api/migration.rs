@@ -93,7 +93,9 @@ impl Migrate {
             (THROTTLE, of(self.throttle_percent)),
             (CPU, of(self.cpu_permille)),
         ];
-        bounds.iter().try_for_each(|(bound, value)| value.map_or(Ok(()), |value| bound.check(value)))
+        bounds
+            .iter()
+            .try_for_each(|(bound, value)| value.map_or(Ok(()), |value| bound.check(value)))
     }
 }
 

@@ -15,8 +15,8 @@ use super::body::Sent;
 use super::router::{Routes, State};
 use super::{console, events, openapi, pass};
 use crate::api::{
-    AddPeer, ApiError, ChangeMove, CreateMachine, ErrorCode, Event, EventKind, HandOver, MachineName, Migrate,
-    Resolve, RestoreSnapshot, Shutdown, Stop, TakeSnapshot,
+    AddPeer, ApiError, ChangeMove, CreateMachine, ErrorCode, Event, EventKind, HandOver,
+    MachineName, Migrate, Resolve, RestoreSnapshot, Shutdown, Stop, TakeSnapshot,
 };
 use crate::audit_trail::{CallId, Sender};
 use crate::{health, host};

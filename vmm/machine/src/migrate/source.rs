@@ -21,9 +21,7 @@ use super::audit::audit;
 use super::brake::Brake;
 use super::pace::Pace;
 use super::sockets::Dialler;
-use super::{
-    Audit, AuditReport, LimitChange, MigrateError, MigrateOrder, MoveLimits, MoveReport,
-};
+use super::{Audit, AuditReport, LimitChange, MigrateError, MigrateOrder, MoveLimits, MoveReport};
 use crate::clock::{boot_id, realtime_ns};
 use crate::dirty::DirtyLog;
 use crate::fault::{Step, reached};

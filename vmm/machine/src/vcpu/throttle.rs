@@ -222,10 +222,13 @@ mod tests {
         gate.close(Instant::now() + Duration::from_millis(30));
         let waited = passes_in(&gate);
         assert!(waited >= Duration::from_millis(29) && waited < soon, "{waited:?}");
-        for open in [|gate: &Gate, _: &AtomicBool| gate.open(), |gate: &Gate, pause: &AtomicBool| {
-            pause.store(true, Ordering::Release);
-            gate.look_again();
-        }] {
+        for open in [
+            |gate: &Gate, _: &AtomicBool| gate.open(),
+            |gate: &Gate, pause: &AtomicBool| {
+                pause.store(true, Ordering::Release);
+                gate.look_again();
+            },
+        ] {
             gate.close(Instant::now() + Duration::from_secs(60));
             std::thread::scope(|scope| {
                 let waiting = scope.spawn(|| passes_in(&gate));

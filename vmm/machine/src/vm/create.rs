@@ -18,9 +18,7 @@ use crate::kvm::{
 };
 use crate::memory::{GuestRam, RamError};
 use crate::state::StateError;
-use crate::vcpu::{
-    Gate, Registers, Vcpu, VcpuError, VcpuStateError, VcpuThread, unlisted_msrs,
-};
+use crate::vcpu::{Gate, Registers, Vcpu, VcpuError, VcpuStateError, VcpuThread, unlisted_msrs};
 
 /// Where KVM may put a task state segment and an identity-mapped page table for real mode on Intel:
 /// four pages below the local APIC's end of the hole, which no layout of ours uses.
