@@ -335,13 +335,13 @@ mod tests {
         );
         let (waited, ()) =
             tokio::join!(moved.wait_for_change(change, Duration::from_secs(60)), async {
-                says(Some(30))
+                says(Some(30));
             });
         assert!(waited.is_ok());
         let other = ChangeMove { throttle_percent: Some(0), ..change };
         let (waited, ()) =
             tokio::join!(moved.wait_for_change(other, Duration::from_secs(60)), async {
-                moved.end(Ok(Outcome::Plain))
+                moved.end(Ok(Outcome::Plain));
             });
         assert!(waited.unwrap_err().message.contains("has ended before"));
     }

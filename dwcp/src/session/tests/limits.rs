@@ -121,7 +121,7 @@ fn pages_go_out_no_faster_than_the_limit() {
 #[test]
 fn pages_wait_for_their_processor_time_and_so_does_the_timer() {
     let mut pair = noisy();
-    pair.source.set_processor_limit(pair.now, NonZeroU32::new(500));
+    pair.source.set_processor_limit(pair.now, std::num::NonZeroU32::new(500));
     assert!(pair.send(CONTROL).is_some());
     pair.source.spend_processor_time(pair.now, Duration::from_millis(100));
     pair.source.regain_processor_time(Duration::from_millis(40));

@@ -10,7 +10,7 @@ use control::{CallError, Client};
 
 use crate::harness::{has_kvm, shared};
 use crate::hosts::Hosts;
-use crate::moments::{BUSY, Rest, settled, wait_until_sent};
+use crate::moments::{Rest, settled, wait_until_sent};
 
 /// Writes whole pages as fast as it can: each takes it so long that it is slowed down by having less time.
 const EAGER: &str = "fill=28M working_set=24M pattern=random write=page report=100";
