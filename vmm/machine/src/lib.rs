@@ -54,11 +54,10 @@ pub use kvm::{Host, HostError, RingEntries, RingEntriesError};
 pub use memory::{
     DEFAULT_HOLE_START, GuestRam, HOLE_END, LayoutError, MemoryLayout, RamError, Region,
 };
-pub use meter::{MovePhase, MoveProgress, PeerWord, Progress, Word};
+pub use meter::{LimitChange, LiveLimits, MovePhase, MoveProgress, PeerWord, Progress, Word};
 pub use migrate::{
-    Accepted, ArrivalReport, Audit, AuditReport, Description, Dial, Dialled, LimitChange,
-    MigrateError, MigrateOrder, MoveLimits, MoveReport, PrepareOrder, SessionKeys, Shortfall,
-    ThrottleReport,
+    Accepted, ArrivalReport, Audit, AuditReport, Description, Dial, Dialled, MigrateError,
+    MigrateOrder, MoveLimits, MoveReport, PrepareOrder, SessionKeys, Shortfall, ThrottleReport,
 };
 pub use permit::{PermitFile, PermitFileError, PermitKeeper, PermitWatch};
 pub use role::{

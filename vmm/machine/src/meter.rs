@@ -1,13 +1,12 @@
 //! How far a job is, and whether it is still wanted: written by the job's thread, read by the device loop.
 
 use std::collections::VecDeque;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-
-use crate::migrate::{LimitChange, MoveLimits};
 
 /// How far a snapshot, a hand-over or a move is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,7 +41,37 @@ pub struct MoveProgress {
     /// Hundredths of its time for which the guest is held now.
     pub throttle: u8,
     /// By which limits it goes on.
-    pub limits: MoveLimits,
+    pub limits: LiveLimits,
+}
+
+/// The limits of a move that can be changed while it is under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveLimits {
+    /// How long the guest may stand still.
+    pub max_downtime: Duration,
+    /// How long the destination may be out of reach before the move is given up.
+    pub patience: Duration,
+    /// Bytes a second that pages may take while the guest runs.
+    pub bandwidth: Option<NonZeroU64>,
+    /// Hundredths of its time for which a guest may be held that writes too fast; 0 is not at all.
+    pub throttle: u8,
+    /// Thousandths of a processor that the streams may take while the guest runs.
+    pub cpu_permille: Option<NonZeroU32>,
+}
+
+/// Other limits for a move that is under way: those that are named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitChange {
+    /// How long the guest may stand still.
+    pub max_downtime: Option<Duration>,
+    /// How long the destination may be out of reach before the move is given up.
+    pub patience: Option<Duration>,
+    /// Bytes a second that pages may take while the guest runs; a limit of none takes it away.
+    pub bandwidth: Option<Option<NonZeroU64>>,
+    /// Hundredths of its time for which the guest may be held; 0 lets it go.
+    pub throttle: Option<u8>,
+    /// Thousandths of a processor that the streams may take; a limit of none takes it away.
+    pub cpu_permille: Option<Option<NonZeroU32>>,
 }
 
 /// The phases of a move, as its source goes through them.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use dwcp::transport::PublicKey;
 use machine::{
-    Audit, Dial, LimitChange, MoveLimits, MovePhase, MoveReport, Progress, SessionKeys, Step,
-    SuperviseError, Supervised, Visit, Watch, Word, reached,
+    Audit, Dial, LimitChange, LiveLimits, MoveLimits, MovePhase, MoveReport, Progress, SessionKeys,
+    Step, SuperviseError, Supervised, Visit, Watch, Word, reached,
 };
 
 use super::attendant::{Attendant, sort};
@@ -300,8 +300,8 @@ fn percent(value: u32) -> u8 {
 }
 
 /// The limits of a move, as they are shown.
-fn shown_limits(limits: MoveLimits) -> MigrationLimits {
-    let MoveLimits { max_downtime, patience, bandwidth, throttle, cpu_permille, .. } = limits;
+fn shown_limits(limits: LiveLimits) -> MigrationLimits {
+    let LiveLimits { max_downtime, patience, bandwidth, throttle, cpu_permille } = limits;
     MigrationLimits {
         max_downtime_ms: nanoseconds(max_downtime) / 1_000_000,
         timeout_ms: nanoseconds(patience) / 1_000_000,

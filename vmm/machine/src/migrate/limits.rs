@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Audit;
+use crate::meter::{LimitChange, LiveLimits};
 use crate::vcpu::SHARE_MOST;
 
 /// What a user decides about a move.
@@ -46,21 +47,6 @@ impl Default for MoveLimits {
     }
 }
 
-/// Other limits for a move that is under way: those that are named.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LimitChange {
-    /// How long the guest may stand still.
-    pub max_downtime: Option<Duration>,
-    /// How long the destination may be out of reach before the move is given up.
-    pub patience: Option<Duration>,
-    /// Bytes a second that pages may take while the guest runs; a limit of none takes it away.
-    pub bandwidth: Option<Option<NonZeroU64>>,
-    /// Hundredths of its time for which the guest may be held; 0 lets it go.
-    pub throttle: Option<u8>,
-    /// Thousandths of a processor that the streams may take; a limit of none takes it away.
-    pub cpu_permille: Option<Option<NonZeroU32>>,
-}
-
 impl MoveLimits {
     /// The limits with what has changed of them.
     #[must_use]
@@ -73,6 +59,12 @@ impl MoveLimits {
             cpu_permille: change.cpu_permille.unwrap_or(self.cpu_permille),
             ..self
         }
+    }
+
+    /// Those that can be changed.
+    pub(super) fn live(self) -> LiveLimits {
+        let Self { max_downtime, patience, bandwidth, throttle, cpu_permille, .. } = self;
+        LiveLimits { max_downtime, patience, bandwidth, throttle, cpu_permille }
     }
 
     /// Of so many processors, those that the streams may take.

@@ -31,7 +31,7 @@ mod source;
 pub use audit::{Audit, AuditReport};
 pub use brake::ThrottleReport;
 pub(crate) use destination::Arrival;
-pub use limits::{LimitChange, MoveLimits};
+pub use limits::MoveLimits;
 pub use shortfall::Shortfall;
 pub(crate) use source::{Emigration, Outcome};
 

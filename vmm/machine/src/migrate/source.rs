@@ -21,14 +21,14 @@ use super::audit::audit;
 use super::brake::Brake;
 use super::pace::Pace;
 use super::sockets::Dialler;
-use super::{Audit, AuditReport, LimitChange, MigrateError, MigrateOrder, MoveLimits, MoveReport};
+use super::{Audit, AuditReport, MigrateError, MigrateOrder, MoveLimits, MoveReport};
 use crate::clock::{boot_id, realtime_ns};
 use crate::dirty::DirtyLog;
 use crate::fault::{Step, reached};
 use crate::handover::{Blackout, Cause, Resident};
 use crate::jail::{self, ThreadKind};
 use crate::memory::{Extents, GuestRam};
-use crate::meter::{Meter, MovePhase, MoveProgress, PeerWord, Word};
+use crate::meter::{LimitChange, Meter, MovePhase, MoveProgress, PeerWord, Word};
 use crate::snapshot::SavedMoment;
 use crate::vm::{Paused, Running, VmError};
 
@@ -521,7 +521,7 @@ impl<'a> Emigration<'a> {
             streams: u32::try_from(self.pace.streams()).unwrap_or(u32::MAX),
             waiting,
             throttle: self.brake.share(),
-            limits: self.pace.limits(),
+            limits: self.pace.limits().live(),
         });
     }
 
