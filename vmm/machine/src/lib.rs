@@ -57,7 +57,8 @@ pub use memory::{
 pub use meter::{LimitChange, LiveLimits, MovePhase, MoveProgress, PeerWord, Progress, Word};
 pub use migrate::{
     Accepted, ArrivalReport, Audit, AuditReport, Description, Dial, Dialled, MigrateError,
-    MigrateOrder, MoveLimits, MoveReport, PrepareOrder, SessionKeys, Shortfall, ThrottleReport,
+    MigrateOrder, MoveLimits, MoveReport, PlanEntry, PrepareOrder, SessionKeys, Shortfall,
+    ThrottleReport,
 };
 pub use permit::{PermitFile, PermitFileError, PermitKeeper, PermitWatch};
 pub use role::{

@@ -293,6 +293,24 @@ impl MigrationPhase {
 
 /// Most causes of a blackout, and most bytes of the name of one: whatever another host says.
 const CAUSES_MAX: usize = 32;
+/// Most changes of what a move was carried by.
+const PLAN_MAX: usize = 64;
+
+/// By what a move was carried from one moment on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MigrationPlan {
+    /// Nanoseconds from the order.
+    pub at_ns: u64,
+    /// What the link was believed to carry, in bytes a second.
+    pub bytes_per_second: u64,
+    /// The level of zstd for pages that travel whole; none if they went as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zstd_level: Option<i32>,
+    /// Pages of a batch, at most.
+    pub batch_pages: u64,
+    /// Data streams beside the control stream.
+    pub streams: u32,
+}
 
 /// What a move did: the same on both hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -334,6 +352,9 @@ pub struct MigrationOutcome {
     /// Nanoseconds for which it was slowed down.
     #[serde(default)]
     pub throttled_ns: u64,
+    /// By what it was carried, from when on: an entry for each time that it changed.
+    #[serde(default)]
+    pub plan: Vec<MigrationPlan>,
     /// How much of the memory was looked at again in what was left of the frozen guest.
     pub audit: ReceiptAudit,
     /// The pages of that.
@@ -353,6 +374,7 @@ impl MigrationOutcome {
             && self.blackout_ns == *blackout_ns
             && self.causes.len() <= CAUSES_MAX
             && self.causes.iter().all(|(name, _)| name.len() <= CAUSES_MAX)
+            && self.plan.len() <= PLAN_MAX
     }
 }
 

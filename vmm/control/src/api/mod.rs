@@ -29,7 +29,7 @@ pub use machine::{
 };
 pub use migration::{
     Blocker, BlockerKind, Migrate, MigrationCheck, MigrationLimits, MigrationOutcome,
-    MigrationPhase, MigrationProgress, Resolve,
+    MigrationPhase, MigrationPlan, MigrationProgress, Resolve,
 };
 pub use name::{MachineName, NameError};
 pub use operation::{Operation, OperationProgress, OperationState};

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use machine::{ArrivalReport, Cause, MoveReport};
+use machine::{ArrivalReport, Cause, MoveReport, PlanEntry};
 
 use super::departures::Departure;
-use crate::api::{ApiError, MigrationOutcome, Receipt, ReceiptAudit, ReceiptStatement, Timestamp};
+use crate::api::{
+    ApiError, MigrationOutcome, MigrationPlan, Receipt, ReceiptAudit, ReceiptStatement, Timestamp,
+};
 use crate::peers::QUICK;
 use crate::peers::message::{Answered, Countersigned, Offer, Question};
 use crate::random::hex;
@@ -40,6 +42,7 @@ impl Departure<'_> {
             connections: report.connections,
             throttle_percent: u32::from(report.throttle.highest),
             throttled_ns: nanoseconds(report.throttle.time),
+            plan: report.plan.iter().map(plan).collect(),
             audit: self.audit,
             audited_pages: report.audit.pages,
             audited_different: report.audit.different,
@@ -120,6 +123,17 @@ fn audited(outcome: &MigrationOutcome) -> ReceiptAudit {
     match outcome.audited_pages {
         pages if pages > 0 && is_clean => outcome.audit,
         _ => ReceiptAudit::None,
+    }
+}
+
+fn plan(entry: &PlanEntry) -> MigrationPlan {
+    let PlanEntry { at, bytes_per_second, level, batch_pages, streams } = *entry;
+    MigrationPlan {
+        at_ns: nanoseconds(at),
+        bytes_per_second,
+        zstd_level: level,
+        batch_pages,
+        streams,
     }
 }
 

@@ -24,6 +24,7 @@ mod brake;
 mod destination;
 mod limits;
 mod pace;
+mod plan;
 mod shortfall;
 mod sockets;
 mod source;
@@ -32,6 +33,7 @@ pub use audit::{Audit, AuditReport};
 pub use brake::ThrottleReport;
 pub(crate) use destination::Arrival;
 pub use limits::MoveLimits;
+pub use plan::PlanEntry;
 pub use shortfall::Shortfall;
 pub(crate) use source::{Emigration, Outcome};
 
@@ -176,6 +178,8 @@ pub struct MoveReport {
     pub audit: AuditReport,
     /// How far the guest was slowed down.
     pub throttle: ThrottleReport,
+    /// By what it was carried, from when on.
+    pub plan: Vec<PlanEntry>,
 }
 
 /// What an arrival did, as its destination saw it.

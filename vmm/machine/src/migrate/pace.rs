@@ -10,6 +10,7 @@ use dwcp::page::Gfn;
 use dwcp::pba::{Debt, Decision, DirtyEstimator, LinkEstimate, Outlook, Stop, best_step, decide};
 use dwcp::transport::SourceLink;
 
+use super::plan::{PlanEntry, PlanLog};
 use super::shortfall::needed;
 use super::{MigrateError, MoveLimits, Shortfall};
 
@@ -52,6 +53,7 @@ pub(super) struct Pace {
     /// Those that there are.
     processors: f64,
     thought_at: Instant,
+    plan: PlanLog,
     forecast: Option<Duration>,
     /// For how long the guest was held when its log was harvested last at the end of a round, and when it was at all.
     held: Duration,
@@ -84,6 +86,7 @@ impl Pace {
             step: 1,
             processors,
             thought_at: now,
+            plan: PlanLog::new(),
             forecast: None,
             held: Duration::ZERO,
             held_at_look: Duration::ZERO,
@@ -153,6 +156,8 @@ impl Pace {
         }
         let batch = self.batch(link, &estimate);
         link.with(|source, _| source.set_batch_pages(batch));
+        let streams = self.streams.count();
+        self.plan.decided(estimate.bytes_per_second, self.step, batch.get(), streams);
         self.forecast = Some(self.outlook(link, estimate).stop(debt(link)).blackout);
     }
 
@@ -173,6 +178,11 @@ impl Pace {
         )]
         let pages = (bytes / bytes_per_page.max(1.0)).min(encoded) as u64;
         NonZeroU64::new(pages.max(BATCH_LEAST)).unwrap_or(most).min(most)
+    }
+
+    /// What was decided so far, and when.
+    pub(super) fn plan(&self) -> Vec<PlanEntry> {
+        self.plan.entries()
     }
 
     /// How long the guest would stand still if it were stopped now, as it looked a moment ago.

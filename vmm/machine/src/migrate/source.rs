@@ -544,6 +544,7 @@ impl<'a> Emigration<'a> {
             root,
             audit: AuditReport::default(),
             throttle: self.brake.report(),
+            plan: self.pace.plan(),
         }
     }
 

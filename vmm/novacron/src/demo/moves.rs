@@ -148,6 +148,7 @@ pub(super) mod tests {
             connections: 1,
             throttle_percent: 0,
             throttled_ns: 0,
+            plan: Vec::new(),
             audit: ReceiptAudit::Sampled,
             audited_pages: 2048,
             audited_different: 0,

@@ -39,7 +39,22 @@ pub(crate) fn report(
     row("digest", format!("{}… on both", plain(outcome.root.get(..16).unwrap_or_default())));
     row("audit", audit(outcome));
     row("receipt", receipt(outcome));
-    format!("{table}{}", blackout(outcome, width))
+    format!("{table}{}{}", plan(outcome), blackout(outcome, width))
+}
+
+/// By what it was carried, from when on.
+fn plan(outcome: &MigrationOutcome) -> String {
+    if outcome.plan.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["after", "link", "pages", "batch", "streams"]);
+    for entry in &outcome.plan {
+        let rate = format!("{}/s", whole_bytes(entry.bytes_per_second));
+        let pages = entry.zstd_level.map_or("raw".to_owned(), |level| format!("zstd {level}"));
+        let (batch, streams) = (entry.batch_pages.to_string(), entry.streams.to_string());
+        table.row(vec![seconds(entry.at_ns), rate, pages, batch, streams]);
+    }
+    format!("\n{table}")
 }
 
 /// What a look at the memory that was left has shown.
@@ -123,9 +138,24 @@ pub(crate) fn seconds(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use control::api::ReceiptAudit;
+    use control::api::{MigrationPlan, ReceiptAudit};
 
     const MS: u64 = 1_000_000;
+
+    fn plan_entry(
+        after_ms: u64,
+        bytes_per_second: u64,
+        zstd_level: Option<i32>,
+        batch_pages: u64,
+    ) -> MigrationPlan {
+        MigrationPlan {
+            at_ns: after_ms * MS,
+            bytes_per_second,
+            zstd_level,
+            batch_pages,
+            streams: 4,
+        }
+    }
 
     fn outcome(blackout_ns: u64, causes: &[(&str, u64)]) -> MigrationOutcome {
         MigrationOutcome {
@@ -146,6 +176,7 @@ mod tests {
             connections: 1,
             throttle_percent: 0,
             throttled_ns: 0,
+            plan: Vec::new(),
             audit: ReceiptAudit::Sampled,
             audited_pages: 2048,
             audited_different: 0,
@@ -201,6 +232,10 @@ mod tests {
             connections: 3,
             throttle_percent: 70,
             throttled_ns: 4_560 * MS,
+            plan: vec![
+                plan_entry(200, 125 << 20, None, 64),
+                plan_entry(3_140, 6 << 20, Some(6), 512),
+            ],
             audited_different: 2,
             has_receipt: false,
             ..outcome(0, &[])
@@ -217,7 +252,11 @@ mod tests {
             blackout     0.00 ms\n\
             digest       cccccccccccccccc… on both\n\
             audit        2048 pages looked at again, 2 CHANGED AND NOT SENT AGAIN\n\
-            receipt      none: the hosts have not both signed it\n";
+            receipt      none: the hosts have not both signed it\n\
+            \n\
+            after   link       pages   batch  streams\n\
+            0.20 s  125 MiB/s  raw     64     4\n\
+            3.14 s  6.0 MiB/s  zstd 6  512    4\n";
         assert_eq!(report, expected, "\n{report}");
     }
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use control::api::{
-    Boot, CreateMachine, Info, Machine, MachineSpec, MachineState, MigrationPhase, Operation,
-    OperationState, Receipt, ReceiptAudit, RestartPolicy,
+    Boot, CreateMachine, Info, Machine, MachineSpec, MachineState, MigrationPhase, MigrationPlan,
+    Operation, OperationState, Receipt, ReceiptAudit, RestartPolicy,
 };
 
 use crate::harness::{has_kvm, is_long_run, shared};
@@ -333,6 +333,7 @@ fn what_is_known_of_a_link_follows_it_in_seconds() {
     hosts.daemons[0].wait_for_log("web", "ready");
     let (fast, slow) = (16 << 20, 2 << 20);
     hosts.wires[1].limit(fast);
+    let began = Instant::now();
     let operation = hosts.begin_move(0, "web", |request| request.max_downtime_ms = 2_000).unwrap();
     let path = format!("/v1/operations/{}", operation.id);
     // The rate that is seen, once it lies between these.
@@ -351,15 +352,37 @@ fn what_is_known_of_a_link_follows_it_in_seconds() {
     };
     // What is in the sockets' buffers goes faster, at first.
     sees(fast / 2, fast * 3 / 2, Duration::from_secs(10));
+    let mut changes = Vec::new();
     for (rate, after) in [(slow, fast), (fast, slow)] {
         hosts.wires[1].limit(rate);
+        changes.push((began.elapsed(), rate));
         let took = sees(rate / 2, rate * 3 / 2, Duration::from_secs(3));
         println!("from {after} to {rate} bytes/s: seen after {took:?}");
+        // Long enough to be in the report.
+        std::thread::sleep(Duration::from_millis(600));
     }
     hosts.wires[1].limit(0);
     let ended = hosts.end_of(0, &operation);
     assert_eq!(ended.state, OperationState::Done, "{ended:?}\n{}", hosts.logs());
     hosts.check(1, "web");
+    // The report shows the same: each change, and what was done about it.
+    let plan = ended.migration.unwrap().plan;
+    for (changed, rate) in changes {
+        let follows = plan.iter().find(|entry| {
+            let at = Duration::from_nanos(entry.at_ns);
+            (rate / 2..rate * 3 / 2).contains(&entry.bytes_per_second)
+                && (changed.saturating_sub(Duration::from_secs(1))
+                    ..changed + Duration::from_secs(3))
+                    .contains(&at)
+        });
+        assert!(follows.is_some(), "{rate} after {changed:?}: {plan:#?}");
+    }
+    let batch = |rate: u64| {
+        let seen =
+            |entry: &&MigrationPlan| (rate / 2..rate * 3 / 2).contains(&entry.bytes_per_second);
+        plan.iter().filter(seen).map(|entry| entry.batch_pages).max()
+    };
+    assert!(batch(slow) < batch(fast), "{plan:#?}");
 }
 
 #[test]
