@@ -38,7 +38,7 @@ mod root;
 mod sum;
 mod zero;
 
-pub use key::{DigestKey, PageDigest};
+pub use key::{DigestKey, PageDigest, ShortDigest};
 pub use manifest::{Manifest, ManifestError};
 pub use root::Root;
 pub use sum::DigestSum;

@@ -28,7 +28,7 @@ mod source;
 mod timers;
 
 pub use destination::{
-    Counts as DestinationCounts, DecodedPages, Destination, DestinationEvent, GuestPages,
+    Counts as DestinationCounts, DecodedPages, Destination, DestinationEvent, GuestPages, KeptImage,
 };
 pub use fault::Fault;
 pub use source::{Counts as SourceCounts, Draft, Source, SourceEnd, SourceError, SourceEvent};
@@ -54,6 +54,13 @@ impl Agreement {
     fn limit(&self) -> Gfn {
         self.memory.last().map_or(Gfn(0), |run| run.end())
     }
+}
+
+/// Whether memory, as an agreement has it, has all pages of a run.
+fn contains(memory: &[PageRun], run: PageRun) -> bool {
+    let after = memory.partition_point(|memory| memory.first() <= run.first());
+    let memory = after.checked_sub(1).map(|index| memory[index]);
+    memory.is_some_and(|memory| run.end() <= memory.end())
 }
 
 /// Something to put on a stream.

@@ -36,7 +36,7 @@ mod wake;
 use std::io;
 use std::time::Duration;
 
-pub use destination::{DestinationLink, DestinationMemory, DestinationTerms, Door};
+pub use destination::{DestinationLink, DestinationMemory, DestinationTerms, Door, KeptReader};
 pub use greeting::{Greeting, GreetingError, PEEK_BYTES};
 pub use keys::{KeyError, KeyPair, PUBLIC_KEY_BYTES, PublicKey, SIGNATURE_BYTES, Signature};
 pub use source::{SourceLink, SourceSide, SourceTerms};

@@ -14,7 +14,7 @@ mod text;
 pub use header::{Expected, HEADER_BYTES, Header, HeaderBytes, HeaderError, StreamId, VERSION};
 pub use kind::Kind;
 pub use message::{
-    ANNOUNCED_RUNS_MAX, Ask, Limits, Message, PayloadError, PeerAnswer, Permit, RANGES_MAX,
-    STATE_PART_MAX, StatePart, WELCOME_RANGES_MAX,
+    ANNOUNCED_RUNS_MAX, Ask, KeptPart, KeptRun, Limits, Message, PayloadError, PeerAnswer, Permit,
+    RANGES_MAX, STATE_PART_MAX, StatePart, WELCOME_RANGES_MAX, kept_room,
 };
 pub use text::{TEXT_MAX, Text};

@@ -219,6 +219,7 @@ fn moved(memory: &Arc<Memory>, bytes: u64, data_streams: usize) -> Result<u64, S
             tls: TlsClient::new(&ours, Arc::new(theirs.public()), PAGES_PROTOCOL),
             shadow_bytes: 0,
             tiers: Tiers::ALL,
+            recalls: false,
         };
         let started = Instant::now();
         let source = SourceLink::start(terms, Arc::new(Here { memory: Arc::clone(memory), to }));

@@ -18,7 +18,19 @@ pub struct PageDigest(pub [u8; 32]);
 impl PageDigest {
     /// The digest of a page of zeros, at any address and under any key.
     pub const ZERO: Self = Self([0; 32]);
+
+    /// Its beginning.
+    #[must_use]
+    pub fn short(&self) -> ShortDigest {
+        let (short, _) = self.0.split_first_chunk().expect("8 of 32 bytes");
+        ShortDigest(*short)
+    }
 }
+
+/// The first 8 bytes of a page's digest: enough to guess by that a content is the same, which the arrival check then
+/// decides. Two contents of one page share them once in 2^64 by chance, and not by intent: the key is secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ShortDigest(pub [u8; 8]);
 
 impl fmt::Debug for PageDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

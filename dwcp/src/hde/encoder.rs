@@ -167,7 +167,7 @@ impl Encoder {
         if tiers.zero && digest == PageDigest::ZERO {
             return Tier::Zero;
         }
-        if tiers.known && offer.kept(gfn) == Some(digest) {
+        if tiers.known && offer.kept(gfn) == Some(digest.short()) {
             return Tier::Kept;
         }
         if let Some(key) = offer.content_key().filter(|_| tiers.known) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::digest::PageDigest;
+use crate::digest::ShortDigest;
 use crate::ledger::SendNumber;
 use crate::page::{Gfn, Page};
 
@@ -53,8 +53,8 @@ pub struct Base<'a> {
 /// Each method has an answer that offers nothing; `()` offers nothing at all.
 pub trait Offer {
     /// The digest, under the machine's key, of the page in the destination's kept image of this
-    /// machine.
-    fn kept(&self, _gfn: Gfn) -> Option<PageDigest> {
+    /// machine, as far as it was told.
+    fn kept(&self, _gfn: Gfn) -> Option<ShortDigest> {
         None
     }
 

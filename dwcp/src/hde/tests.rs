@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::digest::{DigestKey, DigestSum, PageDigest};
+use crate::digest::{DigestKey, DigestSum, PageDigest, ShortDigest};
 use crate::ledger::SendNumber;
 use crate::page::{Gfn, PAGE_BYTES, Page, PageRun, RunError};
 use crate::wire::limits::PAGES_MAX;
@@ -46,8 +46,8 @@ struct Destination {
 }
 
 impl Offer for Destination {
-    fn kept(&self, gfn: Gfn) -> Option<PageDigest> {
-        self.kept.get(&gfn).map(|page| key().digest(gfn.0 * 4096, page))
+    fn kept(&self, gfn: Gfn) -> Option<ShortDigest> {
+        self.kept.get(&gfn).map(|page| key().digest(gfn.0 * 4096, page).short())
     }
 
     fn content_key(&self) -> Option<&ContentKey> {

@@ -1,13 +1,17 @@
 //! [`Destination`]: the side that may come to have the permit.
 
+mod kept;
 mod pages;
 mod phase;
 mod states;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
+pub use kept::KeptImage;
+use kept::KeptOut;
 use pages::PagesIn;
 pub use pages::{Counts, GuestPages};
 use phase::{Phase, Receiving};
@@ -59,6 +63,7 @@ pub struct Destination {
     /// Since when there is no connection.
     down_since: Option<Duration>,
     pages: PagesIn,
+    kept: KeptOut,
     states: StatesIn,
     phase: Phase,
     /// What memory and state digest to, once that is what the source's do.
@@ -87,11 +92,18 @@ impl Destination {
             connection: 0,
             down_since: Some(now),
             pages: PagesIn::new(agreement),
+            kept: KeptOut::new(&agreement.memory),
             states: StatesIn::default(),
             phase: Phase::Receiving(Receiving::default()),
             root: None,
             events: VecDeque::new(),
         }
+    }
+
+    /// This host has kept an image of an earlier stay of the machine: the source is told what is in it, if it asks. Before
+    /// anything is connected.
+    pub fn keep(&mut self, image: Arc<dyn KeptImage>) {
+        self.kept.keep(image);
     }
 
     /// What has arrived so far.
@@ -315,7 +327,10 @@ impl Destination {
                 return Some(control.frame(&Message::Acknowledge(acknowledged)));
             }
             let wanted = self.pages.to_want.take_ranges(RANGES_MAX);
-            (!wanted.is_empty()).then(|| control.frame(&Message::Want(wanted)))
+            if !wanted.is_empty() {
+                return Some(control.frame(&Message::Want(wanted)));
+            }
+            self.kept.next_part().map(|part| control.frame(&Message::Kept(part)))
         })?;
         link.spoke_at = now;
         Some(frame)
@@ -379,6 +394,7 @@ impl Destination {
     fn disconnect(&mut self) {
         if self.link.take().is_some() {
             self.states.connection_lost();
+            self.kept.connection_lost();
             let connection = self.connection;
             self.events.push_back(DestinationEvent::Disconnected { connection });
         }
@@ -403,6 +419,7 @@ impl Destination {
                 }
             }
             Message::Ping { is_echo: true, .. } => {}
+            Message::Recall { from } => self.kept.asked(from)?,
             Message::Announce(_) | Message::State(_) | Message::Permit(_) | Message::Abort(_) => {
                 if let Phase::Receiving(receiving) = &mut self.phase {
                     match message {
@@ -422,7 +439,8 @@ impl Destination {
             | Message::Acknowledge(_)
             | Message::Want(_)
             | Message::Answer { .. }
-            | Message::Limits(_) => return Err(Fault::Unexpected(kind)),
+            | Message::Limits(_)
+            | Message::Kept(_) => return Err(Fault::Unexpected(kind)),
         }
         Ok(())
     }

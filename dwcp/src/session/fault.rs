@@ -39,6 +39,9 @@ pub enum Fault {
     /// A state out of order
     #[error("the peer sent a part of state {0} that does not follow what it sent before")]
     StateOrder(u64),
+    /// Kept pages that were told of before, or are out of order
+    #[error("the peer told of kept pages {first:#x} to {end:#x}, which do not follow what it told before", first = .0.first().0, end = .0.end().0)]
+    Kept(PageRun),
     /// A payload that does not decode
     #[error("the peer sent pages that cannot be decoded: {0}")]
     Pages(String),

@@ -1,5 +1,6 @@
 //! [`Source`]: the side that has the permit, and the guest.
 
+mod kept;
 mod link;
 mod pacing;
 mod pages;
@@ -93,7 +94,7 @@ impl Source {
             key: agreement.key.clone(),
             timers,
             link: Link::new(agreement.session, now),
-            pages: PagesOut::new(agreement.limit()),
+            pages: PagesOut::new(agreement),
             states: StatesOut::default(),
             phase: Phase::Live(Live::default()),
             data_streams: 0,
@@ -156,6 +157,12 @@ impl Source {
     /// When the guest has no such pages.
     pub fn owe_words(&mut self, first: Gfn, words: &[u64]) -> Result<u64, LedgerError> {
         self.pages.owe_words(first, words)
+    }
+
+    /// The destination's host has kept an image of an earlier stay of the machine, as far as is known: it is asked what is
+    /// in that, and until it has told, no page goes out ([`Draft::kept`]). Before anything is connected.
+    pub fn recall(&mut self) {
+        self.pages.kept.want();
     }
 
     /// How many data streams there shall be beside the control stream, which carries pages, too.
@@ -252,7 +259,8 @@ impl Source {
         if !live.is_offered {
             return Err(SourceError::NotOffered);
         }
-        if !self.link.connection().is_some_and(link::Connection::carries_pages) {
+        let carries_pages = self.link.connection().is_some_and(link::Connection::carries_pages);
+        if !carries_pages || self.pages.kept.waits_until().is_some() {
             live.go_on();
             return Err(SourceError::NotConnected);
         }
@@ -288,7 +296,14 @@ impl Source {
     pub fn handle_connected(&mut self, now: Duration, stream: StreamId) {
         if self.link.connected(now, stream) {
             let hello = Message::Hello { settled_below: self.pages.ledger().settled_below() };
-            self.link.outgoing(stream).expect("a stream that was just opened").push(hello);
+            let outgoing = self.link.outgoing(stream).expect("a stream that was just opened");
+            outgoing.push(hello);
+            if stream.is_control()
+                && matches!(self.phase, Phase::Live(_))
+                && let Some(from) = self.pages.kept.ask(now, stream.connection)
+            {
+                outgoing.push(Message::Recall { from });
+            }
         }
     }
 
@@ -372,6 +387,7 @@ impl Source {
             }
         }
         self.link.ping(now);
+        self.pages.kept.handle_timeout(now);
         self.pacing.held_until = self.pacing.held_until.filter(|at| *at > now);
         let waited = self.link.down_since.map(|since| now.saturating_sub(since));
         match &mut self.phase {
@@ -401,7 +417,8 @@ impl Source {
             Phase::Over => return None,
         };
         let unanswered = self.unanswered().map(|(at, _)| at);
-        let timers = [phase, self.link.timeout(), unanswered, self.pacing.held_until];
+        let recall = self.pages.kept.waits_until();
+        let timers = [phase, self.link.timeout(), unanswered, recall, self.pacing.held_until];
         timers.into_iter().flatten().min()
     }
 
@@ -461,12 +478,17 @@ impl Source {
                 self.link.reply(Message::Ping { is_echo: true, token });
             }
             Message::Ping { is_echo: true, token } => self.pages.pinged(now, token),
+            Message::Kept(part) => {
+                self.pages.counts.kept_bytes += payload.len() as u64;
+                self.pages.kept.part(now, &part)?;
+            }
             Message::Hello { .. }
             | Message::State(_)
             | Message::Announce(_)
             | Message::Permit(_)
             | Message::Ask(_)
-            | Message::Abort(_) => return Err(Fault::Unexpected(kind)),
+            | Message::Abort(_)
+            | Message::Recall { .. } => return Err(Fault::Unexpected(kind)),
         }
         Ok(())
     }

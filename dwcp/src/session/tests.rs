@@ -2,13 +2,14 @@
 
 use std::convert::Infallible;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::digest::{DigestKey, Root};
+use crate::digest::{DigestKey, PageDigest, Root, ShortDigest};
 use crate::hde::{Base, Decoder, Encoder, Held, Ladder, Offer, Sending, Shadow, Tier, TierCounts};
 use crate::ledger::SendNumber;
-use crate::page::{PAGE_BYTES, Page};
+use crate::page::{PAGE_BYTES, PAGE_SIZE, Page};
 use crate::page_set::PageSet;
 use crate::wire::{
     Ask, HEADER_BYTES, Header, HeaderError, Kind, Limits, Message, PeerAnswer, Permit, StatePart,
@@ -64,43 +65,85 @@ struct Pair {
     decoder: Decoder,
     /// Of the last batch that was encoded.
     tiers: TierCounts,
+    /// What the destination's host has kept.
+    kept: Option<Arc<Kept>>,
+}
+
+/// A kept image: pages, and what was told of them.
+#[derive(Debug)]
+struct Kept {
+    pages: Vec<Page>,
+    told: Vec<Page>,
+}
+
+impl KeptImage for Kept {
+    fn digest(&self, gfn: Gfn) -> PageDigest {
+        let page = &self.told[gfn.0 as usize];
+        if *page == [0; PAGE_BYTES] {
+            return PageDigest::ZERO;
+        }
+        agreement().key.digest(gfn.0 * PAGE_SIZE, page)
+    }
 }
 
 struct Bases<'a>(&'a Draft, &'a Shadow);
 
 impl Offer for Bases<'_> {
+    fn kept(&self, gfn: Gfn) -> Option<ShortDigest> {
+        let at = self.0.batch.sends().position(|(of, _)| of == gfn)?;
+        self.0.kept.get(at).copied().flatten()
+    }
+
     fn base(&self, gfn: Gfn) -> Option<Base<'_>> {
         let at = self.0.batch.sends().position(|(of, _)| of == gfn)?;
         self.1.get(gfn, self.0.bases[at].filter(|_| !self.0.is_in_full)?)
     }
 }
 
-struct Holdings<'a>(&'a Destination, &'a Memory);
+struct Holdings<'a>(&'a Destination, &'a Memory, Option<&'a Kept>);
 
 impl Held for Holdings<'_> {
     fn copy_base(&self, gfn: Gfn, number: SendNumber, into: &mut Page) -> bool {
         *into = self.1.0[gfn.0 as usize];
         self.0.holds(gfn, number)
     }
+
+    fn copy_kept(&self, gfn: Gfn, into: &mut Page) -> bool {
+        self.2.map(|kept| *into = kept.pages[gfn.0 as usize]).is_some()
+    }
 }
 
 impl Pair {
     /// Both sides, connected by a control stream, on which nothing was said yet.
     fn new() -> Self {
+        Self::with_kept(false, None)
+    }
+
+    /// The same; the source may have heard that something is kept, and the destination may keep something.
+    fn with_kept(recalls: bool, kept: Option<Kept>) -> Self {
         let (now, agreement) = (Duration::from_secs(100), agreement());
         let mut source = Source::new(now, &agreement, SourceTimers::default());
+        if recalls {
+            source.recall();
+        }
+        let mut destination = Destination::new(now, &agreement, DestinationTimers::default());
+        let kept = kept.map(Arc::new);
+        if let Some(kept) = &kept {
+            destination.keep(Arc::clone(kept) as Arc<dyn KeptImage>);
+        }
         assert_eq!(source.poll_connect(now), Some(CONTROL));
         source.handle_connected(now, CONTROL);
         Self {
             now,
             source,
-            destination: Destination::new(now, &agreement, DestinationTimers::default()),
+            destination,
             guest: Memory::new(),
             memory: Memory::new(),
             shadow: Shadow::new(1 << 20),
             encoder: Encoder::new(),
             decoder: Decoder::new(),
             tiers: TierCounts::default(),
+            kept,
         }
     }
 
@@ -169,7 +212,7 @@ impl Pair {
         if header.kind() != Kind::Pages {
             return self.destination.handle_frame(self.now, header, payload);
         }
-        let holdings = Holdings(&self.destination, &self.memory);
+        let holdings = Holdings(&self.destination, &self.memory, self.kept.as_deref());
         match self.decoder.decode(&agreement().key, payload, &holdings) {
             Ok(decoded) => {
                 let pages = DecodedPages::from(decoded);
@@ -750,5 +793,6 @@ fn nothing_is_told_after_the_end() {
     assert_eq!(pair.source_events(), [SourceEvent::Over(end)]);
 }
 
+mod kept;
 mod limits;
 mod peers_at_fault;

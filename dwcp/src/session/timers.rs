@@ -12,6 +12,9 @@ pub(super) const DEAD_AFTER: Duration = Duration::from_secs(8);
 /// has nothing on its way into its socket. What is on its way there is TCP's affair.
 pub(super) const UNANSWERED_AFTER: Duration = Duration::from_secs(15);
 
+/// How long a source that has asked what was kept may wait for the next word of it before it sends pages without.
+pub(super) const RECALL_WITHIN: Duration = Duration::from_secs(10);
+
 /// The pause before a source connects again, doubled by every failure.
 pub(super) const RETRY_FIRST: Duration = Duration::from_millis(100);
 

@@ -1,5 +1,6 @@
 //! [`DestinationLink`]: a destination's streams.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::ledger::SendNumber;
 use crate::page::{Gfn, Page, PageRun};
 use crate::session::{
     Agreement, DecodedPages, Destination, DestinationEvent, DestinationTimers, Fault, GuestPages,
+    KeptImage,
 };
 use crate::wire::{HEADER_BYTES, Header, HeaderBytes, Kind, StreamId};
 
@@ -36,8 +38,24 @@ pub trait DestinationMemory: Send + Sync + 'static {
     /// When it cannot be read. It is asked for in full then.
     fn read(&self, gfn: Gfn, content: &mut Page) -> io::Result<()>;
 
+    /// An image that this host has kept of an earlier stay of the machine.
+    fn kept(&self) -> Option<Arc<dyn KeptImage>> {
+        None
+    }
+
+    /// What reads pages of that image; each thread has one.
+    fn kept_reader(&self) -> Option<Box<dyn KeptReader>> {
+        None
+    }
+
     /// A thread of the link begins: its jail can be narrowed.
     fn begin_thread(&self) {}
+}
+
+/// Reads pages of a kept image.
+pub trait KeptReader {
+    /// Copies a page; false if it cannot be read, or is not what it was. It is asked for in full then.
+    fn copy(&mut self, gfn: Gfn, into: &mut Page) -> bool;
 }
 
 /// What a [`DestinationLink`] is started with.
@@ -90,10 +108,11 @@ impl DestinationLink {
     /// When the system has no thread left.
     pub fn start(terms: DestinationTerms, memory: Arc<dyn DestinationMemory>) -> io::Result<Self> {
         let DestinationTerms { agreement, timers, tls } = terms;
-        let party = DestinationParty {
-            destination: Destination::new(Duration::ZERO, &agreement, timers),
-            unknown: 0,
-        };
+        let mut destination = Destination::new(Duration::ZERO, &agreement, timers);
+        if let Some(image) = memory.kept() {
+            destination.keep(image);
+        }
+        let party = DestinationParty { destination, unknown: 0 };
         let of_timers = Arc::clone(&memory);
         let link = Link::start(party, move || of_timers.begin_thread())?;
         let common = Arc::new(Common { memory, tls, key: agreement.key });
@@ -182,8 +201,13 @@ impl Common {
                 return;
             }
         };
-        let end =
-            stream.serve(&mut Carrier { link, common: self, stream: id, decoder: Decoder::new() });
+        let end = stream.serve(&mut Carrier {
+            link,
+            common: self,
+            stream: id,
+            decoder: Decoder::new(),
+            kept: RefCell::new(self.memory.kept_reader()),
+        });
         link.forget(id, end.to_string(), |party, now| {
             party.destination.handle_closed(now, id);
         });
@@ -223,6 +247,7 @@ struct Carrier<'a> {
     common: &'a Common,
     stream: StreamId,
     decoder: Decoder,
+    kept: RefCell<Option<Box<dyn KeptReader>>>,
 }
 
 /// Memory that a batch is written to.
@@ -236,8 +261,9 @@ impl GuestPages for Target<'_> {
     }
 }
 
-/// What differences build on.
+/// What differences build on, and what was kept.
 struct Holdings<'a> {
+    kept: &'a RefCell<Option<Box<dyn KeptReader>>>,
     link: &'a Link<DestinationParty>,
     memory: &'a dyn DestinationMemory,
 }
@@ -248,6 +274,10 @@ impl Held for Holdings<'_> {
         self.link.look(|party, _, _| {
             party.destination.holds(gfn, number) && self.memory.read(gfn, into).is_ok()
         })
+    }
+
+    fn copy_kept(&self, gfn: Gfn, into: &mut Page) -> bool {
+        self.kept.borrow_mut().as_mut().is_some_and(|reader| reader.copy(gfn, into))
     }
 }
 
@@ -263,7 +293,7 @@ impl Endpoint for Carrier<'_> {
                 .act(|party, _, now| party.destination.handle_frame(now, header, payload));
         }
         let memory = self.common.memory.as_ref();
-        let holdings = Holdings { link: self.link, memory };
+        let holdings = Holdings { link: self.link, memory, kept: &self.kept };
         match self.decoder.decode(&self.common.key, payload, &holdings) {
             Ok(decoded) => {
                 let pages = DecodedPages::from(decoded);

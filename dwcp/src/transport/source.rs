@@ -11,8 +11,10 @@ use super::tls::{TlsClient, server_name};
 use super::wake::Wake;
 use super::{HANDSHAKE, LinkEvent, tls_error};
 use crate::acp::SessionId;
-use crate::digest::DigestKey;
-use crate::hde::{Base, Encoder, Ladder, LadderStep, Offer, Sending, Shadow, TierCounts, Tiers};
+use crate::digest::{DigestKey, ShortDigest};
+use crate::hde::{
+    Base, Encoder, Ladder, LadderStep, Offer, Sending, Shadow, Tier, TierCounts, Tiers,
+};
 use crate::ledger::SendNumber;
 use crate::page::{Gfn, PAGE_BYTES, PageRun};
 use crate::pba::EncoderEstimator;
@@ -50,6 +52,9 @@ pub struct SourceTerms {
     pub shadow_bytes: usize,
     /// Tiers that may be used; the others are off for measurements.
     pub tiers: Tiers,
+    /// The destination's host has kept an image of an earlier stay of the machine, as far as is known: see
+    /// [`Source::recall`].
+    pub recalls: bool,
 }
 
 /// A source, and the streams that it has. Dropped, it ends them, whatever they still carry.
@@ -89,7 +94,7 @@ impl SourceLink {
     /// # Errors
     /// When the system has no thread left.
     pub fn start(terms: SourceTerms, side: Arc<dyn SourceSide>) -> io::Result<Self> {
-        let SourceTerms { agreement, timers, tls, shadow_bytes, tiers } = terms;
+        let SourceTerms { agreement, timers, tls, shadow_bytes, tiers, recalls } = terms;
         let shadow = (tiers.delta && shadow_bytes > 0).then(|| Shadow::new(shadow_bytes));
         let common = Common {
             side: Arc::clone(&side),
@@ -99,8 +104,12 @@ impl SourceLink {
             tiers,
             shadow: shadow.map(Mutex::new),
         };
+        let mut source = Source::new(Duration::ZERO, &agreement, timers);
+        if recalls {
+            source.recall();
+        }
         let party = SourceParty {
-            source: Source::new(Duration::ZERO, &agreement, timers),
+            source,
             common: Arc::new(common),
             step: 0,
             tiers: TierCounts::default(),
@@ -285,17 +294,26 @@ fn thread_time() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// The bases of a batch's differences, copied: the shadow is every stream's.
+/// What the destination has of a batch's pages. The bases of differences are copied: the shadow is every stream's.
 #[derive(Default)]
 struct Bases {
+    /// What the destination has kept of the batch's pages, ascending.
+    kept: Vec<(Gfn, ShortDigest)>,
     /// The pages, ascending, with the places of their content.
     found: Vec<(Gfn, SendNumber, usize)>,
     content: Vec<u8>,
 }
 
 impl Bases {
-    fn copy(&mut self, draft: &Draft, shadow: &Shadow) {
+    fn begin(&mut self, draft: &Draft) {
         self.found.clear();
+        self.kept.clear();
+        let kept = draft.batch.sends().zip(&draft.kept);
+        self.kept.extend(kept.filter_map(|((gfn, _), kept)| kept.map(|kept| (gfn, kept))));
+        self.kept.sort_unstable_by_key(|(gfn, _)| *gfn);
+    }
+
+    fn copy(&mut self, draft: &Draft, shadow: &Shadow) {
         self.content.clear();
         for ((gfn, _), base) in draft.batch.sends().zip(&draft.bases) {
             if let Some(base) = base.and_then(|number| shadow.get(gfn, number)) {
@@ -308,6 +326,11 @@ impl Bases {
 }
 
 impl Offer for Bases {
+    fn kept(&self, gfn: Gfn) -> Option<ShortDigest> {
+        let index = self.kept.binary_search_by_key(&gfn, |(gfn, _)| *gfn).ok()?;
+        Some(self.kept[index].1)
+    }
+
     fn base(&self, gfn: Gfn) -> Option<Base<'_>> {
         let index = self.found.binary_search_by_key(&gfn, |(gfn, ..)| *gfn).ok()?;
         let (_, number, place) = self.found[index];
@@ -355,7 +378,7 @@ impl Endpoint for Carrier<'_> {
 impl Carrier<'_> {
     fn encode(&mut self, draft: &Draft, step_index: usize, frame: &mut Vec<u8>) {
         let began = Instant::now();
-        self.bases.found.clear();
+        self.bases.begin(draft);
         if let Some(shadow) = self.common.shadow.as_ref().filter(|_| !draft.is_in_full) {
             self.bases.copy(draft, &lock(shadow));
         }
@@ -380,8 +403,13 @@ impl Carrier<'_> {
         let payload_bytes = frame.len() - HEADER_BYTES;
         let took = began.elapsed();
         let header = self.link.poll(|party, _, now| {
-            let (pages, bytes) = (draft.batch.pages() as u64, payload_bytes as u64);
-            party.encoders.observe(step_index, pages, bytes, took);
+            // What need not be encoded says nothing of how fast that goes, and how small it gets.
+            let (all, kept) = (draft.batch.pages() as u64, encoded.tiers.of(Tier::Kept).pages);
+            let (pages, bytes) = (all - kept, payload_bytes as u64);
+            if pages > 0 {
+                let part = pages as f64 / all as f64;
+                party.encoders.observe(step_index, pages, bytes, took.mul_f64(part));
+            }
             party.tiers.add(&encoded.tiers);
             party.source.handle_encoded(now, draft, encoded.digests, payload_bytes)
         });

@@ -192,6 +192,7 @@ impl Here {
             tls: client(own, peer),
             shadow_bytes: 32 << 20,
             tiers: Tiers::ALL,
+            recalls: false,
         };
         let link = SourceLink::start(terms, host.clone()).unwrap();
         link.set_step(1);

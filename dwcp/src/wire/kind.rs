@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::limits::{
-    ANNOUNCE_MAX, CONTROL_MAX, NUMBERS_MAX, PAGES_MAX, STATE_HEAD, STATE_MAX, WELCOME_HEAD,
+    ANNOUNCE_MAX, CONTROL_MAX, KEPT_MAX, NUMBERS_MAX, PAGES_MAX, STATE_HEAD, STATE_MAX, WELCOME_HEAD,
 };
 
 /// What a frame is. The numbers are fixed; one that is not here is an error, never skipped: a peer
@@ -37,11 +37,15 @@ pub enum Kind {
     Abort = 12,
     /// Nothing: the stream is measured, and kept alive.
     Ping = 13,
+    /// The source asks what the destination has kept of the machine.
+    Recall = 14,
+    /// A part of the manifest of that.
+    Kept = 15,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Hello,
         Self::Welcome,
         Self::Pages,
@@ -55,6 +59,8 @@ impl Kind {
         Self::Limits,
         Self::Abort,
         Self::Ping,
+        Self::Recall,
+        Self::Kept,
     ];
 
     /// The kind of this number, if there is one.
@@ -79,6 +85,8 @@ impl Kind {
             Self::Limits => 16..=16,
             Self::Abort => 0..=CONTROL_MAX,
             Self::Ping => 9..=9,
+            Self::Recall => 8..=8,
+            Self::Kept => 1..=KEPT_MAX,
         }
     }
 

@@ -26,5 +26,9 @@ pub const ANNOUNCE_MAX: u32 = 1 << 20;
 /// Acknowledged or wanted send numbers.
 pub const NUMBERS_MAX: u32 = 64 << 10;
 
+/// A part of the manifest of what a destination has kept. The source hears a peer by whole frames: one of them must not
+/// take a slow link longer than the peer may be silent.
+pub const KEPT_MAX: u32 = 64 << 10;
+
 /// What is said once or seldom.
 pub const CONTROL_MAX: u32 = 4 << 10;

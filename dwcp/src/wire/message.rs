@@ -4,16 +4,20 @@ use std::ops::Range;
 
 use super::Kind;
 use super::limits::{
-    ANNOUNCE_MAX, CONTROL_MAX, NUMBERS_MAX, STATE_HEAD, STATE_MAX, STATE_TOTAL_MAX, WELCOME_HEAD,
+    ANNOUNCE_MAX, CONTROL_MAX, KEPT_MAX, NUMBERS_MAX, STATE_HEAD, STATE_MAX, STATE_TOTAL_MAX, WELCOME_HEAD,
 };
 use super::text::Text;
 use crate::acp::Answer;
-use crate::digest::Root;
+use crate::digest::{Root, ShortDigest};
 use crate::ledger::SendNumber;
 use crate::page::{Gfn, PageRun};
 
 /// Bytes of a range of send numbers, and of a run of pages.
 const RANGE_BYTES: usize = 16;
+
+/// Bytes of a page's digest in a `Kept`, and of what stands in front of a run of them.
+const SHORT_BYTES: usize = size_of::<ShortDigest>();
+const KEPT_RUN_HEAD: usize = 12;
 
 /// Ranges that fit one `Acknowledge` or `Want`.
 pub const RANGES_MAX: usize = NUMBERS_MAX as usize / RANGE_BYTES;
@@ -23,6 +27,12 @@ pub const WELCOME_RANGES_MAX: usize = (CONTROL_MAX - WELCOME_HEAD) as usize / RA
 
 /// Runs that fit an `Announce`.
 pub const ANNOUNCED_RUNS_MAX: usize = ANNOUNCE_MAX as usize / RANGE_BYTES;
+
+/// How many digests fit a `Kept` that has so many runs; none if so many do not fit.
+#[must_use]
+pub const fn kept_room(runs: usize) -> usize {
+    (KEPT_MAX as usize - 1).saturating_sub(runs * KEPT_RUN_HEAD) / SHORT_BYTES
+}
 
 /// Bytes of a state that fit one `State`.
 pub const STATE_PART_MAX: usize = (STATE_MAX - STATE_HEAD) as usize;
@@ -97,6 +107,32 @@ pub enum Message<'a> {
         /// What the answer repeats.
         token: u64,
     },
+    /// See [`Kind::Recall`].
+    Recall {
+        /// The first page of which it is asked.
+        from: Gfn,
+    },
+    /// See [`Kind::Kept`].
+    Kept(KeptPart),
+}
+
+/// A part of the manifest of what a destination has kept. Its runs are in any order here; what that means is for the
+/// session to judge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptPart {
+    /// Nothing follows it.
+    pub is_last: bool,
+    /// Pages that are not zero there. None only in a last part.
+    pub runs: Vec<KeptRun>,
+}
+
+/// Consecutive pages of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptRun {
+    /// The first page.
+    pub first: Gfn,
+    /// What each page digests to; not empty.
+    pub digests: Vec<ShortDigest>,
 }
 
 /// A part of an encoded state. Parts of one state are sent in order.
@@ -192,6 +228,8 @@ impl<'a> Message<'a> {
             Kind::Limits => Self::Limits(fields.limits()?),
             Kind::Abort => Self::Abort(fields.text()?),
             Kind::Ping => Self::Ping { is_echo: fields.flag("echo")?, token: fields.u64()? },
+            Kind::Recall => Self::Recall { from: Gfn(fields.u64()?) },
+            Kind::Kept => Self::Kept(fields.kept_part()?),
         };
         if fields.rest.is_empty() { Ok(Some(message)) } else { Err(PayloadError::Length(kind)) }
     }
@@ -212,6 +250,8 @@ impl<'a> Message<'a> {
             Self::Limits(_) => Kind::Limits,
             Self::Abort(_) => Kind::Abort,
             Self::Ping { .. } => Kind::Ping,
+            Self::Recall { .. } => Kind::Recall,
+            Self::Kept(_) => Kind::Kept,
         }
     }
 
@@ -263,6 +303,16 @@ impl<'a> Message<'a> {
             Self::Ping { is_echo, token } => {
                 out.push(u8::from(*is_echo));
                 out.extend(token.to_le_bytes());
+            }
+            Self::Recall { from } => out.extend(from.0.to_le_bytes()),
+            Self::Kept(part) => {
+                out.push(u8::from(part.is_last));
+                for run in &part.runs {
+                    let pages = u32::try_from(run.digests.len()).expect("a run of one frame");
+                    out.extend(run.first.0.to_le_bytes());
+                    out.extend(pages.to_le_bytes());
+                    run.digests.iter().for_each(|digest| out.extend(digest.0));
+                }
             }
         }
     }
@@ -333,6 +383,25 @@ impl<'a> Fields<'a> {
             runs.push(run.map_err(|_| self.wrong("run of pages"))?);
         }
         Ok(runs)
+    }
+
+    fn kept_part(&mut self) -> Result<KeptPart, PayloadError> {
+        let mut part = KeptPart { is_last: self.flag("last")?, runs: Vec::new() };
+        while !self.rest.is_empty() {
+            let (first, pages) = (Gfn(self.u64()?), self.u32()?);
+            PageRun::new(first, pages.into()).map_err(|_| self.wrong("run of pages"))?;
+            // Nothing is allocated for pages that are not there.
+            let bytes = usize::try_from(pages).ok().and_then(|pages| pages.checked_mul(SHORT_BYTES));
+            let digests = bytes.and_then(|bytes| self.rest.split_at_checked(bytes));
+            let (digests, rest) = digests.ok_or(PayloadError::Length(self.kind))?;
+            self.rest = rest;
+            let digests = digests.as_chunks().0.iter().map(|bytes| ShortDigest(*bytes)).collect();
+            part.runs.push(KeptRun { first, digests });
+        }
+        if part.runs.is_empty() && !part.is_last {
+            return Err(self.wrong("run of pages"));
+        }
+        Ok(part)
     }
 
     fn state_part(&mut self) -> Result<StatePart<'a>, PayloadError> {

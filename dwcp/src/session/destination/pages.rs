@@ -8,7 +8,7 @@ use crate::hde::Batch;
 use crate::ledger::SendNumber;
 use crate::numbers::NumberSet;
 use crate::page::{Gfn, PAGE_SIZE, PageRun};
-use crate::session::{Agreement, Fault};
+use crate::session::{Agreement, Fault, contains};
 
 /// Gaps between the numbers of batches that arrived: each stream may have a few on their way. More
 /// mean a peer that wants our memory.
@@ -91,10 +91,7 @@ impl PagesIn {
     }
 
     pub(super) fn check_run(&self, run: PageRun) -> Result<(), Fault> {
-        let after = self.memory.partition_point(|memory| memory.first() <= run.first());
-        let memory = after.checked_sub(1).map(|index| self.memory[index]);
-        let exists = memory.is_some_and(|memory| run.end() <= memory.end());
-        if exists { Ok(()) } else { Err(Fault::NoMemory(run)) }
+        if contains(&self.memory, run) { Ok(()) } else { Err(Fault::NoMemory(run)) }
     }
 
     /// Writes those pages of a batch that are newer than what is there, and not the same.

@@ -5,13 +5,15 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::kept::Recall;
 use crate::amst;
-use crate::digest::{DigestSum, Manifest, PageDigest};
+use crate::digest::{DigestSum, Manifest, PageDigest, ShortDigest};
 use crate::hde::{BATCH_PAGES_MAX, Batch, Ladder};
 use crate::ledger::{Ledger, LedgerError, SendNumber};
 use crate::page::{Gfn, PageRun};
 use crate::page_set::PageSet;
 use crate::pba::{LinkEstimator, Sent};
+use crate::session::Agreement;
 use crate::wire::StreamId;
 
 const MOST: NonZeroU64 = NonZeroU64::new(BATCH_PAGES_MAX as u64).expect("not zero");
@@ -33,6 +35,8 @@ pub struct Counts {
     pub pages_wanted: u64,
     /// Bytes of payload that carried pages.
     pub payload_bytes: u64,
+    /// Bytes of payload by which the destination told what it has kept.
+    pub kept_bytes: u64,
     /// Batches.
     pub batches: u64,
     /// Switches that were begun.
@@ -50,6 +54,9 @@ pub struct Draft {
     pub batch: Batch,
     /// For each page the send whose content the destination holds, and a delta may build on.
     pub bases: Vec<Option<SendNumber>>,
+    /// For each page what it digests to in the destination's kept image, as far as it has told; empty if nothing of that
+    /// is to be used.
+    pub kept: Vec<Option<ShortDigest>>,
     /// The destination lacked what an earlier send of one of these pages built on: this one must
     /// build on nothing.
     pub is_in_full: bool,
@@ -91,6 +98,8 @@ pub(super) struct PagesOut {
     manifest: Manifest,
     /// Pages that the destination wants in full.
     in_full: PageSet,
+    /// What the destination has kept of an earlier stay of the machine.
+    pub(super) kept: Recall,
     carried: BTreeMap<StreamId, Carried>,
     /// Sends on streams of a connection that is over: the next `Welcome` tells which arrived.
     orphans: Vec<Range<SendNumber>>,
@@ -102,8 +111,10 @@ pub(super) struct PagesOut {
 }
 
 impl PagesOut {
-    pub(super) fn new(limit: Gfn) -> Self {
+    pub(super) fn new(agreement: &Agreement) -> Self {
+        let limit = agreement.limit();
         Self {
+            kept: Recall::new(&agreement.memory),
             ledger: Ledger::new(limit),
             manifest: Manifest::new(limit),
             in_full: PageSet::new(limit),
@@ -181,13 +192,20 @@ impl PagesOut {
         }
         let batch = Batch::new(first_number, runs).ok()?;
         bases.resize(batch.pages(), None);
+        // What is kept lies compressed in a file, and is found page by page quickly in the order of the file only. While the
+        // guest is about to stop, or stands still, nobody waits for that.
+        let may_recall = matches!(haste, Haste::Waits(None)) && self.kept.knows_any();
+        let kept = match may_recall && !is_in_full {
+            true => batch.sends().map(|(gfn, _)| self.kept.digest(gfn)).collect(),
+            false => Vec::new(),
+        };
         self.counts.pages_sent += batch.pages() as u64;
         self.counts.batches += 1;
         let nothing = || Carried { batches: VecDeque::new(), quiet_since: now };
         let carried = self.carried.entry(stream).or_insert_with(nothing);
         let sending = Sending { numbers: batch.numbers(), sent: None, written_at: None };
         carried.batches.push_back(sending);
-        Some(Draft { stream, batch, bases, is_in_full, settled_below })
+        Some(Draft { stream, batch, bases, kept, is_in_full, settled_below })
     }
 
     /// Keeps the digests of what was read, where nothing newer was.
@@ -201,6 +219,10 @@ impl PagesOut {
         let batch = &draft.batch;
         let sending = self.carried.get_mut(&draft.stream).and_then(|on| on.batches.back_mut());
         if let Some(sending) = sending.filter(|sending| sending.numbers == batch.numbers()) {
+            if draft.kept.iter().any(Option::is_some) {
+                // It may be next to nothing, and says less than the link could do.
+                self.link.idle();
+            }
             sending.sent = Some(self.link.sent(now, bytes as u64));
         }
         for ((gfn, number), digest) in batch.sends().zip(digests) {
@@ -288,6 +310,7 @@ impl PagesOut {
     /// All streams have died. What they carried is neither settled nor lost until the destination
     /// has said what it got.
     pub(super) fn connection_lost(&mut self) {
+        self.kept.connection_lost();
         for sending in std::mem::take(&mut self.carried).into_values().flat_map(|on| on.batches) {
             self.forget(&sending);
             self.orphans.push(sending.numbers);

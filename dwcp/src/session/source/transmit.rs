@@ -19,7 +19,8 @@ impl Source {
             self.spoke(now, stream);
             return Some(Transmit::Frame(frame));
         }
-        if !self.link.connection().is_some_and(link::Connection::carries_pages) {
+        let carries_pages = self.link.connection().is_some_and(link::Connection::carries_pages);
+        if !carries_pages || self.pages.kept.waits_until().is_some() {
             return None;
         }
         if stream.is_control()

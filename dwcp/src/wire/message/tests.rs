@@ -42,6 +42,21 @@ fn messages() -> Vec<Message<'static>> {
         Message::Abort(Text::default()),
         Message::Ping { is_echo: false, token: 0xabc },
         Message::Ping { is_echo: true, token: 0xabc },
+        Message::Recall { from: Gfn(0x1000) },
+        Message::Kept(KeptPart {
+            is_last: false,
+            runs: vec![
+                KeptRun {
+                    first: Gfn(0x100),
+                    digests: vec![ShortDigest([0x11; 8]), ShortDigest([0x22; 8])],
+                },
+                KeptRun {
+                    first: Gfn(0x400),
+                    digests: vec![ShortDigest([0x33, 0x33, 0x33, 0x33, 0x33, 0x33, 0x33, 0xff])],
+                },
+            ],
+        }),
+        Message::Kept(KeptPart { is_last: true, runs: vec![] }),
     ]
 }
 
@@ -64,7 +79,7 @@ fn vectors() -> Vec<(Kind, Vec<u8>, &'static str)> {
 fn the_committed_vectors_are_written_and_read() {
     let (good, bad): (Vec<_>, Vec<_>) =
         vectors().into_iter().partition(|(_, _, meaning)| !meaning.starts_with("refused"));
-    assert_eq!((good.len(), bad.len()), (messages().len(), 16));
+    assert_eq!((good.len(), bad.len()), (messages().len(), 26));
     for ((kind, payload, meaning), message) in good.iter().zip(messages()) {
         assert_eq!(message.kind(), *kind, "{meaning}");
         assert_eq!(Message::parse(*kind, payload), Ok(Some(message.clone())), "{meaning}");
@@ -109,6 +124,13 @@ fn the_largest_messages_fit_their_frames() {
             bytes: &vec![0; STATE_PART_MAX],
         }),
         Message::Abort(Text::new(&"x".repeat(TEXT_MAX))),
+        Message::Kept(KeptPart {
+            is_last: false,
+            runs: vec![KeptRun {
+                first: Gfn(0),
+                digests: vec![ShortDigest([1; 8]); kept_room(1)],
+            }],
+        }),
     ];
     for message in largest {
         let mut payload = Vec::with_capacity(HEADER_BYTES);
