@@ -3,7 +3,8 @@
 use std::ops::RangeInclusive;
 
 use super::limits::{
-    ANNOUNCE_MAX, CONTROL_MAX, KEPT_MAX, NUMBERS_MAX, PAGES_MAX, STATE_HEAD, STATE_MAX, WELCOME_HEAD,
+    ANNOUNCE_MAX, CONTROL_MAX, KEPT_MAX, NUMBERS_MAX, PAGES_MAX, STATE_HEAD, STATE_MAX,
+    WELCOME_HEAD,
 };
 
 /// What a frame is. The numbers are fixed; one that is not here is an error, never skipped: a peer

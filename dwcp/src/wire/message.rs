@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::Kind;
 use super::limits::{
-    ANNOUNCE_MAX, CONTROL_MAX, KEPT_MAX, NUMBERS_MAX, STATE_HEAD, STATE_MAX, STATE_TOTAL_MAX, WELCOME_HEAD,
+    ANNOUNCE_MAX, CONTROL_MAX, KEPT_MAX, NUMBERS_MAX, STATE_HEAD, STATE_MAX, STATE_TOTAL_MAX,
+    WELCOME_HEAD,
 };
 use super::text::Text;
 use crate::acp::Answer;
@@ -391,7 +392,8 @@ impl<'a> Fields<'a> {
             let (first, pages) = (Gfn(self.u64()?), self.u32()?);
             PageRun::new(first, pages.into()).map_err(|_| self.wrong("run of pages"))?;
             // Nothing is allocated for pages that are not there.
-            let bytes = usize::try_from(pages).ok().and_then(|pages| pages.checked_mul(SHORT_BYTES));
+            let bytes =
+                usize::try_from(pages).ok().and_then(|pages| pages.checked_mul(SHORT_BYTES));
             let digests = bytes.and_then(|bytes| self.rest.split_at_checked(bytes));
             let (digests, rest) = digests.ok_or(PayloadError::Length(self.kind))?;
             self.rest = rest;

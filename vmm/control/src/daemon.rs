@@ -15,6 +15,7 @@ use crate::audit::{AuditError, AuditLog};
 use crate::audit_trail::AuditTrail;
 use crate::config::Config;
 use crate::events::Events;
+use crate::kept_images::{KeptImages, KeptImagesError};
 use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::peers::{Arrivals, Identity, IdentityError, PeerBook, PeerBookError, Ports};
@@ -37,6 +38,9 @@ pub enum DaemonError {
     /// Receipts of moves
     #[error(transparent)]
     Receipts(#[from] ReceiptShelfError),
+    /// The folder of kept images
+    #[error(transparent)]
+    Kept(#[from] KeptImagesError),
     /// Its audit log
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -139,6 +143,9 @@ impl Daemon {
         let listen = config.peers.listen.iter().map(|listen| listen.0);
         let ports = Ports::bind(listen, count(config.peers.unknown_connections))
             .map_err(|(address, source)| DaemonError::Port { address, source })?;
+        let kept = &config.kept;
+        let (percent, time) = (kept.percent, kept.time.duration());
+        let kept = KeptImages::open(&config.storage.state, percent, time, own_uid)?;
         let receipts = ReceiptShelf::open(&config.storage.state, own_uid)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -172,6 +179,7 @@ impl Daemon {
             arrivals: Arrivals::default(),
             listens: ports.addresses(),
             receipts,
+            kept: Arc::new(kept),
             runtime: runtime.handle().clone(),
             on_end,
         });

@@ -15,6 +15,7 @@ mod daemon;
 mod events;
 mod health;
 mod host;
+mod kept_images;
 mod method;
 mod metrics;
 mod operations;

@@ -37,6 +37,8 @@ pub enum Step {
     MoveSaved,
     MovePermitSent,
     MoveAnswered,
+    KeepWriting,
+    KeepSynced,
     ArrivalPrepared,
     ArrivalReady,
     ArrivalRestored,
@@ -91,6 +93,9 @@ impl Step {
         Self::MovePermitSent,
         Self::MoveAnswered,
     ];
+
+    /// Every step of keeping an image of a machine that has left.
+    pub const OF_KEEPING: [Self; 2] = [Self::KeepWriting, Self::KeepSynced];
 
     /// Every step of a move's destination, in the order of time.
     pub const OF_ARRIVAL: [Self; 5] = [

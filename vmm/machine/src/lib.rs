@@ -56,9 +56,9 @@ pub use memory::{
 };
 pub use meter::{LimitChange, LiveLimits, MovePhase, MoveProgress, PeerWord, Progress, Word};
 pub use migrate::{
-    Accepted, ArrivalReport, Audit, AuditReport, Description, Dial, Dialled, MigrateError,
-    MigrateOrder, MoveLimits, MoveReport, PlanEntry, PrepareOrder, SessionKeys, Shortfall,
-    ThrottleReport,
+    Accepted, ArrivalReport, Audit, AuditReport, Description, Dial, Dialled, KeepOrder, KeptReport,
+    MigrateError, MigrateOrder, MoveLimits, MoveReport, PlanEntry, PrepareOrder, SessionKeys,
+    Shortfall, ThrottleReport,
 };
 pub use permit::{PermitFile, PermitFileError, PermitKeeper, PermitWatch};
 pub use role::{
@@ -74,8 +74,8 @@ pub use snapshot::{
 pub use state::{MAX_STATE_BYTES, MachineState, StateError};
 pub use supervise::{
     Adopted, AdoptedMachine, ArrivalDoor, Death, Ender, Executable, Home, Images, MachineProcess,
-    Prepared, RestoreOptions, SnapshotOptions, SuperviseError, Supervised, Usage, Visit, Watch,
-    Woken,
+    MoveImages, Prepared, RestoreOptions, SnapshotOptions, SuperviseError, Supervised, Usage,
+    Visit, Watch, Woken,
 };
 pub use vcpu::{GuestEnd, GuestExit, VcpuError, VcpuStateError};
 pub use vm::{ConfigError, CpuCount, MachineConfig, Paused, Running, VmError};

@@ -32,7 +32,7 @@ use crate::vm::MachineConfig;
 
 pub use death::Death;
 pub use home::{Adopted, AdoptedMachine, Home};
-pub use migrate::{ArrivalDoor, Prepared, Visit};
+pub use migrate::{ArrivalDoor, MoveImages, Prepared, Visit};
 pub use process::{Ender, MachineProcess};
 pub use snapshots::{RestoreOptions, SnapshotOptions};
 pub use usage::Usage;

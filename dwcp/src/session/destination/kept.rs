@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::digest::PageDigest;
 use crate::page::{Gfn, PageRun};
 use crate::session::Fault;
-use crate::wire::{Kind, KeptPart, KeptRun, kept_room};
+use crate::wire::{KeptPart, KeptRun, Kind, kept_room};
 
 /// An image that this host has kept of the machine.
 pub trait KeptImage: Send + Sync + std::fmt::Debug {

@@ -6,7 +6,7 @@ use crate::digest::ShortDigest;
 use crate::page::{Gfn, PageRun};
 use crate::session::timers::RECALL_WITHIN;
 use crate::session::{Fault, contains};
-use crate::wire::{Kind, KeptPart};
+use crate::wire::{KeptPart, Kind};
 
 /// What a source asks of what the destination has kept, and what it was told.
 ///

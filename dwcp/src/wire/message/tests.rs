@@ -126,10 +126,7 @@ fn the_largest_messages_fit_their_frames() {
         Message::Abort(Text::new(&"x".repeat(TEXT_MAX))),
         Message::Kept(KeptPart {
             is_last: false,
-            runs: vec![KeptRun {
-                first: Gfn(0),
-                digests: vec![ShortDigest([1; 8]); kept_room(1)],
-            }],
+            runs: vec![KeptRun { first: Gfn(0), digests: vec![ShortDigest([1; 8]); kept_room(1)] }],
         }),
     ];
     for message in largest {

@@ -340,6 +340,12 @@ pub struct MigrationOutcome {
     pub pages_sent: u64,
     /// Pages sent again since what carried them was cut, or the other host lacked what they built on.
     pub pages_again: u64,
+    /// Pages that were not sent, since the other host had kept them when the machine left it.
+    #[serde(default)]
+    pub pages_kept: u64,
+    /// Bytes by which the other host told what it had kept.
+    #[serde(default)]
+    pub kept_bytes: u64,
     /// Bytes of payload that carried pages.
     pub payload_bytes: u64,
     /// Of those, while the guest stood still.

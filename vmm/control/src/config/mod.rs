@@ -22,7 +22,7 @@ pub use problem::{ConfigError, Place, Problem};
 pub use render::{default_file, reference};
 pub use surroundings::Surroundings;
 pub use table::{
-    AuditConfig, Config, LimitsConfig, LogConfig, MachinesConfig, RolesConfig, SocketConfig,
-    StorageConfig,
+    AuditConfig, Config, KeptConfig, LimitsConfig, LogConfig, MachinesConfig, RolesConfig,
+    SocketConfig, StorageConfig,
 };
 pub use types::{LogFilter, SocketMode};

@@ -60,6 +60,16 @@ configuration! {
         unknown_connections: u32 [1, 4096] = 64;
     }
 
+    /// What is kept of machines that move to other hosts: an image of their memory, in `storage.state`, for which a return
+    /// sends only what has changed. It is encrypted, and the key is not here: it comes back with the machine.
+    kept: KeptConfig {
+        /// How much of the file system all of them may take, in percent; none are made if it is 0. The oldest go first.
+        percent: u32 [0, 90] = 20;
+        /// After this a machine is not expected back.
+        time: TimeSpan [TimeSpan::seconds(60), TimeSpan::seconds(3650 * 24 * 3600)] =
+            TimeSpan::seconds(30 * 24 * 3600);
+    }
+
     /// What the daemon refuses to go beyond, so that no caller can use it up.
     limits: LimitsConfig {
         /// How many machines there may be.

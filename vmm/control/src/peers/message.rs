@@ -69,6 +69,9 @@ pub(crate) struct Checked {
 pub(crate) struct Admission {
     /// The public key that it has in this session.
     pub(crate) key: String,
+    /// Whether it has kept an image of the machine, so that the source asks what is in it.
+    #[serde(default)]
+    pub(crate) has_kept: bool,
 }
 
 /// What became of a session?

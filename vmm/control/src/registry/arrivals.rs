@@ -12,6 +12,7 @@ use machine::{
 use super::attendant::{Attendant, Beginning};
 use super::departures::{session_keys, shown};
 use super::entry::Entry;
+use super::keeping::SETTLING;
 use super::machines::Registry;
 use super::record::{Attempt, Record};
 use crate::api::{
@@ -47,7 +48,7 @@ pub(super) struct Arriving {
     pub(super) from: Peer,
     pub(super) operation: Arc<Pending>,
     /// Told when the machine is built and waits.
-    pub(super) ready: Sender<Result<(), ApiError>>,
+    pub(super) ready: Sender<Result<bool, ApiError>>,
 }
 
 impl Registry {
@@ -127,6 +128,10 @@ impl Registry {
         call: CallId,
     ) -> Result<Admission, ApiError> {
         // Until it is claimed: of two invitations of one machine, or under one name, one is the first.
+        // What is still being kept of it here is memory that it needs, and pages that need not come.
+        if let Ok(machine) = id(&invitation.machine, "the machine's id") {
+            self.shared().kept.settle(machine, SETTLING);
+        }
         let receiving = self.receiving();
         let blockers = self.blockers(peer, &invitation);
         if !blockers.is_empty() {
@@ -175,8 +180,8 @@ impl Registry {
         let operation = self.unless(begun, operation)?;
         drop(receiving);
         // Nobody comes any more for what is built too late.
-        wait_for(&built).inspect_err(|_| drop(operation.cancel()))?;
-        Ok(Admission { key: public })
+        let has_kept = wait_for(&built).inspect_err(|_| drop(operation.cancel()))?;
+        Ok(Admission { key: public, has_kept })
     }
 
     /// What is known here of a session.
@@ -272,7 +277,7 @@ impl Registry {
     }
 }
 
-fn wait_for(built: &Receiver<Result<(), ApiError>>) -> Result<(), ApiError> {
+fn wait_for(built: &Receiver<Result<bool, ApiError>>) -> Result<bool, ApiError> {
     built.recv_timeout(BUILDING).unwrap_or_else(|_| {
         Err(ApiError::new(ErrorCode::TimedOut, "the machine was not built in time"))
     })
@@ -292,11 +297,11 @@ impl Attendant {
             .map_err(ApiError::internal)
             .and_then(|()| self.prepare(invitation, session, own.clone(), from));
         match prepared {
-            Ok(prepared) => {
+            Ok((prepared, has_kept)) => {
                 reached(Step::DaemonPrepared);
                 // Before the source hears of it: its streams come at once.
                 self.shared.arrivals.opens(session, prepared.door());
-                let _ = ready.send(Ok(()));
+                let _ = ready.send(Ok(has_kept));
                 self.wait_for_guest(prepared, session, operation)
             }
             Err(error) => {
@@ -312,7 +317,7 @@ impl Attendant {
         session: [u8; 16],
         own: Vec<u8>,
         from: &Peer,
-    ) -> Result<Prepared, ApiError> {
+    ) -> Result<(Prepared, bool), ApiError> {
         let peer: dwcp::transport::PublicKey =
             invitation.key.parse().map_err(|error: dwcp::transport::KeyError| {
                 ApiError::new(ErrorCode::BadRequest, error.to_string())
@@ -325,8 +330,9 @@ impl Attendant {
         };
         let shape = spec::check(&invitation.spec)?;
         let home = self.entry.home();
+        let kept = self.shared.kept.file(self.entry.id());
         let prepared = self.shared.with_executable(shape.dirty_log, |executable| {
-            home.prepare(executable, invitation.description.clone(), visit)
+            home.prepare(executable, invitation.description.clone(), visit, kept.as_ref())
         });
         let (prepared, console) = prepared.map_err(|error| {
             let code = match error {
@@ -336,7 +342,7 @@ impl Attendant {
             ApiError::new(code, error.to_string())
         })?;
         self.connect(console)?;
-        Ok(prepared)
+        Ok((prepared, kept.is_some()))
     }
 
     /// Waits until the guest runs here, or never will.
@@ -364,6 +370,8 @@ impl Attendant {
         let (machine, report) =
             came.map_err(|error| ApiError::new(ErrorCode::MachineFailed, error.to_string()))?;
         reached(Step::DaemonCame);
+        // It grows old from here on.
+        self.shared.kept.remove(self.entry.id());
         let peer = self.entry.record().arrival.map(|arrival| arrival.peer).unwrap_or_default();
         self.shared.arrivals.came(session, peer, operation.id(), report);
         let noted = self.entry.change(|record| {

@@ -349,7 +349,7 @@ impl Attendant {
                 Ok(machine)
             }
             Departed::Moved(moved) => {
-                machine.into_process().bury();
+                self.keep(machine);
                 Err(Fate::from(What::Moved(moved)).with(Arc::clone(operation), outcome))
             }
             Departed::Lost(error) => {

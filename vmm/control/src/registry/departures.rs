@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use dwcp::transport::PublicKey;
 use machine::{
-    Audit, Dial, LimitChange, LiveLimits, MoveLimits, MovePhase, MoveReport, Progress, SessionKeys,
-    Step, SuperviseError, Supervised, Visit, Watch, Word, reached,
+    Audit, Dial, LimitChange, LiveLimits, MoveImages, MoveLimits, MovePhase, MoveReport, Progress,
+    SessionKeys, Step, SuperviseError, Supervised, Visit, Watch, Word, reached,
 };
 
 use super::attendant::{Attendant, sort};
@@ -99,7 +99,8 @@ impl Attendant {
         };
         advance(operation, MigrationPhase::Prepare)?;
         // From here on the other host may have prepared, whether it could say so or not.
-        let peer_key = departure.invite(&invitation).inspect_err(|_| departure.withdraw())?;
+        let (peer_key, recalls) =
+            departure.invite(&invitation).inspect_err(|_| departure.withdraw())?;
         reached(Step::DaemonDeparts);
         let visit = Visit {
             session,
@@ -107,8 +108,10 @@ impl Attendant {
             keys: SessionKeys { own, peer: *peer_key.bytes() },
             patience: Duration::from_millis(request.timeout_ms),
         };
+        let images = MoveImages { recalls, stays: self.shared.kept.are_made() };
         let moved = departure.watched(machine, |watch| {
-            machine.migrate(&visit, &departure.key, limits(request), &departure.dial(), Some(watch))
+            let (to, dial) = (&departure.key, departure.dial());
+            machine.migrate(&visit, to, limits(request), images, &dial, Some(watch))
         });
         Ok(departure.conclude(moved))
     }
@@ -230,9 +233,11 @@ impl Departure<'_> {
         }
     }
 
-    /// Has the other host prepare, and notes that: a daemon that comes later goes on with it.
-    fn invite(&self, invitation: &Invitation) -> Result<PublicKey, ApiError> {
-        let Admission { key } = self.peer()?.post("/v1/invitations", invitation, PATIENT)?;
+    /// Has the other host prepare, and notes that: a daemon that comes later goes on with it. Returns the key that the other
+    /// host has in this session, and whether it has kept an image of the machine.
+    fn invite(&self, invitation: &Invitation) -> Result<(PublicKey, bool), ApiError> {
+        let Admission { key, has_kept } =
+            self.peer()?.post("/v1/invitations", invitation, PATIENT)?;
         let key = key.parse().map_err(ApiError::internal)?;
         let attempt = Attempt {
             session: self.session,
@@ -242,7 +247,7 @@ impl Departure<'_> {
         };
         let noted = self.attendant.entry.change(|record| record.departure = Some(attempt));
         noted.map_err(ApiError::internal)?;
-        Ok(key)
+        Ok((key, has_kept))
     }
 
     /// The guest goes on here.

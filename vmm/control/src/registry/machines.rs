@@ -1,6 +1,6 @@
 //! The machines that have a record: made, found, started, deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -86,6 +86,11 @@ impl Registry {
                     unreadable.push((name, why));
                 }
             }
+        }
+        let known: BTreeSet<_> = machines.values().map(|entry: &Arc<Entry>| entry.id()).collect();
+        // Whoever deletes a machine wants nothing of it to be kept. What cannot be read may be any of them.
+        if unreadable.is_empty() {
+            shared.kept.retain(|machine| known.contains(&machine));
         }
         let map = Arc::new(RwLock::new(machines));
         let machines = Machines { store: Arc::clone(&store), map };
@@ -302,6 +307,7 @@ impl Registry {
     pub(crate) fn delete(&self, name: &MachineName) -> Result<(), ApiError> {
         let entry = self.find(name)?;
         entry.delete()?;
+        self.shared.kept.remove(entry.id());
         self.write().remove(name);
         self.shared.events.publish(EventKind::MachineDeleted { machine: name.clone() });
         Ok(())

@@ -20,6 +20,7 @@ mod fate;
 mod images;
 mod inquiry;
 mod jobs;
+mod keeping;
 mod machines;
 mod migration_check;
 mod move_report;

@@ -37,6 +37,8 @@ impl Departure<'_> {
             rounds: report.rounds,
             pages_sent: report.pages_sent,
             pages_again: report.pages_again,
+            pages_kept: report.pages_kept,
+            kept_bytes: report.kept_bytes,
             payload_bytes: report.payload_bytes,
             payload_bytes_paused: report.payload_bytes_paused,
             connections: report.connections,

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use crate::access::Files;
 use crate::api::{ApiError, ErrorCode};
 use crate::events::Events;
+use crate::kept_images::KeptImages;
 use crate::metrics::Metrics;
 use crate::operations::{Operations, Outcome, Pending};
 use crate::peers::{Arrivals, Identity, PeerBook, PeerClient};
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     /// Where other hosts reach this one.
     pub(crate) listens: Vec<std::net::SocketAddr>,
     pub(crate) receipts: ReceiptShelf,
+    pub(crate) kept: Arc<KeptImages>,
     pub(crate) runtime: Handle,
     pub(crate) on_end: OnEnd,
 }

@@ -1,5 +1,6 @@
 //! The destination's script.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,12 +8,13 @@ use std::time::{Duration, Instant};
 use dwcp::acp::{SessionId, VmId};
 use dwcp::digest::{DigestKey, Root};
 use dwcp::page::{Gfn, Page, PageRun};
-use dwcp::session::{Agreement, DestinationEvent, DestinationTimers};
+use dwcp::session::{Agreement, DestinationEvent, DestinationTimers, KeptImage};
 use dwcp::transport::{
-    DestinationLink, DestinationMemory, DestinationTerms, Door, KeyPair, LinkEvent, PAGES_PROTOCOL,
-    PublicKey, TlsServer,
+    DestinationLink, DestinationMemory, DestinationTerms, Door, KeptReader, KeyPair, LinkEvent,
+    PAGES_PROTOCOL, PublicKey, TlsServer,
 };
 
+use super::kept::{KeptMemory, PageReader};
 use super::{ArrivalReport, Description, MigrateError, PrepareOrder};
 use crate::clock::realtime_ns;
 use crate::fault::{Step, reached};
@@ -50,16 +52,28 @@ pub(crate) struct Arrived {
     farewell: DestinationLink,
 }
 
-struct Memory(Arc<GuestRam>);
+struct Memory {
+    ram: Arc<GuestRam>,
+    kept: Option<Arc<KeptMemory>>,
+}
 
 impl DestinationMemory for Memory {
     fn write(&self, run: PageRun, content: &[u8]) -> io::Result<()> {
-        self.0.write_run(run, content).map_err(io::Error::other)
+        self.ram.write_run(run, content).map_err(io::Error::other)
     }
 
     fn read(&self, gfn: Gfn, content: &mut Page) -> io::Result<()> {
         let run = PageRun::new(gfn, 1).map_err(io::Error::other)?;
-        self.0.read_run(run, content).map_err(io::Error::other)
+        self.ram.read_run(run, content).map_err(io::Error::other)
+    }
+
+    fn kept(&self) -> Option<Arc<dyn KeptImage>> {
+        self.kept.clone().map(|kept| kept as Arc<dyn KeptImage>)
+    }
+
+    fn kept_reader(&self) -> Option<Box<dyn KeptReader>> {
+        let kept = self.kept.clone()?;
+        Some(Box::new(PageReader::new(kept)))
     }
 
     fn begin_thread(&self) {
@@ -76,12 +90,14 @@ impl Arrival {
         order: &PrepareOrder,
         permit: &PermitFile,
         host: Result<Host, HostError>,
+        kept: Option<File>,
     ) -> Result<Self, MigrateError> {
         let Description { config, cpuid, sections, digest_key, .. } = order.description.clone();
         MachineState::check_sections(&sections).map_err(VmError::from)?;
         let session = SessionId::new(order.session).ok_or(MigrateError::Order("session"))?;
         let own = KeyPair::from_pkcs8(&order.keys.own)?;
-        debug_assert_eq!(Some(permit.vm()), VmId::new(order.vm));
+        let vm = permit.vm();
+        debug_assert_eq!(Some(vm), VmId::new(order.vm));
         let host = host.map_err(VmError::from)?;
         let cpuid = cpuid.accept(&host, config.cpu, config.cpus.get()).map_err(VmError::from)?;
         let ram = Arc::new(GuestRam::new(config.memory).map_err(VmError::from)?);
@@ -92,13 +108,21 @@ impl Arrival {
             tls: TlsServer::new(&own, Arc::new(PublicKey::new(order.keys.peer)), PAGES_PROTOCOL),
         };
         let paused = Paused::around(&host, config, cpuid, Arc::clone(&ram), order.dirty_log)?;
-        let link = DestinationLink::start(terms, Arc::new(Memory(ram)))?;
+        let (key, limit) = (DigestKey::new(digest_key), Gfn(config.memory.frame_limit()));
+        let kept = kept.and_then(|file| match KeptMemory::open(file, vm, &key, limit) {
+            Ok(kept) => Some(Arc::new(kept)),
+            Err(error) => {
+                tracing::warn!(%error, "what was kept of the machine is of no use");
+                None
+            }
+        });
+        let link = DestinationLink::start(terms, Arc::new(Memory { ram, kept }))?;
         reached(Step::ArrivalPrepared);
         Ok(Self {
             paused,
             session,
             #[cfg(feature = "fault-injection")]
-            key: DigestKey::new(digest_key),
+            key,
             link,
         })
     }

@@ -22,6 +22,7 @@
 mod audit;
 mod brake;
 mod destination;
+mod kept;
 mod limits;
 mod pace;
 mod plan;
@@ -32,6 +33,8 @@ mod source;
 pub use audit::{Audit, AuditReport};
 pub use brake::ThrottleReport;
 pub(crate) use destination::Arrival;
+pub(crate) use kept::keep;
+pub use kept::{KeepOrder, KeptReport};
 pub use limits::MoveLimits;
 pub use plan::PlanEntry;
 pub use shortfall::Shortfall;
@@ -116,7 +119,8 @@ impl std::fmt::Debug for SessionKeys {
     }
 }
 
-/// Become the destination of a move. Descriptors: record, console, and the socket on which streams come.
+/// Become the destination of a move. Descriptors: record, console, the socket on which streams come, and what was kept of
+/// the machine, if there is something.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PrepareOrder {
     /// The machine.
@@ -131,6 +135,8 @@ pub struct PrepareOrder {
     pub keys: SessionKeys,
     /// How long the source may be silent.
     pub patience: Duration,
+    /// Whether a fourth descriptor is the image that was kept of the machine.
+    pub has_kept: bool,
     /// The dirty log that KVM is to keep in this process.
     pub dirty_log: DirtyLogKind,
 }
@@ -146,6 +152,10 @@ pub struct MigrateOrder {
     pub keys: SessionKeys,
     /// What the user decides.
     pub limits: MoveLimits,
+    /// The other host has kept an image of the machine.
+    pub recalls: bool,
+    /// Once the guest runs there: its memory stays here until it is kept ([`KeepOrder`]), or its keeper goes.
+    pub stays: bool,
 }
 
 /// What a move did, as its source saw it.
@@ -165,6 +175,10 @@ pub struct MoveReport {
     pub payload_bytes_paused: u64,
     /// Pages sent again since a stream that carried them had died, or the destination lacked what they built on.
     pub pages_again: u64,
+    /// Pages that were not sent, since the destination had kept them.
+    pub pages_kept: u64,
+    /// Bytes by which the destination told what it had kept.
+    pub kept_bytes: u64,
     /// Connections.
     pub connections: u64,
     /// From the order until the source heard that the guest runs.

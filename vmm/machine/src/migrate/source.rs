@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dwcp::acp::{HostName, SessionId};
 use dwcp::digest::Root;
-use dwcp::hde::Tiers;
+use dwcp::hde::{Tier, Tiers};
 use dwcp::ledger::Ledger;
 use dwcp::page::{Gfn, PageRun};
 use dwcp::pba::{HotPages, Stop};
@@ -68,7 +68,7 @@ pub(crate) struct Emigration<'a> {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The guest runs at the destination; nothing of it may run here again.
-    Moved(MoveReport),
+    Moved { report: MoveReport, frozen: Paused },
     /// The guest goes on here.
     Stayed { running: Running, why: MigrateError },
     /// The guest ended while it was being moved.
@@ -126,6 +126,7 @@ impl<'a> Emigration<'a> {
             tls: TlsClient::new(&own, Arc::new(PublicKey::new(order.keys.peer)), PAGES_PROTOCOL),
             shadow_bytes: usize::try_from((bytes / 32).min(SHADOW_MAX)).unwrap_or(0),
             tiers: Tiers::ALL,
+            recalls: order.recalls,
         };
         // Not `available_parallelism`, which reads files of control groups: here nothing is opened.
         let processors = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
@@ -465,7 +466,7 @@ impl<'a> Emigration<'a> {
                         self.show(MovePhase::Settle);
                         let mut report = self.report(blackout, before, root);
                         report.audit = self.audit(&paused);
-                        Outcome::Moved(report)
+                        Outcome::Moved { report, frozen: paused }
                     }
                     // It runs there, whatever the record says here.
                     Err(error) => Outcome::Departed { frozen: paused, why: error.into() },
@@ -535,6 +536,8 @@ impl<'a> Emigration<'a> {
             payload_bytes: counts.payload_bytes,
             payload_bytes_paused: counts.payload_bytes - before,
             pages_again: counts.pages_lost + counts.pages_wanted,
+            pages_kept: self.link.tiers().of(Tier::Kept).pages,
+            kept_bytes: counts.kept_bytes,
             connections: counts.connections,
             total: self.began.elapsed(),
             round_trip: self

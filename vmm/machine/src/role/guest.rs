@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dwcp::digest::DigestKey;
 use dwcp::transport::Door;
 
 use super::order::GuestStatus;
@@ -15,7 +16,7 @@ pub(super) enum Business {
     /// It is handed over or saved.
     Here,
     /// It moves to another host, over sockets that its keeper connects.
-    Leaving { session: [u8; 16], dialler: Arc<Dialler> },
+    Leaving { session: [u8; 16], dialler: Arc<Dialler>, stays: bool },
     /// It comes from another host, over sockets that its keeper brings in.
     Arriving { session: [u8; 16], door: Door },
 }
@@ -27,7 +28,8 @@ pub(super) enum Business {
 ///                                         │    ▲                      │  ▲
 ///               hand over, snapshot, move ▼    │ failed, done         ▼  │ snapshot
 ///   Absent ── prepare for a move ───────► Busy ── handed over, moved ──► (end)
-///                                           └── departed ──► Departed ── stop ──► (end)
+///                                           ├── departed ──► Departed ── stop ──► (end)
+///                                           └── moved, and its memory is wanted ──► Moved ── keep, stop ──► (end)
 /// ```
 #[derive(Debug)]
 pub(super) enum Guest {
@@ -39,6 +41,8 @@ pub(super) enum Guest {
     /// The permit has gone to a successor that was not heard of again: the memory is kept, and never
     /// runs here again.
     Departed(#[allow(dead_code, reason = "kept, until somebody says what to do with it")] Paused),
+    /// It runs on another host. Its memory stays until the keeper has it written down, or goes; the permit is given up.
+    Moved(Paused, DigestKey),
 }
 
 impl From<Subject> for Guest {
@@ -56,7 +60,7 @@ impl Guest {
         match self {
             Self::Running(running) => running.press_power_button(),
             Self::Paused(paused) => paused.press_power_button(),
-            Self::Absent | Self::Busy(_) | Self::Departed(_) => Ok(()),
+            Self::Absent | Self::Busy(_) | Self::Departed(_) | Self::Moved(..) => Ok(()),
         }
     }
 
@@ -65,7 +69,7 @@ impl Guest {
         match self {
             Self::Running(running) => Some(running.parts()),
             Self::Paused(paused) => Some(paused.parts()),
-            Self::Absent | Self::Busy(_) | Self::Departed(_) => None,
+            Self::Absent | Self::Busy(_) | Self::Departed(_) | Self::Moved(..) => None,
         }
     }
 
@@ -77,7 +81,7 @@ impl Guest {
             Self::Busy(Business::Here) => GuestStatus::Busy,
             Self::Busy(Business::Leaving { .. }) => GuestStatus::Leaving,
             Self::Busy(Business::Arriving { .. }) => GuestStatus::Arriving,
-            Self::Departed(_) => GuestStatus::Departed,
+            Self::Departed(_) | Self::Moved(..) => GuestStatus::Departed,
         }
     }
 
@@ -105,6 +109,7 @@ impl Guest {
             Self::Busy(Business::Leaving { .. }) => "moving to another host",
             Self::Busy(Business::Arriving { .. }) => "still at another host",
             Self::Departed(_) => "departed",
+            Self::Moved(..) => "on another host",
         }
     }
 }

@@ -172,7 +172,7 @@ impl MachineProcess {
             return;
         }
         self.close_control();
-        if !self.control.is_kept() || matches!(self.guest, Guest::Absent) {
+        if !self.control.is_kept() || matches!(self.guest, Guest::Absent | Guest::Moved(..)) {
             self.is_done = true;
         }
     }
@@ -311,6 +311,13 @@ impl MachineProcess {
             }
             (Order::Snapshot(order), Guest::Paused(paused)) => {
                 self.start_snapshot(&order, descriptors, Subject::Paused(paused))
+            }
+            (Order::KeepImage(order), Guest::Moved(frozen, key)) => {
+                self.keep_image(order, descriptors, &frozen, &key)
+            }
+            (Order::Stop, Guest::Moved(..)) => {
+                self.is_done = true;
+                Ok(())
             }
             (Order::Stop, guest @ (Guest::Running(_) | Guest::Paused(_) | Guest::Departed(_))) => {
                 drop(guest);

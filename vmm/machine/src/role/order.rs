@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::dirty::DirtyLogKind;
 use crate::handover::{Form, HandOverReport, Limits};
 use crate::meter::{Progress, Word};
-use crate::migrate::{ArrivalReport, Description, MigrateOrder, MoveReport, PrepareOrder};
+use crate::migrate::{
+    ArrivalReport, Description, KeepOrder, KeptReport, MigrateOrder, MoveReport, PrepareOrder,
+};
 use crate::snapshot::{RestoreReport, SnapshotReport};
 use crate::vcpu::GuestEnd;
 use crate::vm::MachineConfig;
@@ -150,10 +152,13 @@ pub enum Order {
     Progress,
     /// Say what another host must know of the machine.
     Describe,
-    /// Become the destination of a move. Descriptors: record, console, and the socket on which streams come.
+    /// Become the destination of a move. Descriptors: record, console, the socket on which streams come, and the image that
+    /// was kept of the machine, if there is one.
     Prepare(Box<PrepareOrder>),
     /// Move the guest to another host. Descriptor: the socket on which streams are asked for.
     Migrate(Box<MigrateOrder>),
+    /// Write the memory of the guest that has left into a file, then end. Descriptor: the file, empty.
+    KeepImage(KeepOrder),
     /// Use another socket for the streams of the move that is under way: the keeper has changed. Descriptor: that.
     Sockets,
     /// Something that concerns the move that is under way. Its report says what came of it.
@@ -182,6 +187,7 @@ impl Order {
             Self::Describe => "describe",
             Self::Prepare(_) => "prepare",
             Self::Migrate(_) => "migrate",
+            Self::KeepImage(_) => "keep image",
             Self::Sockets => "sockets",
             Self::Tell(_) => "tell",
             #[cfg(feature = "fault-injection")]
@@ -250,8 +256,15 @@ pub enum Report {
     Description(Box<Description>),
     /// The machine is built, and waits for its guest.
     Prepared,
-    /// The guest runs at the destination; this process ends.
+    /// The guest runs at the destination; this process ends, or waits for the order to keep its memory.
     Migrated(Box<MoveReport>),
+    /// The memory of the guest that has left is in its file, and that on storage; this process ends.
+    ImageKept(KeptReport),
+    /// It is not; this process ends.
+    ImageNotKept {
+        /// Why.
+        why: String,
+    },
     /// It did not move; the guest runs on here.
     MigrationFailed {
         /// Why.

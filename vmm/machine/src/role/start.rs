@@ -127,13 +127,15 @@ pub(super) fn prepare(
     opened: Opened,
 ) -> Result<(Arrival, Resident, Channel), OrderError> {
     let count = descriptors.len();
+    let mut descriptors = descriptors;
+    let kept = if order.has_kept { descriptors.pop().map(File::from) } else { None };
     let [record, console, sockets] =
         exactly(descriptors).map_err(|_| OrderError::Descriptors(count))?;
     let vm = VmId::new(order.vm).ok_or(OrderError::NoId)?;
     let runner = Nonce::new(order.runner).ok_or(OrderError::NoId)?;
     let permit = PermitFile::from_descriptor(record, vm, runner)?;
     let console = ConsoleLink::new(console)?;
-    let arrival = Arrival::prepare(order, &permit, opened.host)?;
+    let arrival = Arrival::prepare(order, &permit, opened.host, kept)?;
     let digest_key = DigestKey::new(order.description.digest_key);
     Ok((arrival, Resident { permit, console, digest_key }, Channel::from(sockets)))
 }

@@ -19,7 +19,7 @@ pub(crate) const MOST_ARCHIVES: usize = 8;
 
 /// An open file as the bytes of an archive.
 #[derive(Debug)]
-pub(crate) struct ArchiveFile(File);
+pub(crate) struct ArchiveFile(pub(crate) File);
 
 impl ArchiveBytes for ArchiveFile {
     type Error = io::Error;

@@ -22,16 +22,18 @@ mod description;
 mod file;
 pub mod fuzz;
 mod lazy;
+mod pages;
 mod restore;
 mod save;
 
 use std::io;
 
-pub(crate) use chain::{Chain, MOST_ARCHIVES};
+pub(crate) use chain::{ArchiveFile, Chain, MOST_ARCHIVES};
 pub use chain::{SnapshotPath, describe_snapshot, find_chain};
 pub(crate) use description::SavedMoment;
 pub use file::SnapshotFile;
 pub(crate) use lazy::{Completion, Loader};
+pub(crate) use pages::{BLOCK_PAGES, PageWriter};
 pub(crate) use restore::{Restored, is_same_boot, restore};
 pub(crate) use save::{Subject, Taking};
 

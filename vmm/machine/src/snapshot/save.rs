@@ -1,39 +1,31 @@
 //! Taking a snapshot: harvest → ledger → batch → archive → file.
 
 use std::fs::File;
-use std::io::Write;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use dwcp::archive::{ArchiveHeader, ArchiveId, ArchiveKey, ArchiveWriter};
-use dwcp::digest::{DigestKey, Root};
-use dwcp::hde::{Batch, Ladder, LadderStep};
+use dwcp::digest::DigestKey;
+use dwcp::hde::Batch;
 use dwcp::ledger::Ledger;
-use dwcp::page::{Gfn, PAGE_BYTES, PAGE_SIZE, PageRun};
+use dwcp::page::Gfn;
 
 use super::chain::Chain;
 use super::description::{Description, SavedMoment};
+use super::pages::{BLOCK_PAGES, PageWriter};
 use super::{SnapshotError, SnapshotReport};
 use crate::clock::{boot_id, monotonic_ns, realtime_ns};
 use crate::dirty::DirtyLog;
 use crate::fault::{Step, reached};
-use crate::memory::{Extents, GuestRam};
+use crate::memory::GuestRam;
 use crate::meter::{Cancelled, Meter};
 use crate::state::MachineState;
 use crate::vm::{Paused, Running, VmError};
-
-/// Pages of a block: 256 KiB. A page that a guest touches first after a lazy restore waits for its block to be read and
-/// decoded: a larger one compresses a little better, and takes longer.
-const BLOCK_PAGES: NonZeroU64 = NonZeroU64::new(64).unwrap();
 
 /// The guest is paused when at most so many pages are owed: 2 MiB, read and compressed in some 5 ms.
 const PAGES_AT_PAUSE: u64 = 512;
 
 /// Rounds after which it is paused whatever it writes: a snapshot cannot fail for that. Each writes pages once more.
 const ROUNDS: u32 = 6;
-
-/// What is encoded waits for so many bytes of it, and is then written at once.
-const WRITE_BYTES: usize = 4 << 20;
 
 /// The machine of which a snapshot is taken, as it stands.
 #[derive(Debug)]
@@ -137,29 +129,23 @@ impl Taking {
             digest_key: *digest_key.secret_bytes(),
             parent_name: parent.as_ref().map(|(_, name)| name.clone()),
         };
-        let mut out = Vec::with_capacity(2 * WRITE_BYTES);
         let header = |parent| ArchiveHeader { id, parent };
         let description = description.encode();
-        let writer = match &parent {
-            None => ArchiveWriter::new(header(None), key.as_ref(), limit, &description, &mut out),
+        let begin = |out: &mut Vec<u8>| match &parent {
+            None => ArchiveWriter::new(header(None), key.as_ref(), limit, &description, out),
             Some((chain, _)) => {
                 let (image, key) = (chain.image(), key.as_ref());
-                ArchiveWriter::on(image, header(image.top()), key, &description, &mut out)
+                ArchiveWriter::on(image, header(image.top()), key, &description, out)
             }
         };
+        let pages = PageWriter::begin(Arc::clone(ram), file, digest_key, begin)?;
         let mut ledger = Ledger::new(limit);
         for region in ram.layout().regions() {
             ledger.owe(region.run())?;
         }
         Ok(Saver {
-            ram: Arc::clone(ram),
-            file,
-            writer: writer.map_err(SnapshotError::Parts)?,
-            out,
-            digest_key,
+            pages,
             ledger,
-            extents: Extents::default(),
-            buffer: Vec::new(),
             meter,
             report: SnapshotReport { bytes: 0, pages: 0, rounds: 0, paused_ns: 0, total_ns: 0 },
         })
@@ -185,24 +171,13 @@ enum Put {
 
 /// Writes pages into the archive until the ledger is settled.
 struct Saver {
-    ram: Arc<GuestRam>,
-    file: File,
-    writer: ArchiveWriter,
-    /// Encoded, and not written to the file yet.
-    out: Vec<u8>,
-    digest_key: DigestKey,
+    pages: PageWriter,
     ledger: Ledger,
-    extents: Extents,
-    /// The content of a batch.
-    buffer: Vec<u8>,
     meter: Arc<Meter>,
     report: SnapshotReport,
 }
 
 impl Saver {
-    /// Fast where it can be, since a fast disk takes more than one processor compresses.
-    const STEP: LadderStep = Ladder::STEPS[2];
-
     /// Rounds while the guest runs, until few enough pages are owed.
     fn put_while_running(&mut self, log: &mut dyn DirtyLog) -> Result<(), SnapshotError> {
         while self.report.rounds < ROUNDS {
@@ -239,68 +214,27 @@ impl Saver {
     /// Puts everything owed into the archive.
     fn put_owed(&mut self, put: Put) -> Result<(), SnapshotError> {
         while let Some(batch) = Batch::take_owed(&mut self.ledger, BLOCK_PAGES) {
-            self.put(&batch)?;
+            self.report.pages += self.pages.put(&batch)?;
             // In the file or in the buffer that goes there: either the whole becomes a snapshot, or nothing.
             self.ledger.settle(batch.numbers())?;
             let go_on = self.meter.advance(batch.pages() as u64, self.ledger.owed());
             if put == Put::Through {
                 go_on.map_err(|Cancelled| SnapshotError::Cancelled)?;
-                if self.out.len() >= WRITE_BYTES {
-                    self.write()?;
-                }
+                self.pages.write_some()?;
             }
         }
-        Ok(())
-    }
-
-    fn put(&mut self, batch: &Batch) -> Result<(), SnapshotError> {
-        let mut full: Vec<PageRun> = Vec::new();
-        self.buffer.clear();
-        for run in batch.runs() {
-            let mut rest = Some(*run);
-            while let Some(run) = rest {
-                let (part, is_hole, after) = self.extents.first_part(&self.ram, run)?;
-                rest = after;
-                if is_hole {
-                    // Reading would fill it.
-                    self.writer.put_zeros(part).map_err(SnapshotError::Parts)?;
-                    continue;
-                }
-                let at = self.buffer.len();
-                self.buffer.resize(at + byte_count(part), 0);
-                self.ram.read_run(part, &mut self.buffer[at..])?;
-                full.push(part);
-            }
-        }
-        let Ok(full) = Batch::new(batch.first_number(), full) else { return Ok(()) };
-        let (key, out) = (&self.digest_key, &mut self.out);
-        let tiers = self.writer.put_pages(key, &full, &self.buffer, &Self::STEP, out);
-        self.report.pages += tiers.map_err(SnapshotError::Parts)?.total().pages;
-        Ok(())
-    }
-
-    fn write(&mut self) -> Result<(), SnapshotError> {
-        self.file.write_all(&self.out).map_err(SnapshotError::Write)?;
-        self.out.clear();
-        // The kernel begins to write it while more is encoded, and not at the fsync. What it cannot drop, since it is not
-        // written yet, stays cached.
-        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
         Ok(())
     }
 
     /// Everything behind the pages. When this returns, all is on storage.
     fn finish(
-        mut self,
+        self,
         moment: &SavedMoment,
         started_ns: u64,
     ) -> Result<SnapshotReport, SnapshotError> {
-        self.write()?;
-        let state = moment.encode();
-        let root = Root::new(&self.digest_key, self.writer.sum(), &state);
-        let Self { file, writer, mut out, mut report, .. } = self;
-        let mut file = file;
-        report.bytes = writer.finish(&state, root, &mut out).map_err(SnapshotError::Parts)?;
-        file.write_all(&out).map_err(SnapshotError::Write)?;
+        let Self { pages, mut report, .. } = self;
+        let (file, bytes) = pages.finish(&moment.encode())?;
+        report.bytes = bytes;
         reached(Step::SnapshotWritten);
         file.sync_all().map_err(SnapshotError::Write)?;
         reached(Step::SnapshotSynced);
@@ -308,13 +242,6 @@ impl Saver {
         Ok(report)
     }
 }
-
-/// Bytes of a part of a batch.
-fn byte_count(run: PageRun) -> usize {
-    usize::try_from(run.bytes()).expect("a batch is at most 4 MiB")
-}
-
-const _: () = assert!(PAGE_BYTES as u64 == PAGE_SIZE);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! The two ends of a move between hosts, seen from those who keep the machine there.
 
+use std::fs::File;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
@@ -16,8 +17,8 @@ use crate::dirty::DirtyLogKind;
 use crate::ipc::Channel;
 use crate::meter::Word;
 use crate::migrate::{
-    Accepted, ArrivalReport, Description, Dial, Dialled, MigrateOrder, MoveLimits, MoveReport,
-    PrepareOrder, SessionKeys,
+    Accepted, ArrivalReport, Description, Dial, Dialled, KeepOrder, KeptReport, MigrateOrder,
+    MoveLimits, MoveReport, PrepareOrder, SessionKeys,
 };
 use crate::permit::{PermitFile, PermitWatch};
 use crate::random::random;
@@ -37,6 +38,15 @@ pub struct Visit {
     pub keys: SessionKeys,
     /// How long the source may be silent.
     pub patience: Duration,
+}
+
+/// What a source's keeper knows, and wants, of images that hosts keep of a machine's memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MoveImages {
+    /// The destination has one.
+    pub recalls: bool,
+    /// One is to be made here, once the guest runs there: see [`MachineProcess::keep_image`].
+    pub stays: bool,
 }
 
 /// A machine that is built, and waits for its guest from another host. Dropped, it goes on waiting, as every kept process
@@ -82,6 +92,7 @@ impl Home {
         executable: Executable<'_>,
         description: Description,
         visit: Visit,
+        kept: Option<&File>,
     ) -> Result<(Prepared, UnixStream), SuperviseError> {
         let Visit { session, from, keys, patience } = visit;
         let mut process = MachineProcess::start(executable)?;
@@ -106,6 +117,7 @@ impl Home {
             keys,
             patience,
             executable.dirty_log,
+            kept,
         );
         // From here on the machine process alone holds the life lock.
         drop(held);
@@ -133,6 +145,7 @@ impl Home {
         keys: SessionKeys,
         patience: Duration,
         dirty_log: DirtyLogKind,
+        kept: Option<&File>,
     ) -> Result<(ArrivalDoor, UnixStream), SuperviseError> {
         home::keep(process, Some(self), runner)?;
         let (console, theirs) = UnixStream::pair()?;
@@ -144,9 +157,12 @@ impl Home {
             session,
             keys,
             patience,
+            has_kept: kept.is_some(),
             dirty_log,
         }));
-        process.order(&order, &[held, &theirs, &their_sockets])?;
+        let mut descriptors: Vec<&dyn AsFd> = vec![held, &theirs, &their_sockets];
+        descriptors.extend(kept.map(|kept| kept as &dyn AsFd));
+        process.order(&order, &descriptors)?;
         match process.report()? {
             Report::Prepared => Ok((ArrivalDoor::new(sockets), console)),
             Report::Failed { why } => Err(SuperviseError::Refused(why)),
@@ -247,6 +263,7 @@ impl Supervised {
         visit: &Visit,
         to: &str,
         limits: MoveLimits,
+        images: MoveImages,
         dial: &(dyn Fn(Dial) -> io::Result<TcpStream> + Sync),
         watch: Option<Watch<'_>>,
     ) -> Result<MoveReport, SuperviseError> {
@@ -256,6 +273,8 @@ impl Supervised {
             to: to.to_owned(),
             keys: visit.keys.clone(),
             limits,
+            recalls: images.recalls,
+            stays: images.stays,
         }));
         self.process.order(&order, &[&theirs])?;
         drop(theirs);
@@ -311,6 +330,41 @@ impl Supervised {
             Report::Exited { how, end } => Err(SuperviseError::GuestEnded { how, end }),
             other => Err(unexpected(&other)),
         }
+    }
+}
+
+impl MachineProcess {
+    /// Has the process of a machine that has moved, and stays, write the memory that is left into a file, which is empty;
+    /// then it ends. When this returns, all of it is on storage.
+    ///
+    /// # Errors
+    /// When it is not: the file is of no use.
+    pub fn keep_image(
+        self,
+        file: &dyn AsFd,
+        vm: [u8; 16],
+        most: u64,
+    ) -> Result<KeptReport, SuperviseError> {
+        let ordered = random().map_err(SuperviseError::from).and_then(|id| {
+            self.control.set_time_limit(None)?;
+            self.order(&Order::KeepImage(KeepOrder { vm, id, most }), &[file])?;
+            self.report()
+        });
+        self.bury();
+        match ordered? {
+            Report::ImageKept(report) => Ok(report),
+            Report::ImageNotKept { why } | Report::Declined { why } => {
+                Err(SuperviseError::Refused(why))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends the process of a machine that has moved.
+    pub fn dismiss(self) {
+        // One that has gone needs no word.
+        let _ = self.control.send(&Order::Stop, &[]);
+        self.bury();
     }
 }
 

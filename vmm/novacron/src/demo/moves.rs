@@ -143,6 +143,8 @@ pub(super) mod tests {
             rounds,
             pages_sent: 140_123,
             pages_again: 0,
+            pages_kept: 0,
+            kept_bytes: 0,
             payload_bytes: 500 << 20,
             payload_bytes_paused: 1 << 20,
             connections: 1,

@@ -208,18 +208,21 @@ fn causes(report: &HandOverOutcome) -> String {
 }
 
 fn table(legs: &[Leg], times: u32) -> Table {
-    let headings = ["MOVE", "TOTAL", "BLACKOUT", "ROUNDS", "PAGES", "BYTES", "BYTES A SECOND"];
+    let headings =
+        ["MOVE", "TOTAL", "BLACKOUT", "ROUNDS", "PAGES", "KEPT", "BYTES", "BYTES A SECOND"];
     let mut table = Table::new(&headings);
     for Leg { to, nth, outcome } in legs {
-        let MigrationOutcome { total_ns, blackout_ns, rounds, pages_sent, payload_bytes, .. } =
+        let MigrationOutcome { total_ns, blackout_ns, rounds, pages_sent, pages_kept, .. } =
             *outcome;
+        let payload_bytes = outcome.payload_bytes + outcome.kept_bytes;
         let rate = (u128::from(payload_bytes) * 1_000_000_000).checked_div(total_ns.into());
         table.row(vec![
             format!("{to} {nth}/{times}"),
             seconds(total_ns),
             milliseconds(blackout_ns),
             rounds.to_string(),
-            thousands(pages_sent),
+            thousands(pages_sent - pages_kept.min(pages_sent)),
+            thousands(pages_kept),
             whole_bytes(payload_bytes),
             rate.map_or_else(String::new, |rate| {
                 format!("{}/s", whole_bytes(u64::try_from(rate).unwrap_or(u64::MAX)))

@@ -23,6 +23,9 @@ pub(crate) fn report(
     row("total", seconds(outcome.total_ns));
     row("rounds", outcome.rounds.to_string());
     row("pages", format!("{} sent, {} of them again", outcome.pages_sent, outcome.pages_again));
+    if outcome.kept_bytes > 0 {
+        row("kept", kept(outcome));
+    }
     row("payload", payload(outcome));
     if outcome.connections != 1 {
         row("connections", outcome.connections.to_string());
@@ -71,6 +74,12 @@ fn audit(outcome: &MigrationOutcome) -> String {
 fn receipt(outcome: &MigrationOutcome) -> String {
     let session = plain(&outcome.session);
     if outcome.has_receipt { session } else { "none: the hosts have not both signed it".to_owned() }
+}
+
+/// What the host to which the machine came back had kept of it, and what it took to know that.
+fn kept(outcome: &MigrationOutcome) -> String {
+    let told = whole_bytes(outcome.kept_bytes);
+    format!("{} pages were there already; {told} told which", outcome.pages_kept)
 }
 
 /// How much was sent, how fast over the whole move, and how much of it while the guest stood still.
@@ -171,6 +180,8 @@ mod tests {
             rounds: 5,
             pages_sent: 140_123,
             pages_again: 12,
+            pages_kept: 0,
+            kept_bytes: 0,
             payload_bytes: 500 << 20,
             payload_bytes_paused: 3 << 19,
             connections: 1,
@@ -222,6 +233,18 @@ mod tests {
             :  restore   30.00 ms   15.0 %\n\
             *  resume     8.34 ms    4.2 %\n";
         assert_eq!(report, expected, "\n{report}");
+    }
+
+    #[test]
+    fn a_return_says_what_was_there_already() {
+        let outcome = MigrationOutcome {
+            pages_kept: 120_000,
+            kept_bytes: 960 << 10,
+            ..outcome(200 * MS, &[("wire", 200 * MS)])
+        };
+        let report = report(&outcome, &names, 40);
+        let row = "kept      120000 pages were there already; 960 KiB told which\n";
+        assert!(report.contains(row), "{report}");
     }
 
     #[test]

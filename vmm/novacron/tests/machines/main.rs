@@ -31,6 +31,7 @@ mod moments;
 mod planted;
 mod power_button;
 mod pseudo_terminal;
+mod returns;
 mod session;
 mod snapshots;
 mod top;

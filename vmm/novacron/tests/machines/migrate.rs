@@ -11,8 +11,8 @@ use std::time::Duration;
 use dwcp::acp::PermitState;
 use dwcp::transport::KeyPair;
 use machine::{
-    Dial, Home, MoveLimits, MoveReport, Prepared, Progress, SessionKeys, SuperviseError, Visit,
-    Watch,
+    Dial, Home, MoveImages, MoveLimits, MoveReport, Prepared, Progress, SessionKeys,
+    SuperviseError, Visit, Watch,
 };
 
 use crate::harness::{Faulty, MIB, Oracle, Shape, has_kvm};
@@ -76,7 +76,7 @@ impl Hosts {
     ) -> Result<(Prepared, UnixStream), SuperviseError> {
         let description = oracle.machine.describe().unwrap();
         let visit = attempt.visits[1].clone();
-        faults.with(|executable| self.home(to).prepare(executable, description, visit))
+        faults.with(|executable| self.home(to).prepare(executable, description, visit, None))
     }
 }
 
@@ -131,7 +131,14 @@ impl Attempt {
                 }
                 TcpStream::connect(self.address())
             };
-            let moved = oracle.machine.migrate(&self.visits[0], "there", limits, &dial, watch);
+            let moved = oracle.machine.migrate(
+                &self.visits[0],
+                "there",
+                limits,
+                MoveImages::default(),
+                &dial,
+                watch,
+            );
             is_over.store(true, Ordering::Release);
             let _ = TcpStream::connect(self.address());
             moved

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use machine::{
     AllowedCall, CpuCount, CpuModel, Dial, DirtyLogKind, Form, Home, Images, Limits, MachineConfig,
-    MemoryLayout, MoveLimits, RestoreOptions, RingEntries, SnapshotOptions, Supervised, Visit,
-    allowed_calls,
+    MemoryLayout, MoveImages, MoveLimits, RestoreOptions, RingEntries, SnapshotOptions, Supervised,
+    Visit, allowed_calls,
 };
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
@@ -250,7 +250,7 @@ fn move_away(stage: &Stage<'_>, words: &str, log: DirtyLogKind, limits: MoveLimi
     let [ours, theirs] = visits(1).map(|visit| Visit { patience, ..visit });
     let description = guest.machine.describe()?;
     let (prepared, console) =
-        stage.executable().logging(log).with(|it| home.prepare(it, description, theirs))?;
+        stage.executable().logging(log).with(|it| home.prepare(it, description, theirs, None))?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let (at, first) = (listener.local_addr()?, AtomicBool::new(true));
     let dial = |_: Dial| {
@@ -274,7 +274,8 @@ fn move_away(stage: &Stage<'_>, words: &str, log: DirtyLogKind, limits: MoveLimi
                 death.kill();
             }
         });
-        let moved = guest.machine.migrate(&ours, "there", limits, &dial, None);
+        let moved =
+            guest.machine.migrate(&ours, "there", limits, MoveImages::default(), &dial, None);
         drop(done);
         moved
     });

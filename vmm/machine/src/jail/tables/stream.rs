@@ -1,8 +1,8 @@
 //! What a thread does that carries a stream of a move between hosts.
 
 use libc::{
-    FIONBIO, FUTEX_WAIT_BITSET, SYS_eventfd2, SYS_getrandom, SYS_ppoll, SYS_read, SYS_recvfrom,
-    SYS_recvmsg, SYS_sendmsg, SYS_shutdown, SYS_writev, TCP_CONGESTION, TCP_NODELAY,
+    FIONBIO, FUTEX_WAIT_BITSET, SYS_eventfd2, SYS_getrandom, SYS_ppoll, SYS_pread64, SYS_read,
+    SYS_recvfrom, SYS_recvmsg, SYS_sendmsg, SYS_shutdown, SYS_writev, TCP_CONGESTION, TCP_NODELAY,
     TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT,
 };
 
@@ -21,6 +21,8 @@ pub(in crate::jail) const CALLS: &[Call] = &[
     call("recvfrom", SYS_recvfrom),
     call("writev", SYS_writev),
     call("shutdown", SYS_shutdown),
+    // What was kept of a machine that comes back.
+    call("pread64", SYS_pread64),
     // Another socket, from whoever keeps this process.
     call("sendmsg", SYS_sendmsg),
     call("recvmsg", SYS_recvmsg),

@@ -4,19 +4,21 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use dwcp::digest::DigestKey;
 use dwcp::transport::Door;
 
 use super::{Business, Guest, MachineProcess, RoleError};
 use crate::ipc::Channel;
 use crate::jail::ThreadKind;
 use crate::migrate::{
-    self, ArrivalReport, Description, Dialler, MigrateError, MigrateOrder, PrepareOrder, bring_in,
+    self, ArrivalReport, Description, Dialler, KeepOrder, MigrateError, MigrateOrder, PrepareOrder,
+    bring_in,
 };
 use crate::role::job::Job;
 use crate::role::order::Report;
 use crate::role::start::{self, OrderError};
 use crate::state::MachineState;
-use crate::vm::Running;
+use crate::vm::{Paused, Running};
 
 impl MachineProcess {
     /// What another host must know of the machine.
@@ -52,8 +54,8 @@ impl MachineProcess {
         match ready {
             Ok((dialler, worker)) => {
                 let meter = self.new_meter();
-                let business =
-                    Business::Leaving { session: order.session, dialler: Arc::clone(&dialler) };
+                let (session, stays) = (order.session, order.stays);
+                let business = Business::Leaving { session, dialler: Arc::clone(&dialler), stays };
                 self.give(worker, Job::Migrate { running, order, dialler, meter }, business);
                 Ok(())
             }
@@ -94,9 +96,16 @@ impl MachineProcess {
         &mut self,
         outcome: migrate::Outcome,
     ) -> Result<(), RoleError> {
+        let stays = matches!(&self.guest, Guest::Busy(Business::Leaving { stays: true, .. }));
         match outcome {
-            migrate::Outcome::Moved(report) => {
-                self.is_done = true;
+            migrate::Outcome::Moved { report, frozen } => {
+                // The permit's lock goes with it: the machine may come back at once.
+                match self.resident.take() {
+                    Some(resident) if stays => {
+                        self.guest = Guest::Moved(frozen, resident.digest_key);
+                    }
+                    _ => self.is_done = true,
+                }
                 self.report(&Report::Migrated(Box::new(report)))
             }
             migrate::Outcome::Stayed { running, why } => {
@@ -129,6 +138,26 @@ impl MachineProcess {
             }
             Err(error) => self.report_start(Err(error.into())),
         }
+    }
+
+    /// Writes down what is left of a machine that has moved. Nothing else is done meanwhile, and nothing afterwards.
+    pub(super) fn keep_image(
+        &mut self,
+        order: KeepOrder,
+        mut descriptors: Vec<OwnedFd>,
+        frozen: &Paused,
+        digest_key: &DigestKey,
+    ) -> Result<(), RoleError> {
+        self.is_done = true;
+        let kept = match descriptors.pop() {
+            Some(file) => migrate::keep(order, file.into(), Arc::clone(frozen.ram()), digest_key)
+                .map_err(|error| error.to_string()),
+            None => Err(OrderError::Descriptors(0).to_string()),
+        };
+        self.report(&match kept {
+            Ok(report) => Report::ImageKept(report),
+            Err(why) => Report::ImageNotKept { why },
+        })
     }
 
     /// A new keeper connects and brings in the sockets of a move that is under way.
