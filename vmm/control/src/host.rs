@@ -30,6 +30,8 @@ pub(crate) fn info(state: &State, role: Option<Role>) -> Result<Info, ApiError> 
         cpu_models: cpu_models(),
         folders: folders.iter().map(|folder| folder.display().to_string()).collect(),
         host_key: shared.identity.public().to_string(),
+        kept_bytes: shared.kept.list().iter().map(|found| found.bytes).sum(),
+        kept_bytes_max: shared.kept.quota().map_err(ApiError::internal)?,
         peers_listen: shared.listens.iter().map(ToString::to_string).collect(),
         role: role.map_or("none", Role::name).to_owned(),
         machines,

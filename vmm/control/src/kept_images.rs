@@ -51,7 +51,8 @@ pub(crate) struct KeptImages {
 /// One that is being written.
 #[derive(Debug)]
 struct Writing {
-    process: Ender,
+    /// Whose end ends it.
+    process: Option<Ender>,
     is_wanted: bool,
 }
 
@@ -149,6 +150,10 @@ impl KeptImages {
         process: Ender,
     ) -> Result<Place, String> {
         self.forget_old();
+        self.place(machine, Some(process))
+    }
+
+    fn place(self: &Arc<Self>, machine: [u8; 16], process: Option<Ender>) -> Result<Place, String> {
         let words = |error: io::Error| error.to_string();
         let space = rustix::fs::statvfs(&self.folder).map_err(|error| words(error.into()))?;
         let free = space.f_bavail.saturating_mul(space.f_frsize).saturating_sub(FREE_BYTES);
@@ -211,7 +216,9 @@ impl KeptImages {
     fn give_up(&self, machine: [u8; 16]) {
         if let Some(writing) = self.lock().get_mut(&machine) {
             writing.is_wanted = false;
-            writing.process.kill();
+            if let Some(process) = &writing.process {
+                process.kill();
+            }
         }
     }
 
@@ -299,5 +306,106 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.images.lock().remove(&self.machine);
         self.images.written.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+
+    fn open(state: &Path, percent: u32) -> Arc<KeptImages> {
+        let uid = rustix::process::geteuid().as_raw();
+        Arc::new(KeptImages::open(state, percent, MONTH, uid).unwrap())
+    }
+
+    /// An image of so many bytes, which need no room: it is a hole. `age` is how long ago it was made.
+    fn put(images: &KeptImages, machine: u8, bytes: u64, age: Duration) {
+        let file = File::create(images.path([machine; 16])).unwrap();
+        file.set_len(bytes).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    }
+
+    fn machines(images: &KeptImages) -> Vec<u8> {
+        images.list().iter().map(|found| found.machine[0]).collect()
+    }
+
+    /// Where one is written, by nobody.
+    fn place(images: &Arc<KeptImages>, machine: u8) -> Place {
+        let place = images.place([machine; 16], None).unwrap();
+        rustix::fs::ftruncate(&place, 1000).unwrap();
+        place
+    }
+
+    #[test]
+    fn the_oldest_make_room_for_a_new_one_and_no_more_than_they_must() {
+        let state = tempfile::tempdir().unwrap();
+        let images = open(state.path(), 20);
+        let third = images.quota().unwrap() / 3;
+        for machine in [1, 2, 3] {
+            let age = Duration::from_secs(1000 - u64::from(machine));
+            put(&images, machine, third - 400, age);
+        }
+        place(&images, 4).finish(1000).unwrap();
+        assert_eq!(machines(&images), [1, 2, 3, 4], "there is room for it");
+        place(&images, 5).finish(1000).unwrap();
+        assert_eq!(machines(&images), [2, 3, 4, 5]);
+        // In its own place it needs no other room.
+        place(&images, 2).finish(third).unwrap();
+        assert_eq!(machines(&images), [3, 4, 5, 2]);
+        let refused = place(&images, 6).finish(3 * third + 3).unwrap_err();
+        assert!(!refused.is_empty());
+        assert!(!machines(&images).contains(&6));
+    }
+
+    #[test]
+    fn what_is_not_finished_leaves_nothing_and_what_is_not_wanted_is_not_finished() {
+        let state = tempfile::tempdir().unwrap();
+        let images = open(state.path(), 20);
+        let count = || std::fs::read_dir(&images.folder).unwrap().count();
+        drop(place(&images, 1));
+        assert_eq!(count(), 0);
+        let late = place(&images, 1);
+        assert!(!images.remove([1; 16]), "there is none yet");
+        assert!(late.finish(1000).is_err());
+        assert_eq!(count(), 0);
+        place(&images, 1).finish(1000).unwrap();
+        assert_eq!((count(), images.find([1; 16]).unwrap().bytes), (1, 1000));
+        assert!(images.remove([1; 16]) && count() == 0);
+    }
+
+    #[test]
+    fn who_comes_back_waits_for_what_is_being_written_and_not_for_ever() {
+        let state = tempfile::tempdir().unwrap();
+        let images = open(state.path(), 20);
+        images.settle([1; 16], Duration::from_secs(60));
+        let writing = place(&images, 1);
+        let of_thread = Arc::clone(&images);
+        let waits = std::thread::spawn(move || {
+            of_thread.settle([1; 16], Duration::from_secs(60));
+            of_thread.find([1; 16]).is_some()
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        writing.finish(1000).unwrap();
+        assert!(waits.join().unwrap(), "it is there when the wait is over");
+        let slow = place(&images, 1);
+        images.settle([1; 16], Duration::from_millis(10));
+        assert!(slow.finish(1000).is_err(), "it was given up");
+    }
+
+    #[test]
+    fn what_is_old_or_of_no_machine_here_or_half_named_is_gone_after_a_start() {
+        let state = tempfile::tempdir().unwrap();
+        let images = open(state.path(), 20);
+        put(&images, 1, 10, MONTH + Duration::from_secs(60));
+        put(&images, 2, 10, MONTH - Duration::from_secs(60));
+        put(&images, 3, 10, Duration::ZERO);
+        std::fs::write(images.folder.join(".half"), "").unwrap();
+        let images = open(state.path(), 20);
+        assert_eq!(machines(&images), [2, 3]);
+        assert!(!images.folder.join(".half").exists());
+        images.retain(|machine| machine == [3; 16]);
+        assert_eq!(machines(&images), [3]);
     }
 }

@@ -74,6 +74,7 @@ pub const METHODS: [Method; 34] = [
     does("machines.migrate", "/v1/machines/{name}/migrate"),
     looks("machines.migration_check", "/v1/machines/{name}/migrate"),
     Method { role: Role::Admin, ..does("machines.resolve", "/v1/machines/{name}/resolve") },
+    Method { verb: HttpVerb::Delete, ..does("machines.forget", "/v1/machines/{name}/kept") },
     looks("machines.log", "/v1/machines/{name}/log"),
     // Whoever has the console has the machine: it changes something as soon as a key is pressed.
     Method {

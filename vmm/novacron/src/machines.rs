@@ -18,6 +18,7 @@ use crate::globals::Globals;
 use crate::output::{plain, print, print_json};
 use crate::progress::Progress;
 use crate::table::Table;
+use crate::top::whole_bytes;
 
 /// A verb that needs a machine's name and nothing else.
 #[derive(Debug, Args)]
@@ -163,6 +164,9 @@ pub(crate) fn show(options: &ShowOptions, globals: &Globals) -> Result<(), Failu
     }
     if let Some(peer) = &machine.peer {
         row("peer", peer.clone());
+    }
+    if let Some(kept) = &machine.kept {
+        row("kept", format!("{} of its memory, since {}", whole_bytes(kept.bytes), kept.made_at));
     }
     print(&table.to_string())
 }

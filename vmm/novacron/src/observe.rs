@@ -11,6 +11,7 @@ use crate::globals::Globals;
 use crate::migrate::{report_of, together};
 use crate::output::{print, print_json};
 use crate::table::Table;
+use crate::top::whole_bytes;
 
 #[derive(Debug, Args)]
 pub(crate) struct OutputOption {
@@ -185,6 +186,12 @@ pub(crate) fn info(options: &OutputOption, globals: &Globals) -> Result<(), Fail
     row("key", info.host_key);
     let listens: Vec<_> = info.peers_listen.into_iter().collect();
     row("listens for hosts", if listens.is_empty() { "no".to_owned() } else { listens.join(", ") });
+    let (kept, most) = (whole_bytes(info.kept_bytes), whole_bytes(info.kept_bytes_max));
+    let kept = match info.kept_bytes_max {
+        0 => "nothing".to_owned(),
+        _ => format!("{kept} of {most}, of the memory of machines that have left"),
+    };
+    row("keeps", kept);
     row("your role", info.role);
     let machines = info.machines.iter().filter(|(_, count)| **count > 0);
     let machines: Vec<_> = machines.map(|(state, count)| format!("{count} {state}")).collect();

@@ -37,6 +37,12 @@ pub struct Info {
     pub host_key: String,
     /// Where other hosts reach it, as `ADDRESS:PORT`; nowhere, if it takes no machines from them.
     pub peers_listen: Vec<String>,
+    /// Bytes that are kept of the memory of machines which have left.
+    #[serde(default)]
+    pub kept_bytes: u64,
+    /// Bytes that these may have altogether: none are kept if it is 0.
+    #[serde(default)]
+    pub kept_bytes_max: u64,
     /// The caller's role.
     pub role: String,
     /// Machines by state.

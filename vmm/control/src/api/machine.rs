@@ -228,6 +228,19 @@ pub struct Machine {
     /// The host that it moved to, comes from, or may have moved to: by its name here, else by its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
+    /// What is kept here of its memory since it has left: if it comes back, only what has changed is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptImage>,
+}
+
+/// An image of the memory of a machine that has left. It is encrypted, and the key is not here: it comes back with the
+/// machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeptImage {
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// When it was made.
+    pub made_at: Timestamp,
 }
 
 /// What a machine is doing.

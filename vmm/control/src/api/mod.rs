@@ -24,8 +24,8 @@ pub use health::{Check, Health, HealthState};
 pub(crate) use info::no_machines;
 pub use info::{Info, MachineCounts};
 pub use machine::{
-    Boot, CreateMachine, Ended, HandOver, HandOverForm, HandOverOutcome, Machine, MachineSpec,
-    MachineState, RestartPolicy, Shutdown, Stop,
+    Boot, CreateMachine, Ended, HandOver, HandOverForm, HandOverOutcome, KeptImage, Machine,
+    MachineSpec, MachineState, RestartPolicy, Shutdown, Stop,
 };
 pub use migration::{
     Blocker, BlockerKind, Migrate, MigrationCheck, MigrationLimits, MigrationOutcome,

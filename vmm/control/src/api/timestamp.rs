@@ -1,6 +1,7 @@
 //! A moment.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -17,9 +18,7 @@ impl Timestamp {
     /// This moment.
     #[must_use]
     pub fn now() -> Self {
-        let now = OffsetDateTime::now_utc();
-        let microseconds = now.microsecond();
-        Self(now.replace_microsecond(microseconds).unwrap_or(now))
+        SystemTime::now().into()
     }
 
     /// Microseconds since 1970.
@@ -38,6 +37,14 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.format(&Rfc3339).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let time = OffsetDateTime::from(time);
+        let microseconds = time.microsecond();
+        Self(time.replace_microsecond(microseconds).unwrap_or(time))
     }
 }
 

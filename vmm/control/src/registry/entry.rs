@@ -11,11 +11,12 @@ use super::record::Record;
 use super::shared::Shared;
 use super::store::{Store, StoreError};
 use crate::api::{
-    ApiError, Ended, ErrorCode, EventKind, Machine, MachineName, MachineSpec, MachineState,
-    Timestamp,
+    ApiError, Ended, ErrorCode, EventKind, KeptImage, Machine, MachineName, MachineSpec,
+    MachineState, Timestamp,
 };
 use crate::console::Console;
 use crate::events::Events;
+use crate::kept_images::KeptImages;
 use crate::peers::PeerBook;
 
 /// A machine that has a record.
@@ -25,6 +26,7 @@ pub(crate) struct Entry {
     store: Arc<Store>,
     events: Arc<Events>,
     peers: Arc<PeerBook>,
+    kept: Arc<KeptImages>,
     /// Locked before `live`, where both are.
     record: Mutex<Record>,
     live: Mutex<Live>,
@@ -62,6 +64,7 @@ impl Entry {
         shared: &Shared,
     ) -> Arc<Self> {
         let (events, peers) = (Arc::clone(&shared.events), Arc::clone(&shared.peers));
+        let kept = Arc::clone(&shared.kept);
         let live = Live {
             state: at_rest(&record),
             process_id: None,
@@ -73,7 +76,7 @@ impl Entry {
             is_deleted: false,
         };
         let (record, live) = (Mutex::new(record), Mutex::new(live));
-        Arc::new(Self { name, store, events, peers, record, live, console: Console::new() })
+        Arc::new(Self { name, store, events, peers, kept, record, live, console: Console::new() })
     }
 
     pub(crate) fn name(&self) -> &MachineName {
@@ -101,6 +104,10 @@ impl Entry {
     /// The machine as it is shown.
     pub(crate) fn show(&self) -> Machine {
         let record = self.lock_record().clone();
+        // Before the lock: it is asked of storage.
+        let kept = record.moved.as_ref().and_then(|_| self.kept.find(record.id));
+        let kept =
+            kept.map(|found| KeptImage { bytes: found.bytes, made_at: Timestamp::from(found.at) });
         let live = self.live();
         let is_up = live.process_id.is_some();
         let attempts = [&record.departure, &record.arrival];
@@ -118,6 +125,7 @@ impl Entry {
             restarts: live.restarts,
             operation: live.operation.clone(),
             peer,
+            kept,
             spec: record.spec,
         }
     }

@@ -303,6 +303,16 @@ impl Registry {
         Ok(entry.show())
     }
 
+    /// Drops what is kept of the memory of a machine that has left.
+    pub(crate) fn forget(&self, name: &MachineName) -> Result<(), ApiError> {
+        let entry = self.find(name)?;
+        if self.shared.kept.remove(entry.id()) {
+            return Ok(());
+        }
+        let why = format!("nothing is kept of the memory of machine {name}");
+        Err(ApiError::new(ErrorCode::NotFound, why))
+    }
+
     /// Deletes a machine that is stopped.
     pub(crate) fn delete(&self, name: &MachineName) -> Result<(), ApiError> {
         let entry = self.find(name)?;

@@ -55,6 +55,7 @@ pub(super) fn add_all(routes: &mut Routes) {
     routes.add("machines.migrate", migrate_machine);
     routes.add("machines.migration_check", check_migration);
     routes.add("machines.resolve", resolve_machine);
+    routes.add("machines.forget", forget_machine);
     routes.add("machines.log", machine_log);
     routes.add("machines.console", machine_console);
     routes.add("snapshots.restore", restore_snapshot);
@@ -261,6 +262,12 @@ async fn resolve_machine(
             .with_hint("if it is said and wrong, the machine runs on two hosts, and nobody finds out by itself"));
     }
     ok(blocking(move || state.registry().resolve(&name)).await?)
+}
+
+async fn forget_machine(FromState(state): FromState<State>, path: Named) -> Answer {
+    let name = name(path)?;
+    blocking(move || state.registry().forget(&name)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn machine_log(FromState(state): FromState<State>, path: Named) -> Answer {

@@ -132,6 +132,13 @@ const DOCS: [Doc; METHODS.len()] = [
         MACHINE,
     ),
     doc(
+        "machines.forget",
+        "Drop what is kept here of the memory of a machine that has left",
+        None,
+        "204",
+        Gives::Nothing,
+    ),
+    doc(
         "machines.log",
         "What a guest printed lately",
         None,

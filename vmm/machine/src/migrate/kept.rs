@@ -208,3 +208,145 @@ impl KeptReader for PageReader {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryLayout;
+
+    const VM: [u8; 16] = [6; 16];
+
+    /// Noise: it goes into a file as it is, but for its encryption.
+    fn noise(seed: u64) -> Page {
+        let mut word = seed + 1;
+        std::array::from_fn(|_| {
+            word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (word >> 56) as u8
+        })
+    }
+
+    fn pages() -> impl Iterator<Item = (Gfn, Page)> {
+        // In both slots, next to each other and apart, in several blocks.
+        let frames = (3..90).chain(500..504).chain((0..40).map(|n| 700 + 3 * n));
+        let second = crate::memory::HOLE_END / 4096;
+        frames.chain([second, second + 9]).map(|frame| (Gfn(frame), noise(frame)))
+    }
+
+    fn memory() -> Arc<GuestRam> {
+        let ram = GuestRam::new(MemoryLayout::new(32 << 20, 16 << 20).unwrap()).unwrap();
+        for (gfn, page) in pages() {
+            ram.write_run(PageRun::new(gfn, 1).unwrap(), &page).unwrap();
+        }
+        Arc::new(ram)
+    }
+
+    fn secret() -> DigestKey {
+        DigestKey::new([4; 32])
+    }
+
+    fn order(most: u64) -> KeepOrder {
+        KeepOrder { vm: VM, id: [9; 16], most }
+    }
+
+    fn kept() -> (File, KeptReport) {
+        let file = tempfile::tempfile().unwrap();
+        let report = keep(order(1 << 30), file.try_clone().unwrap(), memory(), &secret()).unwrap();
+        (file, report)
+    }
+
+    fn open(file: &File) -> Result<KeptMemory, ArchiveError<std::io::Error>> {
+        let limit = Gfn(memory().layout().frame_limit());
+        KeptMemory::open(file.try_clone().unwrap(), VmId::new(VM).unwrap(), &secret(), limit)
+    }
+
+    fn bytes(file: &File) -> Vec<u8> {
+        use std::os::unix::fs::FileExt;
+        let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn what_is_kept_is_read_again_in_any_order() {
+        let (file, report) = kept();
+        assert_eq!(report.pages, pages().count() as u64);
+        assert_eq!(report.bytes, file.metadata().unwrap().len());
+        let memory = Arc::new(open(&file).unwrap());
+        let mut reader = PageReader::new(Arc::clone(&memory));
+        let forwards: Vec<_> = pages().collect();
+        for (gfn, page) in forwards.iter().chain(forwards.iter().rev().step_by(7)) {
+            let mut found = [0; PAGE_BYTES];
+            assert!(reader.copy(*gfn, &mut found), "{gfn}");
+            assert!(found == *page, "{gfn}");
+            let run = PageRun::new(*gfn, 1).unwrap();
+            let mut digests = Vec::new();
+            secret().digest_run(run, page, &mut digests);
+            assert_eq!(memory.digest(*gfn), digests[0]);
+        }
+        for gfn in [Gfn(0), Gfn(90), Gfn(1 << 40)] {
+            assert_eq!(memory.digest(gfn), PageDigest::ZERO);
+            assert!(!reader.copy(gfn, &mut [0; PAGE_BYTES]), "nothing is kept of {gfn}");
+        }
+    }
+
+    #[test]
+    fn no_page_of_the_guest_is_in_the_file() {
+        let file = bytes(&kept().0);
+        for (gfn, page) in pages() {
+            assert!(!file.windows(32).any(|window| *window == page[64..96]), "{gfn}");
+        }
+    }
+
+    #[test]
+    fn without_the_machines_own_key_and_id_it_is_as_good_as_none() {
+        let (file, _) = kept();
+        let limit = Gfn(memory().layout().frame_limit());
+        let with = |vm: [u8; 16], key: [u8; 32]| {
+            let file = file.try_clone().unwrap();
+            KeptMemory::open(file, VmId::new(vm).unwrap(), &DigestKey::new(key), limit)
+        };
+        assert!(with(VM, [4; 32]).is_ok());
+        assert!(with(VM, [5; 32]).is_err());
+        assert!(with([7; 16], [4; 32]).is_err());
+        let unsealed = Archive::open(ArchiveFile(file.try_clone().unwrap()), None);
+        assert!(unsealed.is_err(), "it cannot be read without a key");
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_or_changed_gives_nothing_false() {
+        use std::os::unix::fs::FileExt;
+        let whole = bytes(&kept().0);
+        let (mut unopened, mut unread) = (0, 0);
+        for at in (0..whole.len()).step_by(997) {
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(&whole, 0).unwrap();
+            file.write_all_at(&[whole[at] ^ 0x10], at as u64).unwrap();
+            let Ok(memory) = open(&file) else {
+                unopened += 1;
+                continue;
+            };
+            let mut reader = PageReader::new(Arc::new(memory));
+            for (gfn, page) in pages() {
+                let mut found = [0; PAGE_BYTES];
+                match reader.copy(gfn, &mut found) {
+                    true => assert!(found == page, "{gfn}, byte {at}"),
+                    false => unread += 1,
+                }
+            }
+        }
+        assert!(unopened > 0 && unread > 0, "{unopened} {unread}");
+        for length in [0, 1, 100, whole.len() / 2, whole.len() - 1] {
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(&whole[..length], 0).unwrap();
+            assert!(open(&file).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn what_takes_more_than_it_may_is_not_kept() {
+        let (_, report) = kept();
+        let keep_in = |most| keep(order(most), tempfile::tempfile().unwrap(), memory(), &secret());
+        assert!(matches!(keep_in(report.bytes - 1), Err(KeepError::TooLarge { .. })));
+        assert!(keep_in(report.bytes).is_ok());
+    }
+}

@@ -21,7 +21,9 @@ pub(crate) use self::report::seconds;
 use self::resolve::ResolveOptions;
 use crate::Failure;
 use crate::cli::OutputForm;
+use crate::connect::connect;
 use crate::globals::Globals;
+use crate::machines::NameOption;
 use crate::peers::HostNames;
 
 /// Cells of a report's bar where there is no terminal, or one of an unknown width.
@@ -52,6 +54,8 @@ pub(crate) struct MigrateOptions {
 enum MigrateVerb {
     /// Let a machine whose move is in doubt run here, since no other copy of it is alive
     Resolve(ResolveOptions),
+    /// Drop what is kept here of the memory of a machine that has left
+    Forget(NameOption),
 }
 
 #[derive(Debug, Args)]
@@ -137,6 +141,9 @@ impl OrderOptions {
 pub(crate) fn migrate(options: &MigrateOptions, globals: &Globals) -> Result<(), Failure> {
     match (&options.verb, &options.order) {
         (Some(MigrateVerb::Resolve(options)), _) => resolve::resolve(options, globals),
+        (Some(MigrateVerb::Forget(options)), _) => {
+            Ok(connect(globals)?.delete(&format!("/v1/machines/{}/kept", options.name))?)
+        }
         (None, Some(order)) if order.dry_run => {
             check::check(&order.name, &order.to, order.output, globals)
         }

@@ -94,6 +94,15 @@ fn resolve_is_a_verb_of_its_own_below_it() {
 }
 
 #[test]
+fn forget_is_a_verb_of_its_own_below_it() {
+    let options = parse("migrate forget web").unwrap();
+    assert!(
+        matches!(options.verb, Some(MigrateVerb::Forget(options)) if options.name.as_str() == "web")
+    );
+    assert!(parse("migrate forget").unwrap_err().contains("<NAME>"));
+}
+
+#[test]
 fn a_machine_with_the_verbs_name_moves_when_the_host_is_named_first() {
     let options = order("migrate --to east resolve");
     assert_eq!(options.name.as_str(), "resolve");

@@ -40,6 +40,7 @@ pub(super) fn machine(name: &str, state: MachineState) -> Machine {
         restarts: 0,
         operation: None,
         peer: None,
+        kept: None,
     }
 }
 
@@ -102,6 +103,8 @@ pub(super) fn reading(taken: u64, machines: Vec<Machine>) -> Reading {
             cpu_models: vec!["host".to_owned()],
             host_key: String::new(),
             peers_listen: Vec::new(),
+            kept_bytes: 0,
+            kept_bytes_max: 0,
             folders: Vec::new(),
             role: "admin".to_owned(),
             machines: BTreeMap::new(),

@@ -33,9 +33,17 @@ impl Hosts {
 
     /// With more in the environment of each daemon, which its machine processes have, too.
     pub(crate) fn start_with(environments: [&[(&str, &str)]; 2]) -> Self {
-        let daemons = environments.map(|environment| {
-            Daemon::start_as(environment, &["peers.listen=127.0.0.1:0", "log.level=debug"])
-        });
+        Self::start_as(environments, &[])
+    }
+
+    /// With fields of both configurations set.
+    pub(crate) fn start_set(settings: &[&str]) -> Self {
+        Self::start_as([&[], &[]], settings)
+    }
+
+    fn start_as(environments: [&[(&str, &str)]; 2], settings: &[&str]) -> Self {
+        let settings = [&["peers.listen=127.0.0.1:0", "log.level=debug"], settings].concat();
+        let daemons = environments.map(|environment| Daemon::start_as(environment, &settings));
         let wires = [0, 1].map(|host: usize| Wire::to(Self::port(&daemons[host])));
         let hosts = Self { daemons, wires };
         for host in [0, 1] {

@@ -58,6 +58,7 @@ fn every_answer_to_whatever_is_sent_is_one_that_is_described() {
             "machines.migrate",
             "machines.migration_check",
             "machines.resolve",
+            "machines.forget",
             "snapshots.restore",
             "operations.change",
             "operations.cancel",
