@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::acp::SessionId;
-use crate::digest::DigestKey;
+use crate::digest::{DigestKey, PageDigest};
 use crate::hde::{Tier, Tiers};
 use crate::page::{Gfn, PAGE_BYTES, Page, PageRun};
 use crate::session::{
-    Agreement, DestinationEvent, DestinationTimers, SourceEnd, SourceEvent, SourceTimers,
+    Agreement, DestinationEvent, DestinationTimers, KeptImage, SourceEnd, SourceEvent, SourceTimers,
 };
 use crate::wire::{HEADER_BYTES, Header, Kind, Message, StreamId};
 
@@ -21,12 +21,32 @@ use crate::wire::{HEADER_BYTES, Header, Kind, Message, StreamId};
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAGES: u64 = 4096;
 
-/// A guest's memory that two threads may use at a time.
-struct Memory(Mutex<Vec<u8>>);
+/// A guest's memory that two threads may use at a time, and what is kept of it.
+struct Memory(Mutex<Vec<u8>>, Option<Arc<Kept>>);
+
+/// What is kept of a guest's memory.
+#[derive(Debug)]
+struct Kept(Vec<u8>);
+
+impl KeptImage for Kept {
+    fn digest(&self, gfn: Gfn) -> PageDigest {
+        let page = &self.0.as_chunks::<PAGE_BYTES>().0[gfn.0 as usize];
+        let mut digests = Vec::new();
+        agreement().key.digest_run(PageRun::new(gfn, 1).unwrap(), page, &mut digests);
+        digests[0]
+    }
+}
+
+impl KeptReader for Arc<Kept> {
+    fn copy(&mut self, gfn: Gfn, into: &mut Page) -> bool {
+        *into = self.0.as_chunks().0[gfn.0 as usize];
+        true
+    }
+}
 
 impl Memory {
     fn zeros() -> Self {
-        Self(Mutex::new(vec![0; PAGES as usize * PAGE_BYTES]))
+        Self(Mutex::new(vec![0; PAGES as usize * PAGE_BYTES]), None)
     }
 
     /// A third zeros, a third that shrinks, a third that does not.
@@ -75,6 +95,14 @@ impl DestinationMemory for Memory {
         content.copy_from_slice(&self.0.lock().unwrap()[start..][..PAGE_BYTES]);
         Ok(())
     }
+
+    fn kept(&self) -> Option<Arc<dyn KeptImage>> {
+        self.1.clone().map(|kept| kept as Arc<dyn KeptImage>)
+    }
+
+    fn kept_reader(&self) -> Option<Box<dyn KeptReader>> {
+        self.1.clone().map(|kept| Box::new(kept) as Box<dyn KeptReader>)
+    }
 }
 
 struct Host {
@@ -122,7 +150,11 @@ struct There {
 
 impl There {
     fn new(own: &KeyPair, peer: PublicKey) -> Self {
-        let memory = Arc::new(Memory::zeros());
+        Self::with_memory(own, peer, Memory::zeros())
+    }
+
+    fn with_memory(own: &KeyPair, peer: PublicKey, memory: Memory) -> Self {
+        let memory = Arc::new(memory);
         let terms = DestinationTerms {
             agreement: agreement(),
             timers: DestinationTimers { patience: PATIENCE },
@@ -184,6 +216,16 @@ struct Here {
 
 impl Here {
     fn new(own: &KeyPair, peer: PublicKey, to: SocketAddr, patience: Duration) -> Self {
+        Self::recalling(own, peer, to, patience, false)
+    }
+
+    fn recalling(
+        own: &KeyPair,
+        peer: PublicKey,
+        to: SocketAddr,
+        patience: Duration,
+        recalls: bool,
+    ) -> Self {
         let memory = Arc::new(Memory::mixed());
         let host = Arc::new(Host { memory, to, dialled: AtomicUsize::new(0) });
         let terms = SourceTerms {
@@ -192,7 +234,7 @@ impl Here {
             tls: client(own, peer),
             shadow_bytes: 32 << 20,
             tiers: Tiers::ALL,
-            recalls: false,
+            recalls,
         };
         let link = SourceLink::start(terms, host.clone()).unwrap();
         link.set_step(1);
@@ -314,6 +356,26 @@ fn a_machine_moves_over_tls() {
     }
     // To exactly what was there: to anything else the difference of noise is noise, and not worth sending.
     assert!(tiers.of(Tier::Delta).pages >= PAGES / 3, "{tiers:?}");
+}
+
+#[test]
+fn a_machine_that_returns_brings_what_has_changed_and_no_more() {
+    let (here, there) = (keys(), keys());
+    let kept = Memory::mixed().bytes();
+    let memory = Memory(Memory::zeros().0, Some(Arc::new(Kept(kept))));
+    let destination = There::with_memory(&there, here.public(), memory);
+    let source = Here::recalling(&here, there.public(), destination.at, PATIENCE, true);
+    // Before a page of it goes out, or after: what it was is not what it is.
+    source.write((1..PAGES).step_by(64), 9);
+    source.wait_until(is_settled);
+    source.switch();
+    assert_eq!(destination.takes(), b"the state");
+    assert!(source.host.memory.bytes() == destination.memory.bytes());
+    let (counts, tiers) = (source.link.with(|source, _| source.counts()), source.link.tiers());
+    assert_eq!((counts.pages_lost, counts.pages_wanted), (0, 0), "{counts:?}");
+    assert!(tiers.of(Tier::Kept).pages >= PAGES * 2 / 3 - PAGES / 64 - 1, "{tiers:?}");
+    assert!(counts.kept_bytes < PAGES * 2 / 3 * (8 + 12) + 1, "{counts:?}");
+    assert!(counts.payload_bytes < 1 << 20, "{counts:?}");
 }
 
 /// Carries connections to an address, until it is told to cut them.

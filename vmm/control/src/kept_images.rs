@@ -222,6 +222,12 @@ impl KeptImages {
         }
     }
 
+    /// Nothing of what is being written is wanted any more: the daemon ends.
+    pub(crate) fn give_up_all(&self) {
+        let machines: Vec<_> = self.lock().keys().copied().collect();
+        machines.into_iter().for_each(|machine| self.give_up(machine));
+    }
+
     /// Makes room for so many bytes, if that is possible at all.
     fn make_room(&self, machine: [u8; 16], bytes: u64) -> io::Result<()> {
         let quota = self.quota()?;

@@ -7,12 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
+use dwcp::digest::PageDigest;
 use dwcp::hde::{Decoder, Held};
 use dwcp::ledger::SendNumber;
 use dwcp::page::{Gfn, Page};
-use dwcp::session::{DecodedPages, Destination, DestinationEvent, DestinationTimers};
+use dwcp::session::{DecodedPages, Destination, DestinationEvent, DestinationTimers, KeptImage};
 use dwcp::wire::{Kind, StreamId};
 use dwcp_fuzz::{Memory, Script, agreement, header};
 
@@ -44,10 +46,31 @@ impl Held for Holdings<'_> {
         }
         holds
     }
+
+    fn copy_kept(&self, gfn: Gfn, into: &mut Page) -> bool {
+        into.fill(7);
+        gfn.0 % 2 == 1
+    }
 }
 
-/// Returns whether everything arrived.
+/// Every other page is kept, and can be read.
+#[derive(Debug)]
+struct Kept;
+
+impl KeptImage for Kept {
+    fn digest(&self, gfn: Gfn) -> PageDigest {
+        if gfn.0 % 2 == 0 { PageDigest::ZERO } else { PageDigest([1; 32]) }
+    }
+}
+
+/// Returns whether everything arrived where nothing is kept.
 fn run(input: &[u8]) -> bool {
+    play(input, true);
+    play(input, false)
+}
+
+/// The same; something may be kept.
+fn play(input: &[u8], keeps: bool) -> bool {
     let mut script = Script::new(input);
     let now = Duration::from_secs(1);
     let mut caller = Caller {
@@ -60,6 +83,9 @@ fn run(input: &[u8]) -> bool {
         refuses: false,
         is_decided: false,
     };
+    if keeps {
+        caller.destination.keep(Arc::new(Kept));
+    }
     while !script.is_over() {
         caller.step(&mut script);
         caller.check();

@@ -36,11 +36,20 @@ struct Caller {
     end: Option<SourceEnd>,
 }
 
-/// Returns whether the permit frame went out.
+/// Returns whether the permit frame went out, where nothing was said to be kept.
 fn run(input: &[u8]) -> bool {
+    play(input, true);
+    play(input, false)
+}
+
+/// The same; the destination may be said to have kept something.
+fn play(input: &[u8], recalls: bool) -> bool {
     let mut script = Script::new(input);
     let now = Duration::from_secs(1);
     let mut source = Source::new(now, &agreement(), SourceTimers::default());
+    if recalls {
+        source.recall();
+    }
     source.set_data_streams(2);
     let mut caller = Caller {
         now,

@@ -35,8 +35,8 @@ const BUILDING: Duration = Duration::from_secs(50);
 const HEARING: Duration = Duration::from_secs(2);
 /// Memory that a move needs besides the guest's: the buffers of its streams,
 const OVERHEAD_BYTES: u64 = 64 << 20;
-/// and digests and numbers of its pages, 40 bytes a page.
-const OVERHEAD_PART: u64 = 4096 / 40;
+/// and digests and numbers of its pages, 40 bytes a page, and as much for what was kept of them.
+const OVERHEAD_PART: u64 = 4096 / 80;
 
 /// A machine that is to come, for the attendant that receives it.
 #[derive(Debug)]

@@ -8,7 +8,8 @@ use super::attendant::Attendant;
 use crate::kept_images::Place;
 
 /// How long a machine that comes back waits for what is still being kept of it: it would be sent whole otherwise.
-pub(super) const SETTLING: Duration = Duration::from_secs(10);
+/// Whoever has invited it waits for that, and for its process to be built.
+pub(super) const SETTLING: Duration = Duration::from_secs(8);
 
 impl Attendant {
     /// The machine runs elsewhere. What is left of it is written down, if that is wanted; nobody waits for that.

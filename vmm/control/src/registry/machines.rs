@@ -521,6 +521,7 @@ impl Registry {
 
     /// Lets go of every machine: they live on.
     pub(crate) fn leave_all(&self) {
+        self.shared.kept.give_up_all();
         for entry in self.entries() {
             entry.leave();
         }

@@ -7,6 +7,7 @@
 //!                              ends           written by the machine's process
 //!  STATE/machines/.new-ID/     being made: renamed to NAME when it is whole
 //!  STATE/machines/.old-ID/     being deleted
+//!  STATE/kept/ID               what is kept of the memory of a machine that has left: see `kept_images`
 //!  STATE/permits/ID/permit     of a machine that has no record any more: it answers late questions about moves, and
 //!                              keeps an old copy from coming here
 //! ```

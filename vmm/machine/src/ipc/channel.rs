@@ -214,6 +214,15 @@ impl Channel {
         }
     }
 
+    /// Whether the other end is closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut descriptors = [PollFd::new(&self.stream, PollFlags::RDHUP)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Where the kernel cannot tell, it is not known to be.
+        poll(&mut descriptors, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+
     fn receive_with_descriptors(
         &self,
         into: &mut [u8],

@@ -62,6 +62,9 @@ pub(crate) enum KeepError {
     /// An id of zeros
     #[error("the order has no usable id")]
     Order,
+    /// Whoever wanted it has gone
+    #[error("nobody is there to give it a name")]
+    Unwanted,
     /// There is no room for it
     #[error("it would take more than {} MiB, which is all that it may have", most >> 20)]
     TooLarge {
@@ -73,7 +76,7 @@ pub(crate) enum KeepError {
     File(#[from] SnapshotError),
 }
 
-/// Writes the memory of a machine that has left into a file. When this returns, all of it is on storage.
+/// Writes the memory of a machine that has left into a file, as long as it is wanted. When this returns, all of it is on storage.
 ///
 /// # Errors
 /// When it is not; the file is of no use then.
@@ -82,6 +85,7 @@ pub(crate) fn keep(
     file: File,
     ram: Arc<GuestRam>,
     digest_key: &DigestKey,
+    is_wanted: &dyn Fn() -> bool,
 ) -> Result<KeptReport, KeepError> {
     let started_ns = monotonic_ns();
     let (Some(id), Some(vm)) = (ArchiveId::new(order.id), VmId::new(order.vm)) else {
@@ -104,7 +108,9 @@ pub(crate) fn keep(
         if writer.bytes() > order.most {
             return Err(KeepError::TooLarge { most: order.most });
         }
-        writer.write_some()?;
+        if writer.write_some()? && !is_wanted() {
+            return Err(KeepError::Unwanted);
+        }
     }
     reached(Step::KeepWriting);
     let (file, bytes) = writer.finish(&description)?;
@@ -250,7 +256,8 @@ mod tests {
 
     fn kept() -> (File, KeptReport) {
         let file = tempfile::tempfile().unwrap();
-        let report = keep(order(1 << 30), file.try_clone().unwrap(), memory(), &secret()).unwrap();
+        let report =
+            keep(order(1 << 30), file.try_clone().unwrap(), memory(), &secret(), &|| true).unwrap();
         (file, report)
     }
 
@@ -345,7 +352,8 @@ mod tests {
     #[test]
     fn what_takes_more_than_it_may_is_not_kept() {
         let (_, report) = kept();
-        let keep_in = |most| keep(order(most), tempfile::tempfile().unwrap(), memory(), &secret());
+        let keep_in =
+            |most| keep(order(most), tempfile::tempfile().unwrap(), memory(), &secret(), &|| true);
         assert!(matches!(keep_in(report.bytes - 1), Err(KeepError::TooLarge { .. })));
         assert!(keep_in(report.bytes).is_ok());
     }

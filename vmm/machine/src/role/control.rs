@@ -70,6 +70,11 @@ impl Control {
         self.is_broken = false;
     }
 
+    /// Whether nobody is there to hear anything, now.
+    pub(super) fn is_gone(&self) -> bool {
+        self.channel().is_none_or(Channel::is_closed)
+    }
+
     /// The connection, while it is of use.
     fn channel(&self) -> Option<&Channel> {
         self.channel.as_ref().filter(|_| !self.is_broken)

@@ -83,9 +83,13 @@ impl PageWriter {
         Ok(tiers.map_err(SnapshotError::Parts)?.total().pages)
     }
 
-    /// Writes what is encoded, if that is enough to be written at once.
-    pub(crate) fn write_some(&mut self) -> Result<(), SnapshotError> {
-        if self.out.len() >= WRITE_BYTES { self.write() } else { Ok(()) }
+    /// Writes what is encoded, if that is enough to be written at once; whether it was.
+    pub(crate) fn write_some(&mut self) -> Result<bool, SnapshotError> {
+        let is_enough = self.out.len() >= WRITE_BYTES;
+        if is_enough {
+            self.write()?;
+        }
+        Ok(is_enough)
     }
 
     /// Writes what is encoded.

@@ -22,7 +22,8 @@ pub(in crate::jail) const CALLS: &[Call] = &[
     call("writev", SYS_writev),
     call("shutdown", SYS_shutdown),
     // What was kept of a machine that comes back.
-    call("pread64", SYS_pread64),
+    call("pread64", SYS_pread64)
+        .unproven("a machine that comes back to a host that has kept what it left there"),
     // Another socket, from whoever keeps this process.
     call("sendmsg", SYS_sendmsg),
     call("recvmsg", SYS_recvmsg),

@@ -150,8 +150,12 @@ impl MachineProcess {
     ) -> Result<(), RoleError> {
         self.is_done = true;
         let kept = match descriptors.pop() {
-            Some(file) => migrate::keep(order, file.into(), Arc::clone(frozen.ram()), digest_key)
-                .map_err(|error| error.to_string()),
+            Some(file) => {
+                let is_wanted = || !self.control.is_gone();
+                let ram = Arc::clone(frozen.ram());
+                let kept = migrate::keep(order, file.into(), ram, digest_key, &is_wanted);
+                kept.map_err(|error| error.to_string())
+            }
             None => Err(OrderError::Descriptors(0).to_string()),
         };
         self.report(&match kept {
