@@ -32,7 +32,7 @@ impl KeptImage for Kept {
     fn digest(&self, gfn: Gfn) -> PageDigest {
         let page = &self.0.as_chunks::<PAGE_BYTES>().0[gfn.0 as usize];
         let mut digests = Vec::new();
-        agreement().key.digest_run(PageRun::new(gfn, 1).unwrap(), page, &mut digests);
+        let _ = agreement().key.digest_run(PageRun::new(gfn, 1).unwrap(), page, &mut digests);
         digests[0]
     }
 }

@@ -143,9 +143,7 @@ impl Daemon {
         let listen = config.peers.listen.iter().map(|listen| listen.0);
         let ports = Ports::bind(listen, count(config.peers.unknown_connections))
             .map_err(|(address, source)| DaemonError::Port { address, source })?;
-        let kept = &config.kept;
-        let (percent, time) = (kept.percent, kept.time.duration());
-        let kept = KeptImages::open(&config.storage.state, percent, time, own_uid)?;
+        let kept = KeptImages::open(&config.storage.state, &config.kept, own_uid)?;
         let receipts = ReceiptShelf::open(&config.storage.state, own_uid)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -179,7 +177,7 @@ impl Daemon {
             arrivals: Arrivals::default(),
             listens: ports.addresses(),
             receipts,
-            kept: Arc::new(kept),
+            kept,
             runtime: runtime.handle().clone(),
             on_end,
         });

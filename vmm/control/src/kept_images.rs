@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use machine::{Ender, SnapshotFile};
 
 use crate::access::{PrivateFolderError, make_private_folder};
+use crate::config::KeptConfig;
 use crate::random::{hex, random, unhex};
 use crate::whole_file::sync_folder;
 
@@ -71,15 +72,15 @@ impl KeptImages {
     /// When the folder cannot be made or read.
     pub(crate) fn open(
         state: &Path,
-        percent: u32,
-        kept_for: Duration,
+        config: &KeptConfig,
         own_uid: u32,
-    ) -> Result<Self, KeptImagesError> {
+    ) -> Result<Arc<Self>, KeptImagesError> {
         let folder = state.join("kept");
         make_private_folder(&folder, own_uid)?;
         let at = |path: &Path, source| KeptImagesError::File { path: path.to_owned(), source };
-        let images =
-            Self { folder, percent, kept_for, writing: Mutex::default(), written: Condvar::new() };
+        let KeptConfig { percent, time } = *config;
+        let (writing, written) = (Mutex::default(), Condvar::new());
+        let images = Self { folder, percent, kept_for: time.duration(), writing, written };
         let entries =
             std::fs::read_dir(&images.folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         for entry in entries.map_err(|error| at(&images.folder, error))? {
@@ -89,7 +90,7 @@ impl KeptImages {
             }
         }
         images.forget_old();
-        Ok(images)
+        Ok(Arc::new(images))
     }
 
     /// Whether images are made here.
@@ -318,12 +319,14 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quantity::TimeSpan;
 
     const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 
     fn open(state: &Path, percent: u32) -> Arc<KeptImages> {
         let uid = rustix::process::geteuid().as_raw();
-        Arc::new(KeptImages::open(state, percent, MONTH, uid).unwrap())
+        let time = TimeSpan::seconds(MONTH.as_secs());
+        KeptImages::open(state, &KeptConfig { percent, time }, uid).unwrap()
     }
 
     /// An image of so many bytes, which need no room: it is a hole. `age` is how long ago it was made.

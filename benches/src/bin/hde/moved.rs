@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use benches::{Stop, median, timed};
-use dwcp::digest::{DigestKey, PageDigest, is_zero};
+use dwcp::digest::{DigestKey, PageDigest, ShortDigest, is_zero};
 use dwcp::hde::{
     Base, Batch, Decoder, Encoder, Held, LadderStep, Offer, Sending, Tier, TierCounts,
 };
@@ -59,9 +59,9 @@ impl<'a> Earlier<'a> {
 }
 
 impl Offer for Earlier<'_> {
-    fn kept(&self, gfn: Gfn) -> Option<PageDigest> {
+    fn kept(&self, gfn: Gfn) -> Option<ShortDigest> {
         let Self::Kept(_, digests) = self else { return None };
-        digests.get(usize::try_from(gfn.0).ok()?).copied()
+        digests.get(usize::try_from(gfn.0).ok()?).map(PageDigest::short)
     }
 
     fn base(&self, gfn: Gfn) -> Option<Base<'_>> {

@@ -59,7 +59,7 @@ struct Kept;
 
 impl KeptImage for Kept {
     fn digest(&self, gfn: Gfn) -> PageDigest {
-        if gfn.0 % 2 == 0 { PageDigest::ZERO } else { PageDigest([1; 32]) }
+        if gfn.0.is_multiple_of(2) { PageDigest::ZERO } else { PageDigest([1; 32]) }
     }
 }
 
