@@ -16,7 +16,9 @@ const QUIET: &str = "fill=16M working_set=1M rate=200 report=500";
 /// The images that a host has kept.
 fn images(hosts: &Hosts, host: usize) -> Vec<PathBuf> {
     let folder = hosts.daemons[host].state().join("kept");
-    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    // One that is just being named has another name for a moment.
+    names.filter(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.')).collect()
 }
 
 /// Waits until the host has kept an image, and nothing else.
