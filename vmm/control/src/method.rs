@@ -53,7 +53,7 @@ const fn does(name: &'static str, path: &'static str) -> Method {
 }
 
 /// All of them, as they are documented.
-pub const METHODS: [Method; 34] = [
+pub const METHODS: [Method; 35] = [
     looks("info", "/v1/info"),
     looks("health", "/v1/health"),
     looks("metrics", "/v1/metrics"),

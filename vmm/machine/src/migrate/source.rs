@@ -68,7 +68,7 @@ pub(crate) struct Emigration<'a> {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The guest runs at the destination; nothing of it may run here again.
-    Moved { report: MoveReport, frozen: Paused },
+    Moved { report: Box<MoveReport>, frozen: Paused },
     /// The guest goes on here.
     Stayed { running: Running, why: MigrateError },
     /// The guest ended while it was being moved.
@@ -466,7 +466,7 @@ impl<'a> Emigration<'a> {
                         self.show(MovePhase::Settle);
                         let mut report = self.report(blackout, before, root);
                         report.audit = self.audit(&paused);
-                        Outcome::Moved { report, frozen: paused }
+                        Outcome::Moved { report: Box::new(report), frozen: paused }
                     }
                     // It runs there, whatever the record says here.
                     Err(error) => Outcome::Departed { frozen: paused, why: error.into() },

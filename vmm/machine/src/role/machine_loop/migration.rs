@@ -106,7 +106,7 @@ impl MachineProcess {
                     }
                     _ => self.is_done = true,
                 }
-                self.report(&Report::Migrated(Box::new(report)))
+                self.report(&Report::Migrated(report))
             }
             migrate::Outcome::Stayed { running, why } => {
                 self.guest = Guest::Running(running);
