@@ -166,8 +166,11 @@ impl Pace {
         let most = Ladder::step(self.step).batch_pages;
         let (bytes_per_page, encoded) = self.encoding(link);
         let streams = self.streams.count() as f64;
-        let bytes = estimate.bytes_per_second * BATCH_HOLDS.as_secs_f64() / streams;
-        // A batch is paid for in processor time once it is encoded: a large one would be far beyond what is allowed.
+        // Each stream may have a batch before any of them is paid for: a large one would be far beyond what is allowed.
+        let allowed = self.limits.bandwidth.map_or(f64::INFINITY, |most| most.get() as f64);
+        let rate = estimate.bytes_per_second.min(allowed);
+        let bytes = rate * BATCH_HOLDS.as_secs_f64() / streams;
+        // The same of processor time.
         let encoded = self.limits.cpu_permille.map_or(f64::INFINITY, |_| {
             encoded * self.limits.processors(self.processors) * BATCH_HOLDS.as_secs_f64()
         });
