@@ -280,9 +280,9 @@ mod tests {
     #[test]
     fn moves_stand_beside_each_other() {
         let legs = [leg("there", 4, 12), leg("back", 12, 1_234)];
-        let expected = "MOVE       TOTAL   BLACKOUT    ROUNDS  PAGES    BYTES    BYTES A SECOND\n\
-            there 1/1  2.00 s  12.00 ms    4       140,123  500 MiB  250 MiB/s\n\
-            back 1/1   2.00 s  1234.00 ms  12      140,123  500 MiB  250 MiB/s\n";
+        let expected = "MOVE       TOTAL   BLACKOUT    ROUNDS  PAGES    KEPT  BYTES    BYTES A SECOND\n\
+            there 1/1  2.00 s  12.00 ms    4       140,123  0     500 MiB  250 MiB/s\n\
+            back 1/1   2.00 s  1234.00 ms  12      140,123  0     500 MiB  250 MiB/s\n";
         assert_eq!(table(&legs, 1).to_string(), expected);
     }
 

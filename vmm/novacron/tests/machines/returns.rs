@@ -52,6 +52,8 @@ fn a_machine_that_comes_back_brings_only_what_has_changed() {
     let _shared = shared();
     let hosts = Hosts::start();
     hosts.daemons[0].oracle("web", QUIET, RestartPolicy::Never);
+    // Then it has filled its memory: what it has not used yet is not kept.
+    hosts.daemons[0].wait_for_log("web", "ready");
     let first = moves(&hosts, 0);
     assert_eq!((first.pages_kept, first.kept_bytes), (0, 0));
     // There is no need to wait for the image: whoever comes back waits for it.
