@@ -14,6 +14,8 @@ pub(super) const UNANSWERED_AFTER: Duration = Duration::from_secs(15);
 
 /// How long a source that has asked what was kept may wait for the next word of it before it sends pages without.
 pub(super) const RECALL_WITHIN: Duration = Duration::from_secs(10);
+/// How long for all of it, whatever it says meanwhile.
+pub(super) const RECALL_MOST: Duration = Duration::from_secs(60);
 
 /// The pause before a source connects again, doubled by every failure.
 pub(super) const RETRY_FIRST: Duration = Duration::from_millis(100);

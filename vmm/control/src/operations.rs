@@ -190,7 +190,7 @@ impl Pending {
     /// Waits until the move says that it has these limits, or so long.
     ///
     /// # Errors
-    /// When it has ended before.
+    /// When it has ended before, or does not have them yet.
     pub(crate) async fn wait_for_change(
         &self,
         change: ChangeMove,
@@ -207,6 +207,10 @@ impl Pending {
         let operation = self.show();
         if is_over(&operation) && !has_it(&operation) {
             return Err(ApiError::new(ErrorCode::Conflict, "the move has ended before that"));
+        }
+        if !has_it(&operation) {
+            let why = "the move does not have these limits yet: it takes them once it sends pages and its guest runs";
+            return Err(ApiError::new(ErrorCode::TimedOut, why));
         }
         Ok(operation)
     }
@@ -329,10 +333,8 @@ mod tests {
         };
         says(None);
         let short = Duration::from_millis(1);
-        let waited = moved.wait_for_change(change, short).await.unwrap();
-        assert!(
-            waited.progress.unwrap().migration.unwrap().limits.unwrap().throttle_percent.is_none()
-        );
+        let waited = moved.wait_for_change(change, short).await.unwrap_err();
+        assert_eq!(waited.code, ErrorCode::TimedOut, "{waited}");
         let (waited, ()) =
             tokio::join!(moved.wait_for_change(change, Duration::from_secs(60)), async {
                 says(Some(30));

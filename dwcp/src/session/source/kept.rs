@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use crate::digest::ShortDigest;
 use crate::page::{Gfn, PageRun};
-use crate::session::timers::RECALL_WITHIN;
+use crate::session::timers::{RECALL_MOST, RECALL_WITHIN};
 use crate::session::{Fault, contains};
 use crate::wire::{KeptPart, Kind};
 
 /// What a source asks of what the destination has kept, and what it was told.
 ///
 /// It is asked on each connection from where the last one broke off, until all of it is here. Pages wait for it, since
-/// each that goes out before is one that need not have: but no longer than the destination has something to say.
+/// each that goes out before is one that need not have: but only while the destination has something to say, and not for
+/// long.
 #[derive(Debug)]
 pub(super) struct Recall {
     memory: Vec<PageRun>,
@@ -20,6 +21,8 @@ pub(super) struct Recall {
     from: Gfn,
     /// The connection on which it is asked, and until when pages wait for the next word.
     asked: Option<(u16, Duration)>,
+    /// When they wait no longer, once it was asked for the first time.
+    end: Option<Duration>,
     /// The digest of each page, as far as it was told; all zeros for none. Plain words, since the allocator gives zeros
     /// of these without touching them; none before the first is told.
     digests: Vec<u64>,
@@ -32,6 +35,7 @@ impl Recall {
             is_wanted: false,
             from: Gfn(0),
             asked: None,
+            end: None,
             digests: Vec::new(),
         }
     }
@@ -42,7 +46,10 @@ impl Recall {
 
     /// A connection is there: from where to ask, if that is wanted still.
     pub(super) fn ask(&mut self, now: Duration, connection: u16) -> Option<Gfn> {
-        self.asked = self.is_wanted.then_some((connection, now + RECALL_WITHIN));
+        if self.is_wanted {
+            let end = *self.end.get_or_insert(now + RECALL_MOST);
+            self.asked = Some((connection, end.min(now + RECALL_WITHIN)));
+        }
         self.asked.map(|_| self.from)
     }
 
@@ -66,7 +73,8 @@ impl Recall {
     /// A part has arrived.
     pub(super) fn part(&mut self, now: Duration, part: &KeptPart) -> Result<(), Fault> {
         let (_, until) = self.asked.as_mut().ok_or(Fault::Unexpected(Kind::Kept))?;
-        *until = now + RECALL_WITHIN;
+        let next = now + RECALL_WITHIN;
+        *until = self.end.map_or(next, |end| end.min(next));
         for run in &part.runs {
             let pages = PageRun::new(run.first, run.digests.len() as u64);
             let pages = pages.expect("checked where it was read");

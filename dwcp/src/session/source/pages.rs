@@ -76,8 +76,8 @@ struct Carried {
 /// Which pages of those on their way may go out again.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Haste<'a> {
-    /// All but these; `None` is no page.
-    Waits(Option<&'a PageSet>),
+    /// All but these; `None` is no page. Pages that the destination has kept may be named, or not.
+    Waits { hot: Option<&'a PageSet>, may_recall: bool },
     /// All. So many streams share what is owed.
     Burst(NonZeroU64),
 }
@@ -173,16 +173,20 @@ impl PagesOut {
         let batch_pages = self.batch_pages.min(self.peer_batch_pages);
         let unsettled = first_number.0 - settled_below.0;
         let haste = match haste {
-            Haste::Waits(Some(_)) if unsettled > HURRY_NUMBERS_MAX => Haste::Waits(None),
+            Haste::Waits { hot: Some(_), may_recall } if unsettled > HURRY_NUMBERS_MAX => {
+                Haste::Waits { hot: None, may_recall }
+            }
             haste => haste,
         };
         let mut room = Some(match haste {
-            Haste::Waits(_) => batch_pages,
+            Haste::Waits { .. } => batch_pages,
             Haste::Burst(streams) => amst::burst_batch(self.ledger.owed(), streams, batch_pages),
         });
         while let Some(max_pages) = room {
             let send = match haste {
-                Haste::Waits(hot) => self.ledger.next_run_with_bases(max_pages, hot, &mut bases),
+                Haste::Waits { hot, .. } => {
+                    self.ledger.next_run_with_bases(max_pages, hot, &mut bases)
+                }
                 Haste::Burst(_) => self.ledger.next_run_in_burst(max_pages),
             };
             let Some(send) = send else { break };
@@ -194,8 +198,8 @@ impl PagesOut {
         bases.resize(batch.pages(), None);
         // What is kept lies compressed in a file, and is found page by page quickly in the order of the file only. While the
         // guest is about to stop, or stands still, nobody waits for that.
-        let may_recall = matches!(haste, Haste::Waits(None)) && self.kept.knows_any();
-        let kept = match may_recall && !is_in_full {
+        let may_recall = matches!(haste, Haste::Waits { may_recall: true, .. });
+        let kept = match may_recall && self.kept.knows_any() && !is_in_full {
             true => batch.sends().map(|(gfn, _)| self.kept.digest(gfn)).collect(),
             false => Vec::new(),
         };

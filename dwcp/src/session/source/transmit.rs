@@ -60,7 +60,9 @@ impl Source {
 
     fn draft(&mut self, now: Duration, stream: StreamId) -> Option<Draft> {
         let haste = match &self.phase {
-            Phase::Live(live) if !live.is_draining => Haste::Waits(live.hot.as_ref()),
+            Phase::Live(live) if !live.is_draining => {
+                Haste::Waits { hot: live.hot.as_ref(), may_recall: live.hot.is_none() }
+            }
             Phase::Switch(_) | Phase::Parted(_) => {
                 Haste::Burst(self.link.connection()?.streams(self.data_streams))
             }

@@ -163,6 +163,27 @@ fn what_was_told_before_a_cut_is_not_told_again() {
 }
 
 #[test]
+fn a_destination_that_always_has_more_to_say_holds_up_nobody_for_long() {
+    let mut pair = returning(image(), image());
+    while let Some(frame) = pair.send(CONTROL) {
+        pair.arrive(CONTROL, &frame).unwrap();
+    }
+    let welcome = pair.reply(CONTROL).unwrap();
+    pair.hear(CONTROL, &welcome).unwrap();
+    let mut parts = 0;
+    while pair.source.counts().batches == 0 {
+        pair.now += Duration::from_secs(9);
+        parts += 1;
+        let part = kept(false, &[(parts, 1)]);
+        pair.hear(CONTROL, &forge(CONTROL, parts, &part)).unwrap();
+        pair.source.handle_timeout(pair.now);
+        while pair.send(CONTROL).is_some() {}
+        assert!(parts < 8, "a minute is over");
+    }
+    assert!(parts > 5, "{parts}");
+}
+
+#[test]
 fn while_the_guest_stands_still_nothing_kept_is_looked_for() {
     let mut pair = returning(image(), image());
     pair.exchange(CONTROL);

@@ -205,7 +205,7 @@ const DOCS: [Doc; METHODS.len()] = [
     ),
     doc(
         "operations.change",
-        "Give a move that is under way other limits; it is answered when the move has them",
+        "Give a move that is under way other limits; it is answered when the move has them, or fails",
         Some("ChangeMove"),
         "200",
         OPERATION,

@@ -16,8 +16,7 @@ use dwcp::ledger::Ledger;
 use crate::memory::GuestRam;
 
 /// Where dirty pages come from. The kernel's log is a hint that may be lost once it is read; the
-/// ledger is the truth. So `harvest` writes into the ledger itself, and there is no way to take a
-/// set of dirty pages out of a log and drop it.
+/// ledger is the truth. So `harvest` writes into a ledger itself: whoever drops that has said so.
 pub trait DirtyLog {
     /// Moves every page that was written since the last harvest into the ledger.
     ///

@@ -28,22 +28,23 @@ pub(super) struct Brake {
 }
 
 impl Brake {
-    /// Holds the guest for so many hundredths of its time from now on.
-    pub(super) fn set(&mut self, running: &Running, share: u8) {
+    /// Holds the guest for so many hundredths of its time from now on. False if it cannot be held.
+    pub(super) fn set(&mut self, running: &Running, share: u8) -> bool {
         if share == self.share {
-            return;
+            return true;
         }
         if self.throttle.is_none() {
             match running.throttle() {
                 Ok(throttle) => self.throttle = Some(throttle),
                 Err(error) => {
                     tracing::warn!(%error, "the guest is not slowed down");
-                    return;
+                    return false;
                 }
             }
         }
         tracing::debug!(share, "the guest is throttled");
         self.apply(share);
+        true
     }
 
     /// Lets the guest go.

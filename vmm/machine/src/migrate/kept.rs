@@ -9,6 +9,7 @@
 //! The key is derived from the secret of the machine's page digests, which travels with it: the host that keeps the file has
 //! not the key. A file that does not open, for whatever reason, is as good as none.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -171,6 +172,8 @@ pub(super) struct PageReader {
     reader: ImageReader,
     /// The block that was decoded last.
     block: Option<usize>,
+    /// Those that cannot be: tried once, and told of once, however often their pages are asked for.
+    damaged: BTreeSet<usize>,
     /// Its pages, and where the content of each run begins.
     runs: Vec<(PageRun, usize)>,
     content: Vec<u8>,
@@ -179,7 +182,14 @@ pub(super) struct PageReader {
 impl PageReader {
     pub(super) fn new(memory: Arc<KeptMemory>) -> Self {
         let (reader, block) = (ImageReader::default(), None);
-        Self { memory, reader, block, runs: Vec::new(), content: Vec::new() }
+        Self {
+            memory,
+            reader,
+            block,
+            damaged: BTreeSet::new(),
+            runs: Vec::new(),
+            content: Vec::new(),
+        }
     }
 
     fn decode(&mut self, block: usize) -> bool {
@@ -194,7 +204,10 @@ impl PageReader {
         });
         match outcome {
             Ok(Ok(())) => self.block = Some(block),
-            Err(error) => tracing::warn!(%error, "a part of what was kept is of no use"),
+            Err(error) => {
+                tracing::warn!(%error, "a part of what was kept is of no use");
+                self.damaged.insert(block);
+            }
         }
         self.block.is_some()
     }
@@ -203,7 +216,7 @@ impl PageReader {
 impl KeptReader for PageReader {
     fn copy(&mut self, gfn: Gfn, into: &mut Page) -> bool {
         let Some(block) = self.memory.image.block_of(gfn) else { return false };
-        if self.block != Some(block) && !self.decode(block) {
+        if self.damaged.contains(&block) || (self.block != Some(block) && !self.decode(block)) {
             return false;
         }
         let Some((run, at)) = self.runs.iter().find(|(run, _)| run.contains(gfn)) else {

@@ -114,6 +114,11 @@ impl Pace {
         self.hope(rounds);
     }
 
+    /// There is nothing to hold the guest with: no more is to be expected of it.
+    pub(super) fn cannot_hold(&mut self) {
+        (self.throttle, self.limits.throttle) = (0, 0);
+    }
+
     /// Something has changed: it is tried for as long again.
     fn hope(&mut self, rounds: u32) {
         (self.hoped_in, self.hoped_at) = (rounds, Instant::now());
@@ -255,7 +260,7 @@ impl Pace {
             .or_else(|| unthrottled.fitting_speed(debt, allowed));
         let shortfall = Shortfall {
             dirty_pages_per_second: dirty.pages_per_second(),
-            link_pages_per_second: outlook.live_pages_per_second(),
+            live_pages_per_second: outlook.live_pages_per_second(),
             blackout: now.blackout,
             allowed,
             fitting_speed,

@@ -11,7 +11,7 @@ pub struct Shortfall {
     /// Pages that it writes in a second of its own time, each counted once a round; none if that was not seen.
     pub dirty_pages_per_second: Option<f64>,
     /// Pages that go out in a second while it runs.
-    pub link_pages_per_second: f64,
+    pub live_pages_per_second: f64,
     /// For how long it would stand still if it were stopped now.
     pub blackout: Duration,
     /// For how long it may.
@@ -32,7 +32,7 @@ impl Shortfall {
 
 impl fmt::Display for Shortfall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { link_pages_per_second, blackout, allowed, throttled, .. } = *self;
+        let Self { live_pages_per_second, blackout, allowed, throttled, .. } = *self;
         match self.dirty_pages_per_second {
             Some(rate) => write!(f, "the guest writes {}", Rate(rate))?,
             None => f.write_str("the guest writes too fast")?,
@@ -42,14 +42,14 @@ impl fmt::Display for Shortfall {
         }
         write!(
             f,
-            "; the link takes {}; it would stand still for {} ms now, and may for {} ms",
-            Rate(link_pages_per_second),
+            "; pages go out at {}; it would stand still for {} ms now, and may for {} ms",
+            Rate(live_pages_per_second),
             blackout.as_millis(),
             allowed.as_millis()
         )?;
         let Some(rate) = self.fitting_pages_per_second() else {
             return f.write_str(
-                "; that is too short for any guest over this link: allow a longer --max-downtime",
+                "; that is too short for any guest at this rate: allow a longer --max-downtime",
             );
         };
         write!(f, "; it would fit at {} or less: allow a longer --max-downtime", Rate(rate))?;
@@ -59,7 +59,7 @@ impl fmt::Display for Shortfall {
             }
             _ => {}
         }
-        f.write_str(", or use a faster link")
+        f.write_str(", or let pages go out faster (the link, --bandwidth, --cpu)")
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
 
     const SHORT: Shortfall = Shortfall {
         dirty_pages_per_second: Some(12_000.0),
-        link_pages_per_second: 5_120.0,
+        live_pages_per_second: 5_120.0,
         blackout: Duration::from_millis(900),
         allowed: Duration::from_millis(300),
         fitting_speed: Some(0.4),
@@ -102,27 +102,27 @@ mod tests {
         for (shortfall, words) in [
             (
                 SHORT,
-                "the guest writes 12000 pages/s (46.9 MiB/s); the link takes 5120 pages/s (20.0 MiB/s); it would \
+                "the guest writes 12000 pages/s (46.9 MiB/s); pages go out at 5120 pages/s (20.0 MiB/s); it would \
                  stand still for 900 ms now, and may for 300 ms; it would fit at 4800 pages/s (18.8 MiB/s) or less: \
-                 allow a longer --max-downtime, slow the guest down with --throttle 60%, or use a faster link",
+                 allow a longer --max-downtime, slow the guest down with --throttle 60%, or let pages go out faster (the link, --bandwidth, --cpu)",
             ),
             (
                 Shortfall { throttled: 50, ..SHORT },
-                "the guest writes 12000 pages/s (46.9 MiB/s) at full speed, and was slowed to 50 %; the link takes \
+                "the guest writes 12000 pages/s (46.9 MiB/s) at full speed, and was slowed to 50 %; pages go out at \
                  5120 pages/s (20.0 MiB/s); it would stand still for 900 ms now, and may for 300 ms; it would fit at \
                  4800 pages/s (18.8 MiB/s) or less: allow a longer --max-downtime, slow the guest down with \
-                 --throttle 60%, or use a faster link",
+                 --throttle 60%, or let pages go out faster (the link, --bandwidth, --cpu)",
             ),
             (
                 Shortfall { throttled: 80, fitting_speed: Some(0.0001), ..SHORT },
-                "the guest writes 12000 pages/s (46.9 MiB/s) at full speed, and was slowed to 20 %; the link takes \
+                "the guest writes 12000 pages/s (46.9 MiB/s) at full speed, and was slowed to 20 %; pages go out at \
                  5120 pages/s (20.0 MiB/s); it would stand still for 900 ms now, and may for 300 ms; it would fit at \
-                 1 pages/s (0.0 MiB/s) or less: allow a longer --max-downtime, or use a faster link",
+                 1 pages/s (0.0 MiB/s) or less: allow a longer --max-downtime, or let pages go out faster (the link, --bandwidth, --cpu)",
             ),
             (
                 Shortfall { dirty_pages_per_second: None, fitting_speed: None, ..SHORT },
-                "the guest writes too fast; the link takes 5120 pages/s (20.0 MiB/s); it would stand still for 900 ms \
-                 now, and may for 300 ms; that is too short for any guest over this link: allow a longer --max-downtime",
+                "the guest writes too fast; pages go out at 5120 pages/s (20.0 MiB/s); it would stand still for 900 ms \
+                 now, and may for 300 ms; that is too short for any guest at this rate: allow a longer --max-downtime",
             ),
         ] {
             assert_eq!(shortfall.to_string(), words);

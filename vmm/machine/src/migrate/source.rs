@@ -177,7 +177,9 @@ impl<'a> Emigration<'a> {
             self.change(change);
         }
         let is_waiting = self.link.with(|source, _| source.waiting_since().is_some());
-        self.brake.set(running, if is_waiting { 0 } else { self.pace.throttle() });
+        if !self.brake.set(running, if is_waiting { 0 } else { self.pace.throttle() }) {
+            self.pace.cannot_hold();
+        }
     }
 
     /// Moves `running`, and comes back when it is known who has it.

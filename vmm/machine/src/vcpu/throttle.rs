@@ -61,7 +61,8 @@ impl Gate {
 /// Slows a guest down while it exists: a thread that kicks the vCPUs out of `KVM_RUN`, and has them wait at their [`Gate`].
 ///
 /// All vCPUs alike: a dirty bitmap does not say which of them wrote a page. The guest's clocks go on, as they do when its
-/// host gives its vCPUs no time; a pause, a power-off and an interrupt's delivery wait for no gate.
+/// host gives its vCPUs no time; a pause and a power-off wait for no gate, and an interrupt that is raised meanwhile is delivered
+/// once it opens.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     shared: Arc<Shared>,
@@ -81,6 +82,8 @@ struct State {
     /// Of a hundred parts of the time.
     share: u8,
     held: Duration,
+    /// Since when they are held, if they are.
+    held_since: Option<Instant>,
     is_over: bool,
 }
 
@@ -116,7 +119,8 @@ impl Throttle {
 
     /// For how long the vCPUs were held so far.
     pub(crate) fn held(&self) -> Duration {
-        lock(&self.shared.state).held
+        let state = lock(&self.shared.state);
+        state.held + state.held_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
@@ -148,12 +152,14 @@ impl Shared {
             let closed = Instant::now();
             let hold = holds(closed - began, share);
             self.gate.close(closed + hold);
+            state.held_since = Some(closed);
             for vcpu in self.vcpus.iter() {
                 vcpu.interrupt();
             }
             state = self.wait(state, hold, share);
             self.gate.open();
             state.held += closed.elapsed();
+            state.held_since = None;
         }
     }
 

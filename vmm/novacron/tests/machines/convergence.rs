@@ -91,7 +91,7 @@ fn a_guest_that_writes_too_fast_stays_and_it_is_said_by_how_much() {
     assert_eq!(refused.status.code(), Some(1), "{said}");
     for words in [
         "the guest writes ",
-        "the link takes ",
+        "pages go out at ",
         " pages/s (",
         "it would stand still for ",
         "may for 400 ms",

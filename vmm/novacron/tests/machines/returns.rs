@@ -9,6 +9,7 @@ use machine::Step;
 
 use crate::harness::{has_kvm, shared};
 use crate::hosts::Hosts;
+use crate::moments::{slowly, wait_until_sent};
 
 /// Noise and text of which little is written again.
 const QUIET: &str = "fill=16M working_set=1M rate=200 report=500";
@@ -102,6 +103,36 @@ fn what_is_kept_is_shown_and_can_be_dropped_and_goes_with_the_machine() {
     wait_for_image(&hosts, 1);
     hosts.daemons[1].says(&["delete", "web"]);
     assert!(images(&hosts, 1).is_empty(), "nothing stays of a machine that is deleted");
+}
+
+#[test]
+fn a_machine_that_leaves_while_its_daemon_is_away_leaves_no_process_behind() {
+    if !has_kvm("a_machine_that_leaves_while_its_daemon_is_away_leaves_no_process_behind") {
+        return;
+    }
+    let _shared = shared();
+    let mut hosts = Hosts::start();
+    hosts.daemons[0].oracle("web", QUIET, RestartPolicy::Never);
+    hosts.daemons[0].wait_for_log("web", "ready");
+    let process = hosts.daemons[0].show("web").process_id.unwrap();
+    let operation = hosts.begin_move(0, "web", slowly).unwrap();
+    wait_until_sent(&hosts, 0, &operation, 1 << 20);
+    hosts.daemons[0].kill();
+    hosts.daemons[1].wait_for_state("web", MachineState::Running);
+    let end = Instant::now() + Duration::from_secs(30);
+    while is_alive(process) {
+        assert!(Instant::now() < end, "it waits for nobody\n{}", hosts.logs());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    hosts.start_again(0);
+    assert_eq!(hosts.daemons[0].wait_for_state("web", MachineState::Moved).kept, None);
+    hosts.check(1, "web");
+}
+
+/// Whether there is such a process that has not ended.
+fn is_alive(process: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"));
+    status.is_ok_and(|status| !status.contains("State:\tZ"))
 }
 
 #[test]

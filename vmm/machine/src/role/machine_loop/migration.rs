@@ -101,7 +101,8 @@ impl MachineProcess {
             migrate::Outcome::Moved { report, frozen } => {
                 // The permit's lock goes with it: the machine may come back at once.
                 match self.resident.take() {
-                    Some(resident) if stays => {
+                    // Nobody would come for it: its successor finds a permit that is not held, and asks no more.
+                    Some(resident) if stays && !self.control.is_gone() => {
                         self.guest = Guest::Moved(frozen, resident.digest_key);
                     }
                     _ => self.is_done = true,
