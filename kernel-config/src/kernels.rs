@@ -13,6 +13,7 @@ const BASE: File = ("base.config", include_str!("../base.config"));
 const HOST: File = ("host.config", include_str!("../host.config"));
 const GUEST: File = ("guest.config", include_str!("../guest.config"));
 const TEST: File = ("test.config", include_str!("../test.config"));
+const WIRE: File = ("wire.config", include_str!("../wire.config"));
 
 /// A kernel that we build.
 ///
@@ -56,7 +57,7 @@ impl Kernel {
     fn fragments(self) -> &'static [File] {
         match self {
             Self::Host => &[BASE, HOST],
-            Self::TestHost => &[BASE, HOST, TEST],
+            Self::TestHost => &[BASE, HOST, TEST, WIRE],
             Self::Guest => &[BASE, GUEST, TEST],
         }
     }
@@ -90,6 +91,8 @@ mod tests {
             ("CONFIG_INIT_ON_ALLOC_DEFAULT_ON", true, true, false),
             ("CONFIG_VIRTIO_CONSOLE", false, true, true),
             ("CONFIG_SOFTLOCKUP_DETECTOR", false, true, true),
+            ("CONFIG_TCP_CONG_BBR", true, true, false),
+            ("CONFIG_NET_SCH_NETEM", false, true, false),
             ("CONFIG_KVM_GUEST", false, false, true),
             ("CONFIG_PVH", false, false, true),
             ("CONFIG_MODULES", false, false, false),
