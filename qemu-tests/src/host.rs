@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use crate::accelerator::Accelerator;
 use crate::artifacts::{ArtifactError, host_kernel};
 use crate::case::Case;
 use crate::initramfs::Initramfs;
-use crate::machine::{MachineError, MachineSpec, QemuMachine};
-use crate::script::{REPORT_PORT, SCRIPT, Script};
+use crate::machine::{MachineError, MachineSpec, QemuMachine, WireEnd};
+use crate::orders::Orders;
+use crate::script::{ORDERS_PORT, REPORT_PORT, SCRIPT, Script};
 
 /// How many lines of each log a failure shows.
 const LINES_SHOWN: usize = 25;
@@ -29,13 +31,15 @@ pub struct HostImage {
     lacks: Vec<String>,
     /// Of its kernel, each with a space before it.
     parameters: String,
+    wire: Option<WireEnd>,
     time_limit: Duration,
 }
 
 /// A host that runs its script.
 #[derive(Debug)]
 pub struct RunningHost {
-    machine: QemuMachine,
+    pub(crate) machine: QemuMachine,
+    pub(crate) orders: Orders,
 }
 
 /// How a command ended.
@@ -84,6 +88,14 @@ pub enum HostError {
         /// The last lines of report and console; empty before they exist.
         excerpt: String,
     },
+    /// An order was not carried out.
+    #[error("{problem}\n{excerpt}")]
+    Order {
+        /// What went wrong.
+        problem: String,
+        /// The last lines of report and console.
+        excerpt: String,
+    },
     /// The report breaks off, or is not one.
     #[error("the host's report is not whole: {problem}\n{excerpt}")]
     Report {
@@ -111,6 +123,7 @@ impl HostImage {
             accelerator: Accelerator::asked_for(),
             lacks: Vec::new(),
             parameters: String::new(),
+            wire: None,
             time_limit: Duration::from_secs(60),
         })
     }
@@ -194,11 +207,23 @@ impl HostImage {
         self
     }
 
+    /// Gives the host a network card on a wire, with this address.
+    pub(crate) fn wire(mut self, end: WireEnd, address: Ipv4Addr) -> Self {
+        self.wire = Some(end);
+        self.script.address = Some(address);
+        self
+    }
+
     /// Starts the host.
     ///
     /// # Errors
     /// There is no kernel, or QEMU does not start.
-    pub fn boot(mut self, case: &Case) -> Result<RunningHost, HostError> {
+    pub fn boot(self, case: &Case) -> Result<RunningHost, HostError> {
+        self.boot_with_logs(&case.logs)
+    }
+
+    /// The same, with its logs in a folder of their own.
+    pub(crate) fn boot_with_logs(mut self, logs: &Path) -> Result<RunningHost, HostError> {
         let script = self.script.to_bytes().map_err(HostError::Image)?;
         self.initramfs.add(SCRIPT, 0o444, &script).map_err(HostError::Image)?;
         let spec = MachineSpec {
@@ -211,12 +236,13 @@ impl HostImage {
             accelerator: self.accelerator,
             lacks: self.lacks,
             ports: self.ports,
+            wire: self.wire,
             time_limit: self.time_limit,
-            logs: case.logs.clone(),
+            logs: logs.to_owned(),
         };
         let machine = QemuMachine::start(&spec)
             .map_err(|error| HostError::Machine { error, excerpt: String::new() })?;
-        Ok(RunningHost { machine })
+        Ok(RunningHost { machine, orders: Orders::default() })
     }
 }
 
@@ -285,11 +311,16 @@ impl RunningHost {
         self.machine.port(REPORT_PORT)
     }
 
-    fn excerpt(&mut self) -> String {
+    /// The end of each of its logs.
+    pub(crate) fn excerpt(&mut self) -> String {
         let report = self.report().map(|port| port.lines()).unwrap_or_default();
+        let answers = self.machine.port(ORDERS_PORT).map(|port| port.lines()).unwrap_or_default();
         let console = self.machine.console().lines();
         let mut text = String::new();
-        for (title, lines) in [("report", report), ("console", console)] {
+        for (title, lines) in [("report", report), ("answers", answers), ("console", console)] {
+            if lines.is_empty() && title == "answers" {
+                continue;
+            }
             text.push_str(&format!("--- the last lines of its {title}:\n"));
             text.push_str(&lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n"));
             text.push('\n');

@@ -3,13 +3,16 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::{AsRawFd as _};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 use tempfile::TempDir;
 use thiserror::Error;
@@ -46,10 +49,21 @@ pub struct MachineSpec {
     pub lacks: Vec<String>,
     /// Names of virtio-serial ports, each a [`Channel`] here and a `/dev/vport…` inside.
     pub ports: Vec<String>,
+    /// Its end of a wire, if it has a network card.
+    pub wire: Option<WireEnd>,
     /// How long the machine may live in all. Every wait ends then, and with it the machine.
     pub time_limit: Duration,
     /// The folder for its logs; what lies there from earlier runs is removed.
     pub logs: PathBuf,
+}
+
+/// One end of a wire: QEMU sends each frame as a datagram, and the other end's QEMU receives it.
+#[derive(Clone, Debug)]
+pub struct WireEnd {
+    /// Connected with the other end's.
+    pub socket: Arc<UnixDatagram>,
+    /// The card's hardware address.
+    pub mac: [u8; 6],
 }
 
 /// A running QEMU.
@@ -114,7 +128,7 @@ impl QemuMachine {
             .map_err(harness("listen for QEMU"))?;
 
         let arguments = arguments(spec, &initramfs, files.path());
-        let mut child = spawn(&arguments, &spec.logs)?;
+        let mut child = spawn(&arguments, spec)?;
         let streams = accept_all(&listeners, &mut child, &spec.logs);
         let streams = streams.inspect_err(|_| end(&mut child))?;
 
@@ -159,6 +173,11 @@ impl QemuMachine {
         self.ports.iter_mut().find(|(port, _)| port == name).map(|(_, channel)| channel)
     }
 
+    /// Takes its power away: QEMU is killed.
+    pub fn kill(&mut self) {
+        end(&mut self.child);
+    }
+
     /// Waits until the machine has switched itself off or reset itself.
     ///
     /// # Errors
@@ -183,7 +202,7 @@ impl Drop for QemuMachine {
     }
 }
 
-/// QEMU's arguments: exactly the devices that are named here, no network, no screen. A machine that
+/// QEMU's arguments: exactly the devices that are named here, no network but a wire, no screen. A machine that
 /// resets ends, as one that switches itself off does.
 fn arguments(spec: &MachineSpec, initramfs: &Path, sockets: &Path) -> Vec<OsString> {
     let mut arguments: Vec<OsString> =
@@ -204,6 +223,16 @@ fn arguments(spec: &MachineSpec, initramfs: &Path, sockets: &Path) -> Vec<OsStri
     for (index, name) in spec.ports.iter().enumerate() {
         add("-chardev", chardev(&format!("port{index}"), &socket(sockets, name)));
         add("-device", format!("virtserialport,chardev=port{index},name={name}").into());
+    }
+    if let Some(WireEnd { socket, mac }) = &spec.wire {
+        let [a, b, c, d, e, f] = mac;
+        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+        let socket = socket.as_raw_fd();
+        add("-netdev", format!("dgram,id=wire,local.type=fd,local.str={socket}").into());
+        // No program on the card: it would look for a kernel there. And without `csum` the guest's TCP cuts its
+        // segments itself: what netem loses or holds back is a packet, and not 64 KiB at once.
+        let card = format!("virtio-net-pci,netdev=wire,mac={mac},romfile=,csum=off");
+        add("-device", card.into());
     }
     arguments
 }
@@ -226,30 +255,34 @@ fn make_log_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-fn spawn(arguments: &[OsString], logs: &Path) -> Result<Child, MachineError> {
+fn spawn(arguments: &[OsString], spec: &MachineSpec) -> Result<Child, MachineError> {
+    let logs = &spec.logs;
     let words = File::create(logs.join("qemu.log")).map_err(harness("create qemu.log"))?;
     fs::write(logs.join("command"), format!("{QEMU} {arguments:?}\n"))
         .map_err(harness("write the command down"))?;
     let errors = words.try_clone().map_err(harness("share qemu.log"))?;
     let mut command = Command::new(QEMU);
     command.args(arguments).stdin(Stdio::null()).stdout(words).stderr(errors);
-    die_with_this_thread(&mut command);
+    prepare(&mut command, spec.wire.as_ref().map(|wire| Arc::clone(&wire.socket)));
     command.spawn().map_err(harness("start QEMU"))
 }
 
 /// The kernel kills the process when this thread ends: `Drop` does not run in a test process that
-/// is killed.
+/// is killed. And the process keeps its end of a wire, which no other one inherits.
 #[allow(unsafe_code, reason = "Command::pre_exec is the only way to act between fork and exec")]
-fn die_with_this_thread(command: &mut Command) {
+fn prepare(command: &mut Command, wire: Option<Arc<UnixDatagram>>) {
     let parent = getpid();
     let hook = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
-        // Had the parent died before the call, no signal would ever come.
+        if let Some(wire) = &wire {
+            fcntl_setfd(wire, FdFlags::empty())?;
+        }
+        // Had the parent died before the first call, no signal would ever come.
         if getppid() == Some(parent) { Ok(()) } else { Err(io::Error::other("parent is gone")) }
     };
     // SAFETY: `pre_exec` demands a hook that only does what is sound in a child forked from a
-    // process with several threads, which is async-signal-safe work. The hook makes two system
-    // calls, prctl(2) and getppid(2), and allocates only when it fails, where the child is about to
+    // process with several threads, which is async-signal-safe work. The hook makes three system
+    // calls, prctl(2), fcntl(2) and getppid(2), and allocates only when it fails, where the child is about to
     // end: glibc's fork leaves its allocator usable in the child.
     unsafe {
         command.pre_exec(hook);

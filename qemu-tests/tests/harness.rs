@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use qemu_tests::script::REPORT_PORT;
-use qemu_tests::{Ending, HostError, MachineError};
+use qemu_tests::{ADDRESSES, Ending, HostError, Link, MachineError, WiredHosts};
 
 use crate::support::{case, host};
 
@@ -118,4 +118,84 @@ fn a_host_whose_kernel_panics_ends_at_once_with_the_panic_in_the_failure() {
     assert!(started.elapsed() < Duration::from_secs(30));
     let text = error.to_string();
     assert!(text.contains("Kernel panic"), "{text}");
+}
+
+/// What came back of datagrams of 1,000 bytes.
+#[derive(Clone, Copy, Debug)]
+struct Ping {
+    back: u32,
+    fastest: Duration,
+    all: Duration,
+}
+
+/// From the first host to the second: so many, each so long after the one before.
+fn ping(hosts: &mut WiredHosts, count: u32, every: Duration) -> Ping {
+    let [address, count, every] =
+        [ADDRESSES[1].to_string(), count.to_string(), every.as_micros().to_string()];
+    let run = hosts.host(0).run(&["/init", "ping", &address, &count, &every]).unwrap();
+    assert_eq!(run.ending, Ending::Exit(0), "{run}");
+    let numbers: Vec<u64> =
+        run.output[0].split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [back, _, fastest_us, all_us] = numbers[..] else { panic!("{run}") };
+    let [fastest, all] = [fastest_us, all_us].map(Duration::from_micros);
+    Ping { back: back.try_into().unwrap(), fastest, all }
+}
+
+#[test]
+fn a_wire_is_as_long_and_as_bad_as_a_test_wants_it_while_it_is_in_use() {
+    let name = "a_wire_is_as_long_and_as_bad_as_a_test_wants_it_while_it_is_in_use";
+    let Some(case) = case(name) else { return };
+    let mut hosts = WiredHosts::boot(&case, [host(), host()]).unwrap();
+    let mut echo = hosts.host(1).start(&["/init", "echo"]).unwrap();
+    hosts.host(1).wait_for(&mut echo, "echo: listens").unwrap();
+    let step = Duration::from_millis(4);
+
+    // As it is: nothing is lost, and it is much shorter than the ones below.
+    let plain = ping(&mut hosts, 100, step);
+    assert_eq!(plain.back, 100, "{plain:?}");
+    assert!(plain.fastest < Duration::from_millis(20), "{plain:?}");
+
+    let trip = Duration::from_millis(80);
+    hosts.shape(Link { round_trip: trip, ..Link::default() }).unwrap();
+    let long = ping(&mut hosts, 100, step);
+    assert_eq!(long.back, 100, "{long:?}");
+    assert!((trip..trip + Duration::from_millis(20)).contains(&long.fastest), "{long:?}");
+
+    // A fifth there and a fifth on the way back: 64 % of 500 come back, by chance some 11 more or fewer.
+    hosts.shape(Link::new(0, 200)).unwrap();
+    let lossy = ping(&mut hosts, 500, Duration::from_millis(1));
+    assert!((320 - 55..320 + 55).contains(&lossy.back), "{lossy:?}");
+    assert!(lossy.fastest < trip, "{lossy:?}");
+
+    // All at once, over a wire that takes a second for them: 125 packets of 1,000 bytes.
+    hosts.shape(Link { rate: Some(125_000), ..Link::default() }).unwrap();
+    let narrow = ping(&mut hosts, 125, Duration::ZERO);
+    assert_eq!(narrow.back, 125, "{narrow:?}");
+    assert!((950..1500).contains(&narrow.all.as_millis()), "{narrow:?}");
+
+    hosts.shape(Link::CUT).unwrap();
+    let cut = ping(&mut hosts, 20, step);
+    assert_eq!(cut.back, 0, "{cut:?}");
+    hosts.shape(Link::default()).unwrap();
+    let healed = ping(&mut hosts, 20, step);
+    assert_eq!(healed.back, 20, "{healed:?}");
+
+    eprintln!("{plain:?}\n{long:?}\n{lossy:?}\n{narrow:?}");
+    for report in hosts.finish().unwrap() {
+        assert_eq!(report.runs[0].ending, Ending::Exit(0), "{}", report.runs[0]);
+    }
+}
+
+#[test]
+fn two_hosts_have_one_time_once_their_clocks_are_set() {
+    let Some(case) = case("two_hosts_have_one_time_once_their_clocks_are_set") else { return };
+    let mut hosts = WiredHosts::boot(&case, [host(), host()]).unwrap();
+    for number in [0, 1] {
+        let before = hosts.host(number).clock().unwrap();
+        let after = hosts.host(number).set_clock().unwrap();
+        eprintln!("host {number}: {before:?}, then {after:?}");
+        assert!(after.error_ns < 5_000_000, "{after:?}");
+        assert!(after.ahead_ns.abs() < 10_000_000, "{after:?}");
+    }
+    hosts.finish().unwrap();
 }

@@ -11,17 +11,20 @@ use std::time::{Duration, Instant};
 use qemu_tests::script::{REPORT_PORT, SCRIPT, Script};
 use rustix::system::RebootCommand;
 
-use crate::system;
+use crate::{netlink, system};
 
 /// Ports come and go by messages of the device, which take a moment after the driver starts.
 const PORT_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run() -> io::Result<()> {
     system::mount_all()?;
-    system::loopback_up()?;
+    netlink::loopback_up()?;
     let mut report = port(REPORT_PORT)?;
     writeln!(report, "host: init reached {}", system::facts())?;
     let script = Script::from_bytes(&fs::read(SCRIPT)?)?;
+    if let Some(address) = script.address {
+        netlink::wire_up(address)?;
+    }
     for command in &script.commands {
         let words = command.join(" ");
         writeln!(report, "host: run {words}")?;

@@ -11,6 +11,8 @@ use rustix::process::{Pid, Signal};
 
 use crate::busy;
 use crate::host::port;
+use crate::obey::obey;
+use crate::ping::{echo, ping};
 
 /// A command line is wrong.
 const USAGE: u8 = 64;
@@ -22,6 +24,9 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         ["answer", name] => answer(name),
         ["exit", code] => return code.parse::<u8>().map_or(ExitCode::from(USAGE), ExitCode::from),
         ["sleep", seconds] => sleep(seconds),
+        ["obey"] => obey(),
+        ["echo"] => echo(),
+        ["ping", address, count, every_us] => ping(address, count, every_us),
         ["work", number] => number.parse().map_err(io::Error::other).and_then(busy::work),
         ["attend", program, arguments @ ..] => return passed_on(attend(program, arguments)),
         ["time", text, program, arguments @ ..] => time(text, program, arguments),
@@ -29,8 +34,9 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
             return passed_on(type_at(prompt, line, program, arguments));
         }
         _ => Err(io::Error::other(
-            "programs: kvm | answer PORT | exit CODE | sleep SECONDS | work NUMBER | attend PROGRAM ARGUMENT... \
-             | time TEXT PROGRAM ARGUMENT... | type PROMPT LINE PROGRAM ARGUMENT...",
+            "programs: kvm | answer PORT | exit CODE | sleep SECONDS | obey | echo | ping ADDRESS COUNT MICROSECONDS \
+             | work NUMBER | attend PROGRAM ARGUMENT... | time TEXT PROGRAM ARGUMENT... \
+             | type PROMPT LINE PROGRAM ARGUMENT...",
         )),
     };
     match done {
@@ -69,7 +75,7 @@ fn answer(name: &str) -> io::Result<()> {
 
 /// Runs a program that runs a guest, passes its lines on, and does what they call for: a clock gets
 /// this host's time beside it (`attend: clock <guest> <host>`), and a guest that waits for its power
-/// button has it pressed.
+/// button has it pressed where `novacron run` does that.
 fn attend(program: &str, arguments: &[&str]) -> io::Result<ExitStatus> {
     let attended = arguments;
     let (mut child, output) = spawn(program, arguments)?;
@@ -85,7 +91,7 @@ fn attend(program: &str, arguments: &[&str]) -> io::Result<ExitStatus> {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
             println!("attend: clocks {} {clocks}", since.as_nanos());
         }
-        if line == "guest: waits for its power button" && !attended.contains(&"demo") {
+        if line == "guest: waits for its power button" && attended.contains(&"run") {
             let id = Pid::from_child(&child);
             rustix::process::kill_process(id, Signal::TERM)?;
         }
