@@ -178,6 +178,13 @@ impl HostImage {
         self
     }
 
+    /// Gives the host so many processors.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
     /// Takes features from the host's processors, by QEMU's names for them.
     #[must_use]
     pub fn lacks(mut self, features: &[&str]) -> Self {

@@ -9,6 +9,8 @@ use crate::script::{Answer, Numbered, ORDERS_PORT, Order};
 
 /// How often a host is asked for its time: the quickest answer is the truest.
 const CLOCK_QUESTIONS: u32 = 20;
+/// A host that was not booted with a wire has no port for orders.
+const DOES_NOT_OBEY: &str = "the host does not obey";
 
 /// What was ordered, and the answers that nobody has taken yet, by the orders' numbers.
 #[derive(Debug, Default)]
@@ -69,7 +71,8 @@ impl RunningHost {
     /// The program ends without it, or the host's time is up.
     pub fn wait_for(&mut self, program: &mut Program, text: &str) -> Result<String, HostError> {
         loop {
-            let found = program.output[program.passed..].iter().position(|line| line.contains(text));
+            let found =
+                program.output[program.passed..].iter().position(|line| line.contains(text));
             if let Some(at) = found {
                 program.passed += at + 1;
                 return Ok(program.output[program.passed - 1].clone());
@@ -100,6 +103,15 @@ impl RunningHost {
     pub fn run(&mut self, command: &[impl AsRef<str>]) -> Result<CommandRun, HostError> {
         let program = self.start(command)?;
         self.end_of(program)
+    }
+
+    /// Waits for the end of a program that has to succeed.
+    ///
+    /// # Errors
+    /// It did not, or the host's time is up.
+    pub fn success_of(&mut self, program: Program) -> Result<CommandRun, HostError> {
+        let run = self.end_of(program)?;
+        if run.ending == Ending::Exit(0) { Ok(run) } else { Err(self.broken(run.to_string())) }
     }
 
     /// Makes this end of the wire so, while it is in use.
@@ -160,7 +172,7 @@ impl RunningHost {
         let line = Numbered { number, what }.to_line().map_err(HostError::Image)?;
         let sent = match self.machine.port(ORDERS_PORT) {
             Some(port) => port.send(&line).map_err(|error| error.to_string()),
-            None => Err("the host does not obey".to_owned()),
+            None => Err(DOES_NOT_OBEY.to_owned()),
         };
         sent.map_err(|problem| self.broken(problem))?;
         Ok(number)
@@ -186,13 +198,16 @@ impl RunningHost {
                 return Ok(answer);
             }
             let line = match self.machine.port(ORDERS_PORT) {
-                Some(port) => port.wait_for("", deadline).map_err(|error| error.to_string()),
-                None => Err("the host does not obey".to_owned()),
+                Some(port) => port.wait_for("", deadline),
+                None => return Err(self.broken(DOES_NOT_OBEY.to_owned())),
             };
-            let answer = line.and_then(|line| {
-                Numbered::<Answer>::from_line(&line).map_err(|error| format!("`{line}`: {error}"))
-            });
-            let Numbered { number, what } = answer.map_err(|problem| self.broken(problem))?;
+            let line = line.map_err(|error| HostError::Machine {
+                error: error.into(),
+                excerpt: self.excerpt(),
+            })?;
+            let answer = Numbered::<Answer>::from_line(&line);
+            let Numbered { number, what } =
+                answer.map_err(|error| self.broken(format!("`{line}`: {error}")))?;
             self.orders.answers.entry(number).or_default().push_back(what);
         }
     }

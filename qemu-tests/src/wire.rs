@@ -30,6 +30,8 @@ pub const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new
 pub struct WiredHosts {
     hosts: [RunningHost; 2],
     is_alive: [bool; 2],
+    /// Both ends stay open here: a host that loses its power falls silent, as on a cable, instead of hanging up.
+    _wire: [Arc<UnixDatagram>; 2],
 }
 
 impl WiredHosts {
@@ -40,13 +42,14 @@ impl WiredHosts {
     /// There is no kernel, or a QEMU does not start.
     pub fn boot(case: &Case, images: [HostImage; 2]) -> Result<Self, HostError> {
         let (east, west) = wire().map_err(HostError::Image)?;
+        let wire = [&east, &west].map(|end| Arc::clone(&end.socket));
         let [east_image, west_image] = images;
         let boot = |image: HostImage, end: WireEnd, host: usize| {
             let image = image.wire(end, ADDRESSES[host]).port(ORDERS_PORT).run(&OBEY);
             image.boot_with_logs(&case.logs.join(NAMES[host]))
         };
         let hosts = [boot(east_image, east, 0)?, boot(west_image, west, 1)?];
-        Ok(Self { hosts, is_alive: [true; 2] })
+        Ok(Self { hosts, is_alive: [true; 2], _wire: wire })
     }
 
     /// One of the two.
@@ -83,7 +86,7 @@ impl WiredHosts {
     }
 }
 
-/// Both ends of a wire. Each is closed here as soon as its QEMU has it.
+/// Both ends of a wire.
 fn wire() -> io::Result<(WireEnd, WireEnd)> {
     let (east, west) = UnixDatagram::pair()?;
     // 0x02: an address that its owner, and no maker of cards, has given.

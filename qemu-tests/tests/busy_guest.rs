@@ -101,29 +101,37 @@ fn check(run: &CommandRun, times: usize) {
     assert_eq!(says("  killed before, now process "), 2 * times, "{run}");
     assert_eq!(says("guest: power button was pressed"), 1, "{run}");
     assert_eq!(says("demo: ok"), 1, "{run}");
-    for worker in 0..3 {
-        let wrong: Vec<_> = run.output.iter().filter_map(|line| wrong(line, worker)).collect();
-        assert!(wrong.len() > moves, "worker {worker} fell silent: {run}");
-        assert!(wrong.iter().all(|wrong| *wrong == "0"), "{run}");
-    }
+    check_workers(&run.output, moves);
     let first_move = run.output.iter().position(|line| line.contains("  now process ")).unwrap();
-    let clocks = |lines: &[String]| -> Vec<_> {
-        lines.iter().filter_map(|line| Clocks::parse(line)).collect()
-    };
-    let (unmoved, clocks) = (clocks(&run.output[..first_move]), clocks(&run.output));
+    let (unmoved, clocks) = (Clocks::all(&run.output[..first_move]), Clocks::all(&run.output));
     assert!(clocks.len() > moves, "{run}");
-    assert!(clocks.iter().all(|clocks| clocks.back == 0), "{run}");
+    let samples = if times == 1 { SAMPLES } else { SAMPLES_OF_MANY };
+    check_clocks(&unmoved, &clocks, samples);
+}
+
+/// Panics unless each worker has said more than so often what it found wrong: nothing.
+pub(crate) fn check_workers(lines: &[String], times: usize) {
+    for worker in 0..3 {
+        let wrong: Vec<_> = lines.iter().filter_map(|line| wrong(line, worker)).collect();
+        assert!(wrong.len() > times, "worker {worker} fell silent: {lines:#?}");
+        assert!(wrong.iter().all(|wrong| *wrong == "0"), "{lines:#?}");
+    }
+}
+
+/// Panics unless both clocks of a guest have only gone forward, and the one as far as the other, and its wall clock is in
+/// the last of all samples where it was to its host's as long as it was `unmoved`.
+pub(crate) fn check_clocks(unmoved: &[Clocks], all: &[Clocks], samples: usize) {
+    assert!(all.iter().all(|clocks| clocks.back == 0), "{all:#?}");
     let behind_ms = |clocks: &[Clocks]| {
         clocks.iter().map(|clocks| (clocks.host - clocks.real) / 1_000_000).min().unwrap()
     };
-    let samples = if times == 1 { SAMPLES } else { SAMPLES_OF_MANY };
-    let (before, after) = (behind_ms(&unmoved), behind_ms(&clocks[clocks.len() - samples..]));
+    let (before, after) = (behind_ms(unmoved), behind_ms(&all[all.len() - samples..]));
     let moved_ms = (after - before).abs();
-    assert!(moved_ms < WALL_CLOCK_MS, "{before} ms behind its host, then {after} ms: {run}");
+    assert!(moved_ms < WALL_CLOCK_MS, "{before} ms behind its host, then {after} ms: {all:#?}");
     // Monotonic time has advanced as real time has.
-    let (first, last) = (&clocks[0], &clocks[clocks.len() - 1]);
+    let (first, last) = (&all[0], &all[all.len() - 1]);
     let drift = (last.monotonic - first.monotonic) - (last.real - first.real);
-    assert!(drift.abs() < 1_000_000, "{drift} ns between the guest's two clocks: {run}");
+    assert!(drift.abs() < 1_000_000, "{drift} ns between the guest's two clocks: {all:#?}");
 }
 
 /// How much a worker has found wrong, if the line says so. A guest that is killed within its line is followed by the
@@ -148,16 +156,21 @@ fn what_a_worker_found_wrong_is_told_from_what_follows_a_line_that_is_cut() {
 }
 
 /// `attend: clocks <host's real> <real> <monotonic> back=… gap_ms=…`, in nanoseconds.
-#[derive(Debug)]
-struct Clocks {
-    host: i64,
+#[derive(Clone, Debug)]
+pub(crate) struct Clocks {
+    pub(crate) host: i64,
     real: i64,
-    monotonic: i64,
+    pub(crate) monotonic: i64,
     back: u32,
 }
 
 impl Clocks {
-    fn parse(line: &str) -> Option<Self> {
+    /// What all these lines show.
+    pub(crate) fn all(lines: &[String]) -> Vec<Self> {
+        lines.iter().filter_map(|line| Self::parse(line)).collect()
+    }
+
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let words: Vec<_> = line.strip_prefix("attend: clocks ")?.split(' ').collect();
         let [host, real, monotonic, back, _gap] = words[..] else { return None };
         Some(Self {

@@ -134,8 +134,7 @@ fn ping(hosts: &mut WiredHosts, count: u32, every: Duration) -> Ping {
         [ADDRESSES[1].to_string(), count.to_string(), every.as_micros().to_string()];
     let run = hosts.host(0).run(&["/init", "ping", &address, &count, &every]).unwrap();
     assert_eq!(run.ending, Ending::Exit(0), "{run}");
-    let numbers: Vec<u64> =
-        run.output[0].split(' ').filter_map(|word| word.parse().ok()).collect();
+    let numbers: Vec<u64> = run.output[0].split(' ').filter_map(|word| word.parse().ok()).collect();
     let [back, _, fastest_us, all_us] = numbers[..] else { panic!("{run}") };
     let [fastest, all] = [fastest_us, all_us].map(Duration::from_micros);
     Ping { back: back.try_into().unwrap(), fastest, all }

@@ -13,3 +13,4 @@ mod kernel_warnings;
 mod linux_guest;
 mod matrix;
 mod support;
+mod two_hosts;

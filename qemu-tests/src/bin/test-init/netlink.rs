@@ -152,7 +152,8 @@ impl Request {
         // A header, and an error as the kernel has them, below 0, or 0; after it, the request.
         let mut answer = [0; 1024];
         let (length, _) = recv(&netlink, &mut answer[..], RecvFlags::empty())?;
-        let error = answer[..length].get(HEADER..HEADER + 4).and_then(|error| error.try_into().ok());
+        let error =
+            answer[..length].get(HEADER..HEADER + 4).and_then(|error| error.try_into().ok());
         match error.map(i32::from_ne_bytes) {
             Some(0) => Ok(()),
             Some(error) => Err(io::Error::from_raw_os_error(-error)),
@@ -167,7 +168,10 @@ mod tests {
 
     #[test]
     fn a_share_of_packets_is_the_kernels_number_for_it() {
-        assert_eq!([0, 1, 500, 1000, 2000].map(lost), [0, 4_294_967, u32::MAX / 2, u32::MAX, u32::MAX]);
+        assert_eq!(
+            [0, 1, 500, 1000, 2000].map(lost),
+            [0, 4_294_967, u32::MAX / 2, u32::MAX, u32::MAX]
+        );
     }
 
     #[test]

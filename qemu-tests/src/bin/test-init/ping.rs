@@ -51,7 +51,10 @@ pub(crate) fn ping(address: &str, count: &str, every_us: &str) -> io::Result<()>
     })?;
     let Came { count: back, fastest, last } = came;
     let fastest = if back == 0 { 0 } else { fastest.as_micros() };
-    println!("ping: {back} of {count} came back, the fastest after {fastest} us, all within {} us", last.as_micros());
+    println!(
+        "ping: {back} of {count} came back, the fastest after {fastest} us, all within {} us",
+        last.as_micros()
+    );
     Ok(())
 }
 
@@ -74,7 +77,8 @@ impl Came {
             }
             let sent_us = datagram.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
             self.last = began.elapsed();
-            self.fastest = self.fastest.min(self.last.saturating_sub(Duration::from_micros(sent_us)));
+            self.fastest =
+                self.fastest.min(self.last.saturating_sub(Duration::from_micros(sent_us)));
             self.count += 1;
         }
         Ok(())
