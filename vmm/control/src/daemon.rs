@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -22,6 +23,9 @@ use crate::peers::{Arrivals, Identity, IdentityError, PeerBook, PeerBookError, P
 use crate::receipts::{ReceiptShelf, ReceiptShelfError};
 use crate::registry::{Limits, Registry, Shared, Store};
 use crate::server::{Listener, State, Terms, router, serve};
+
+/// How often what is too old to be kept is looked for. It is not used meanwhile, it is only there.
+const FORGETTING: Duration = Duration::from_secs(3600);
 
 /// The daemon cannot start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -217,6 +221,8 @@ impl Daemon {
             let _inside = runtime.enter();
             let served = ports.serve(&state, &stop.subscribe());
             served.map_err(DaemonError::io("the port for other hosts"))?;
+            let kept = Arc::clone(&state.registry().shared().kept);
+            tokio::spawn(kept.forget_every(FORGETTING));
         }
         let served =
             runtime.block_on(serve(listener, router(state.clone()), terms, stop.subscribe()));

@@ -371,7 +371,7 @@ impl Attendant {
             came.map_err(|error| ApiError::new(ErrorCode::MachineFailed, error.to_string()))?;
         reached(Step::DaemonCame);
         // It grows old from here on.
-        self.shared.kept.remove(self.entry.id());
+        self.shared.kept.discard(self.entry.id());
         let peer = self.entry.record().arrival.map(|arrival| arrival.peer).unwrap_or_default();
         self.shared.arrivals.came(session, peer, operation.id(), report);
         let noted = self.entry.change(|record| {

@@ -91,7 +91,7 @@ impl Entry {
         self.live().state
     }
 
-    pub(super) fn id(&self) -> [u8; 16] {
+    pub(crate) fn id(&self) -> [u8; 16] {
         self.lock_record().id
     }
 

@@ -147,7 +147,7 @@ impl Attendant {
 
     /// It has come from another host, and this daemon notes it late.
     fn has_come(&self) {
-        self.shared.kept.remove(self.entry.id());
+        self.shared.kept.discard(self.entry.id());
         let noted = self.entry.change(|record| {
             record.arrival = None;
             record.moved = None;

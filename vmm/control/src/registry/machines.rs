@@ -306,18 +306,23 @@ impl Registry {
     /// Drops what is kept of the memory of a machine that has left.
     pub(crate) fn forget(&self, name: &MachineName) -> Result<(), ApiError> {
         let entry = self.find(name)?;
-        if self.shared.kept.remove(entry.id()) {
-            return Ok(());
+        match self.shared.kept.remove(entry.id()) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let why = format!("nothing is kept of the memory of machine {name}");
+                Err(ApiError::new(ErrorCode::NotFound, why))
+            }
+            Err(error) => Err(ApiError::internal(format!(
+                "what is kept of the memory of machine {name} cannot be removed: {error}"
+            ))),
         }
-        let why = format!("nothing is kept of the memory of machine {name}");
-        Err(ApiError::new(ErrorCode::NotFound, why))
     }
 
     /// Deletes a machine that is stopped.
     pub(crate) fn delete(&self, name: &MachineName) -> Result<(), ApiError> {
         let entry = self.find(name)?;
         entry.delete()?;
-        self.shared.kept.remove(entry.id());
+        self.shared.kept.discard(entry.id());
         self.write().remove(name);
         self.shared.events.publish(EventKind::MachineDeleted { machine: name.clone() });
         Ok(())

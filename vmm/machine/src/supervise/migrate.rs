@@ -335,7 +335,7 @@ impl Supervised {
 
 impl MachineProcess {
     /// Has the process of a machine that has moved, and stays, write the memory that is left into a file, which is empty;
-    /// then it ends. When this returns, all of it is on storage.
+    /// then it ends, and if it takes longer than `limit`, it is ended. When this returns, all of it is on storage.
     ///
     /// # Errors
     /// When it is not: the file is of no use.
@@ -344,9 +344,10 @@ impl MachineProcess {
         file: &dyn AsFd,
         vm: [u8; 16],
         most: u64,
+        limit: Duration,
     ) -> Result<KeptReport, SuperviseError> {
         let ordered = random().map_err(SuperviseError::from).and_then(|id| {
-            self.control.set_time_limit(None)?;
+            self.control.set_time_limit(Some(limit))?;
             self.order(&Order::KeepImage(KeepOrder { vm, id, most }), &[file])?;
             self.report()
         });
@@ -384,4 +385,27 @@ fn serve(sockets: &Channel, dial: &(dyn Fn(Dial) -> io::Result<TcpStream> + Sync
 
 fn named<T>(value: Option<T>, what: &str) -> Result<T, SuperviseError> {
     value.ok_or_else(|| SuperviseError::Refused(format!("the visit has no usable {what}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::dirty::DirtyLogKind;
+
+    #[test]
+    fn a_process_that_does_not_get_on_with_an_image_is_ended() {
+        // Never reads an order, and never ends.
+        let path = std::path::Path::new("yes");
+        let dirty_log = DirtyLogKind::Bitmap;
+        let executable = Executable { path, environment: &[], dirty_log, nice: 0 };
+        let process = MachineProcess::start(executable).unwrap();
+        let id = process.id();
+        let (file, begun) = (tempfile::tempfile().unwrap(), Instant::now());
+        let error = process.keep_image(&file, [6; 16], 1 << 20, Duration::from_millis(10));
+        assert!(matches!(error, Err(SuperviseError::Lost { .. })), "{error:?}");
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert!(!std::path::Path::new(&format!("/proc/{id}")).exists(), "nothing holds its memory");
+    }
 }

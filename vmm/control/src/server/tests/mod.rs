@@ -11,6 +11,7 @@
 mod description;
 mod exchange;
 mod hosts;
+mod kept;
 mod random;
 mod request;
 mod schema;
