@@ -127,16 +127,10 @@ impl Registry {
         invitation: Invitation,
         call: CallId,
     ) -> Result<Admission, ApiError> {
-        // Until it is claimed: of two invitations of one machine, or under one name, one is the first.
-        // What is still being kept of it here is memory that it needs, and pages that need not come.
-        if let Ok(machine) = id(&invitation.machine, "the machine's id") {
-            self.shared().kept.settle(machine, SETTLING);
-        }
-        let receiving = self.receiving();
+        // Whoever could not come anyway waits for nothing, and ends nothing. Of memory there may be more in a moment.
         let blockers = self.blockers(peer, &invitation);
-        if !blockers.is_empty() {
-            let all: Vec<_> = blockers.into_iter().map(|blocker| blocker.message).collect();
-            return Err(ApiError::new(ErrorCode::Blocked, all.join("; ")));
+        if blockers.iter().any(|blocker| blocker.kind != BlockerKind::Memory) {
+            unless_blocked(blockers)?;
         }
         let session = id(&invitation.session, "the session")?;
         let machine = id(&invitation.machine, "the machine's id")?;
@@ -145,6 +139,11 @@ impl Registry {
             let why = "the spec is not that of the machine which is described";
             return Err(ApiError::new(ErrorCode::BadRequest, why));
         }
+        // What is still being kept of it here is memory that it needs, and pages that need not come.
+        self.shared().kept.settle(machine, SETTLING);
+        // Until it is claimed: of two invitations of one machine, or under one name, one is the first.
+        let receiving = self.receiving();
+        unless_blocked(self.blockers(peer, &invitation))?;
         let name = invitation.name.clone();
         let (own, public) = session_keys()?;
         if self.shared().arrivals.door(session).is_some() {
@@ -275,6 +274,14 @@ impl Registry {
             let _ = operation.cancel();
         }
     }
+}
+
+fn unless_blocked(blockers: Vec<Blocker>) -> Result<(), ApiError> {
+    if blockers.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<_> = blockers.into_iter().map(|blocker| blocker.message).collect();
+    Err(ApiError::new(ErrorCode::Blocked, all.join("; ")))
 }
 
 fn wait_for(built: &Receiver<Result<bool, ApiError>>) -> Result<bool, ApiError> {

@@ -13,6 +13,9 @@ use crate::peers::{Identity, PeerClient, PeerError, QUICK};
 /// Messages of a run.
 const MESSAGES: u64 = 400;
 
+/// Less than what a machine that comes back waits for its image.
+const AT_ONCE: Duration = Duration::from_secs(4);
+
 /// A known host, and this one as it sees it.
 struct Liar {
     here: Fixture,
@@ -215,4 +218,47 @@ fn what_a_person_says_of_one_attempt_is_not_taken_for_another() {
     assert!(entry.take_resolution(first) && !entry.take_resolution(first), "once");
     registry.resolve(&name).unwrap();
     assert!(!entry.take_resolution(second) && !entry.take_resolution(first), "it is forgotten");
+}
+
+#[test]
+fn who_could_not_come_anyway_ends_no_image_that_is_being_written() {
+    let liar = Liar::new();
+    let [_, (invitations, mut invitation), ..] = sound(&liar);
+    let images = &liar.here.state.registry().shared().kept;
+    let writing = images.place([0x77; 16], 1 << 20, None).unwrap();
+    let begun = Instant::now();
+    // Refused by its version, and by what it is made of.
+    invitation["version"] = json!(2);
+    liar.send(invitations, &invitation).unwrap_err();
+    invitation["version"] = json!(1);
+    invitation["spec"]["cpu"] = json!("x86-64-v2");
+    liar.send(invitations, &invitation).unwrap_err();
+    assert!(begun.elapsed() < AT_ONCE, "it waits for nothing: {:?}", begun.elapsed());
+    assert_eq!(writing.finish(), Ok(0), "it is wanted as before");
+}
+
+#[test]
+fn memory_is_counted_when_what_is_left_of_the_machine_is_written() {
+    let name = "memory_is_counted_when_what_is_left_of_the_machine_is_written";
+    if machine::Host::open().is_err() {
+        return eprintln!("SKIPPED {name}: no KVM");
+    }
+    let liar = Liar::new();
+    let [_, (invitations, mut invitation), ..] = sound(&liar);
+    let most = crate::host::available_memory().unwrap() >> 21 << 21;
+    invitation["spec"]["memory_bytes"] = json!(most);
+    invitation["description"]["config"]["memory"]["size"] = json!(most);
+    let images = &liar.here.state.registry().shared().kept;
+    let writing = images.place([0x77; 16], 1 << 20, None).unwrap();
+    std::thread::scope(|scope| {
+        let (liar, invitation) = (&liar, &invitation);
+        let answer = scope.spawn(move || liar.send(invitations, invitation));
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(!answer.is_finished(), "there may be more memory in a moment");
+        writing.finish().unwrap();
+        let Err(PeerError::Refused { error, .. }) = answer.join().unwrap() else {
+            panic!("it comes");
+        };
+        assert!(error.message.contains("MiB of memory"), "{error}");
+    });
 }
