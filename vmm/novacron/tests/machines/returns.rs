@@ -192,7 +192,9 @@ fn a_host_that_keeps_nothing_keeps_nothing() {
     let back = moves(&hosts, 1);
     assert_eq!((back.pages_kept, back.kept_bytes), (0, 0));
     assert!(images(&hosts, 0).is_empty() && images(&hosts, 1).is_empty());
-    assert!(hosts.daemons[0].says(&["info"]).contains("nothing"));
+    let info = hosts.daemons[0].says(&["info"]);
+    let keeps = info.lines().find_map(|line| line.strip_prefix("keeps ")).map(str::trim);
+    assert_eq!(keeps, Some("nothing"), "{info}");
 }
 
 #[test]
