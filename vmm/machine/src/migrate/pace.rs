@@ -17,7 +17,7 @@ use super::{MigrateError, MoveLimits, Shortfall};
 /// Rounds for which it is hoped that a guest that will not fit its downtime comes to do so, or that one which does stands
 /// still for less.
 const STUCK_ROUNDS: u32 = 12;
-/// For which it is hoped at least: rounds of a small guest are over before anybody could allow more.
+/// For which it is tried at least: rounds of a small guest are over before anybody could allow more.
 const STUCK_LEAST: Duration = Duration::from_secs(5);
 /// How long into its round a guest that will not fit is looked at: a round in which it has written all that it ever writes
 /// does not say how fast it did.
@@ -68,8 +68,10 @@ pub(super) struct Pace {
     found: Option<Vec<u64>>,
     /// Hundredths of its time for which it is to be held.
     throttle: u8,
-    /// The round in which the limits were changed, and the one in which it was last believed that something would help.
+    /// The round in which the limits were changed, and the one in which it was last believed that something would help; and
+    /// when that was.
     changed_in: u32,
+    changed_at: Instant,
     hoped_in: u32,
     hoped_at: Instant,
 }
@@ -97,6 +99,7 @@ impl Pace {
             found: None,
             throttle: 0,
             changed_in: 0,
+            changed_at: now,
             hoped_in: 0,
             hoped_at: now,
         }
@@ -110,7 +113,7 @@ impl Pace {
     pub(super) fn set_limits(&mut self, limits: MoveLimits, rounds: u32) {
         self.limits = limits;
         self.throttle = self.throttle.min(limits.throttle);
-        self.changed_in = rounds;
+        (self.changed_in, self.changed_at) = (rounds, Instant::now());
         self.hope(rounds);
     }
 
@@ -275,11 +278,9 @@ impl Pace {
             Decision::Continue(_) => true,
             _ => rounds - self.hoped_in < STUCK_ROUNDS || self.hoped_at.elapsed() < STUCK_LEAST,
         };
-        if is_hopeful && rounds - self.changed_in < ROUNDS_MAX {
-            Ok(None)
-        } else {
-            Err(MigrateError::TooFast(shortfall))
-        }
+        let is_early =
+            rounds - self.changed_in < ROUNDS_MAX || self.changed_at.elapsed() < STUCK_LEAST;
+        if is_hopeful && is_early { Ok(None) } else { Err(MigrateError::TooFast(shortfall)) }
     }
 
     /// Holds the guest for so many hundredths of its time from now on. How fast it writes is seen anew.

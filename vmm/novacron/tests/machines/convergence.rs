@@ -289,6 +289,9 @@ fn sending_takes_no_more_of_the_processors_than_it_may_and_more_when_it_may() {
         let taken = streams_time(process).saturating_sub(before);
         taken.as_secs_f64() / began.elapsed().as_secs_f64()
     };
+    // From here on it is tried for seconds more.
+    let same = ChangeMove { cpu_permille: Some(100), ..ChangeMove::default() };
+    set(&hosts, &operation, same).unwrap();
     let limited = share(Duration::from_secs(2));
     let more = ChangeMove { cpu_permille: Some(400), ..ChangeMove::default() };
     set(&hosts, &operation, more).unwrap();
