@@ -1,9 +1,9 @@
 //! What a thread does that carries a stream of a move between hosts.
 
 use libc::{
-    FIONBIO, FUTEX_WAIT_BITSET, SYS_eventfd2, SYS_getrandom, SYS_ppoll, SYS_pread64, SYS_read,
-    SYS_recvfrom, SYS_recvmsg, SYS_sendmsg, SYS_shutdown, SYS_writev, TCP_CONGESTION, TCP_NODELAY,
-    TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT,
+    FIONBIO, FUTEX_WAIT_BITSET, SYS_eventfd2, SYS_getrandom, SYS_ppoll, SYS_pread64, SYS_pwrite64,
+    SYS_read, SYS_recvfrom, SYS_recvmsg, SYS_sendmsg, SYS_shutdown, SYS_writev, TCP_CONGESTION,
+    TCP_NODELAY, TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT,
 };
 
 use crate::jail::call::{Call, call, futex, ioctl, tcp_option};
@@ -21,6 +21,8 @@ pub(in crate::jail) const CALLS: &[Call] = &[
     call("recvfrom", SYS_recvfrom),
     call("writev", SYS_writev),
     call("shutdown", SYS_shutdown),
+    // The guest's memory, where it arrives.
+    call("pwrite64", SYS_pwrite64),
     // What was kept of a machine that comes back.
     call("pread64", SYS_pread64)
         .unproven("a machine that comes back to a host that has kept what it left there"),
