@@ -124,7 +124,7 @@ impl Shell {
         let version = run.output.iter().find(|line| line.starts_with("6.1."));
         let version = version.unwrap_or_else(|| panic!("it did not say its version: {run}"));
         let warnings: Vec<_> = run.output.iter().filter_map(|line| warning(line)).collect();
-        kernel_warnings::check(version, self.cpu, &warnings);
+        kernel_warnings::check(version, self.cpu, &warnings, run);
         let end = match self.end {
             "reboot" => "novacron: the guest reset itself",
             _ => "novacron: the guest switched itself off",

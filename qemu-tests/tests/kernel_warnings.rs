@@ -1,6 +1,6 @@
 //! The kernel warnings that have an explanation: `kernel-warnings.txt`.
 
-use qemu_tests::Accelerator;
+use qemu_tests::{Accelerator, CommandRun};
 
 const LIST: &str = include_str!("kernel-warnings.txt");
 
@@ -25,14 +25,17 @@ struct Explained<'a> {
 
 /// Panics unless each of these warnings, of a kernel of this version on a machine of this CPU model, stands in the
 /// list, and all came that should.
-pub(crate) fn check(version: &str, cpu: &str, warnings: &[String]) {
+pub(crate) fn check(version: &str, cpu: &str, warnings: &[String], run: &CommandRun) {
     // On a real processor other things are missing than on an emulated one.
     let is_emulated = Accelerator::asked_for() == Accelerator::Emulation;
     let (unexplained, stale) = judge(&parse(LIST), version, cpu, warnings);
-    assert!(unexplained.is_empty(), "unexplained warnings of {version} on {cpu}: {unexplained:#?}");
+    assert!(
+        unexplained.is_empty(),
+        "unexplained warnings of {version} on {cpu}: {unexplained:#?}\n{run}"
+    );
     assert!(
         !is_emulated || stale.is_empty(),
-        "explained, but {version} on {cpu} does not say so any more: {stale:#?}"
+        "explained, but {version} on {cpu} does not say so any more: {stale:#?}\n{run}"
     );
 }
 

@@ -165,7 +165,7 @@ impl Guest {
         // Debian's driver is a module, and not in the initramfs of these tests.
         assert!(is_debians || guest.vmgenid == ["NOVA0001:00"], "{run}");
         check_clock(run);
-        kernel_warnings::check(version, self.cpu, &guest.warnings);
+        kernel_warnings::check(version, self.cpu, &guest.warnings, run);
         assert!(guest.ended, "{run}");
         assert_eq!(guest.button_was_pressed, self.then == Then::WaitForButton, "{run}");
         let end = match self.then {
