@@ -2,18 +2,19 @@
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dwcp::transport::{CONTROL_PROTOCOL, PublicKey, TlsClient};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::client::conn::http1::handshake;
+use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -63,13 +64,30 @@ impl From<PeerError> for ApiError {
     }
 }
 
-/// Speaks to one other daemon, a connection a call.
+/// Speaks to one other daemon, in one connection as long as nobody closes it: calls follow each other closely, and over a
+/// long way a connection takes longer than a call.
 #[derive(Debug)]
 pub(crate) struct PeerClient {
     peer: Peer,
     own: PublicKey,
     tls: TlsClient,
     runtime: Handle,
+    connection: Mutex<Option<Connection>>,
+    #[cfg(test)]
+    connections: std::sync::atomic::AtomicU32,
+}
+
+/// A connection, until it is dropped.
+#[derive(Debug)]
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    task: JoinHandle<hyper::Result<()>>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl PeerClient {
@@ -77,7 +95,15 @@ impl PeerClient {
     pub(crate) fn new(identity: &Identity, peer: Peer, runtime: Handle) -> Result<Self, ApiError> {
         let key: PublicKey = peer.key.parse().map_err(ApiError::internal)?;
         let tls = TlsClient::new(identity.keys(), Arc::new(key), CONTROL_PROTOCOL);
-        Ok(Self { peer, own: identity.public(), tls, runtime })
+        Ok(Self {
+            peer,
+            own: identity.public(),
+            tls,
+            runtime,
+            connection: Mutex::default(),
+            #[cfg(test)]
+            connections: 0.into(),
+        })
     }
 
     /// Asks for something. Waits; not for the threads of a runtime.
@@ -102,6 +128,12 @@ impl PeerClient {
         let body = Bytes::from(vec![0xa5; bytes]);
         self.call::<()>(Method::POST, "/v1/trial", body, QUICK)?;
         Ok(began.elapsed())
+    }
+
+    /// How many connections were made.
+    #[cfg(test)]
+    pub(crate) fn connections(&self) -> u32 {
+        self.connections.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// A socket for a stream of a session.
@@ -153,6 +185,38 @@ impl PeerClient {
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), String> {
+        let mut connection = match self.kept().await {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "novacron")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| error.to_string())?;
+        let response = connection.sender.send_request(request).await;
+        let response = response.map_err(|error| self.not_known(&error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MESSAGE_MAX_BYTES).collect().await;
+        let body = body.map_err(|error| format!("breaks off: {error}"))?.to_bytes();
+        // Only now: one that has failed is not used again.
+        *self.lock() = Some(connection);
+        Ok((status, body))
+    }
+
+    /// The connection of the call before this one, if it is still there.
+    async fn kept(&self) -> Option<Connection> {
+        let mut connection = self.lock().take()?;
+        connection.sender.ready().await.ok().map(|()| connection)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn connect(&self) -> Result<Connection, String> {
         let connected = tokio::net::TcpStream::connect(self.peer.address.as_str());
         let stream = tokio::time::timeout(CONNECTING, connected).await;
         let stream = stream.map_err(|_| "does not answer".to_owned())?;
@@ -162,22 +226,11 @@ impl PeerClient {
         let stream = TlsConnector::from(self.tls.config()).connect(name, stream).await;
         let stream = stream
             .map_err(|error| format!("is not the host with the key {}: {error}", self.peer.key))?;
-        let (mut sender, connection) =
+        let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(|error| self.not_known(&error))?;
-        let connection = tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "novacron")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|error| error.to_string())?;
-        let response =
-            sender.send_request(request).await.map_err(|error| self.not_known(&error))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MESSAGE_MAX_BYTES).collect().await;
-        connection.abort();
-        Ok((status, body.map_err(|error| format!("breaks off: {error}"))?.to_bytes()))
+        #[cfg(test)]
+        self.connections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(Connection { sender, task: tokio::spawn(connection) })
     }
 
     /// Who does not know our key says so by ending the connection: in TLS 1.3 that comes after the handshake.

@@ -224,26 +224,36 @@ async fn converse(
     };
     let shared = guests.state.registry().shared();
     // It was known a moment ago; it may have been removed since.
-    let Some(peer) = shown_key(stream.get_ref().1).and_then(|key| shared.peers.by_key(&key)) else {
-        return;
-    };
+    let Some(key) = shown_key(stream.get_ref().1) else { return };
+    let Some(peer) = shared.peers.by_key(&key) else { return };
     drop(permit);
     let Some(_room) = guests.room(&peer.key).await else {
         return tracing::warn!(peer = %peer.name, "too many calls of other hosts are under way");
     };
     let _ = stream.get_ref().0.set_nodelay(true);
     let router = TowerToHyperService::new(service::router(guests.state.clone()));
+    let peers = Arc::clone(&shared.peers);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(peer.clone());
-        router.call(request)
+        // It may have been removed since its last call.
+        let call = peers.by_key(&key).map(|peer| {
+            request.extensions_mut().insert(peer);
+            router.call(request)
+        });
+        async move {
+            match call {
+                Some(call) => call.await.map_err(|never| match never {}),
+                None => Err(io::Error::other("the host is not known here any more")),
+            }
+        }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_headers(64)
         .max_buf_size(64 << 10)
-        // A call has a connection of its own.
-        .keep_alive(false);
+        // A few calls, one right after the other: over a long way each connection costs as much as two more. Its room is
+        // taken as long as it is there.
+        .keep_alive(true);
     if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%from, %error, "a host's connection failed");
     }

@@ -8,14 +8,15 @@ use super::departures::Departure;
 use crate::api::{
     ApiError, MigrationOutcome, MigrationPlan, Receipt, ReceiptAudit, ReceiptStatement, Timestamp,
 };
-use crate::peers::QUICK;
 use crate::peers::message::{Answered, Countersigned, Offer, Question};
+use crate::peers::{PeerClient, QUICK};
 use crate::random::hex;
 
 impl Departure<'_> {
     /// The report, with what the other host has to say.
     pub(super) fn outcome(&self, report: &MoveReport) -> MigrationOutcome {
-        let arrival = self.arrival();
+        let there = self.peer();
+        let arrival = there.as_ref().ok().and_then(|there| self.arrival(there));
         if arrival.is_none() {
             tracing::warn!(
                 "the other host does not say what it did; the report has this one's half"
@@ -53,7 +54,7 @@ impl Departure<'_> {
         if arrival.is_none() {
             return outcome;
         }
-        let signed = self.receipt(&outcome);
+        let signed = there.and_then(|there| self.receipt(&there, &outcome));
         if let Err(error) = &signed {
             tracing::warn!(%error, "the move has no receipt");
         }
@@ -61,7 +62,7 @@ impl Departure<'_> {
     }
 
     /// Has both hosts sign what was done, and keeps that.
-    fn receipt(&self, outcome: &MigrationOutcome) -> Result<(), ApiError> {
+    fn receipt(&self, there: &PeerClient, outcome: &MigrationOutcome) -> Result<(), ApiError> {
         let shared = &self.attendant.shared;
         let statement = ReceiptStatement {
             session: outcome.session.clone(),
@@ -76,22 +77,22 @@ impl Departure<'_> {
         };
         let signature = statement.sign(shared.identity.keys());
         let offer = Offer { statement: statement.clone(), signature, outcome: outcome.clone() };
-        let signed: Countersigned = self.peer()?.post("/v1/receipts", &offer, QUICK)?;
+        let signed: Countersigned = there.post("/v1/receipts", &offer, QUICK)?;
         let receipt = Receipt::new(statement, offer.signature, signed.signature);
         shared.receipts.put(&receipt).map_err(ApiError::internal)
     }
 
     /// What the other host did: its daemon hears of it a moment after the source does, and waits for that.
-    fn arrival(&self) -> Option<ArrivalReport> {
+    fn arrival(&self, there: &PeerClient) -> Option<ArrivalReport> {
         let question = Question {
             session: hex(&self.session),
             machine: hex(&self.attendant.entry.record().id),
             refuse: false,
             report: true,
         };
-        let asked = self.peer().and_then(|peer| Ok(peer.post("/v1/answers", &question, QUICK)?));
+        let asked = there.post("/v1/answers", &question, QUICK);
         asked
-            .inspect_err(|error: &ApiError| tracing::warn!(%error, "the other host is not heard"))
+            .inspect_err(|error| tracing::warn!(%error, "the other host is not heard"))
             .ok()
             .and_then(|Answered { arrival, .. }| arrival)
     }

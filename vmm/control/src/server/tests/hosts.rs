@@ -150,6 +150,22 @@ fn whatever_a_known_host_sends_is_answered_and_leaves_nothing() {
 }
 
 #[test]
+fn calls_that_follow_each_other_share_a_connection_until_the_host_is_not_known_any_more() {
+    let liar = Liar::new();
+    let hello = || liar.client.get::<Value>("/v1/hello");
+    hello().unwrap();
+    let first = liar.client.connections();
+    for _ in 0..20 {
+        hello().unwrap();
+    }
+    assert_eq!((first, liar.client.connections()), (1, 1));
+    // The connection is there still, and gives no right.
+    liar.here.state.registry().shared().peers.remove(&"liar".parse().unwrap()).unwrap();
+    assert!(matches!(hello().unwrap_err(), PeerError::Unreachable { .. }));
+    assert!(matches!(hello().unwrap_err(), PeerError::Unreachable { .. }));
+}
+
+#[test]
 fn a_machine_that_cannot_be_built_after_all_leaves_no_record() {
     let name = "a_machine_that_cannot_be_built_after_all_leaves_no_record";
     if machine::Host::open().is_err() {
