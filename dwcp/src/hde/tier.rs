@@ -86,11 +86,11 @@ impl TierCounts {
         }
     }
 
-    pub(super) fn add_pages(&mut self, tier: Tier, pages: usize) {
+    pub(crate) fn add_pages(&mut self, tier: Tier, pages: usize) {
         self.0[tier as usize].pages += pages as u64;
     }
 
-    pub(super) fn add_bytes(&mut self, tier: Tier, bytes: usize) {
+    pub(crate) fn add_bytes(&mut self, tier: Tier, bytes: usize) {
         self.0[tier as usize].bytes += bytes as u64;
     }
 }

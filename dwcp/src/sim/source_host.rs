@@ -15,7 +15,9 @@ use crate::digest::DigestKey;
 use crate::hde::{Base, Encoder, Ladder, LadderStep, Offer, Sending, Shadow};
 use crate::ledger::SendNumber;
 use crate::page::Gfn;
-use crate::pba::{Debt, Decision, DirtyEstimator, EncoderEstimator, HotPages, Outlook, decide};
+use crate::pba::{
+    Debt, Decision, DirtyEstimator, EncodedBatch, EncoderEstimator, HotPages, Outlook, decide,
+};
 use crate::session::{Agreement, Draft, Source, SourceEnd, SourceEvent, SourceTimers, Transmit};
 use crate::wire::{HEADER_BYTES, StreamId};
 
@@ -408,8 +410,13 @@ impl Attempt {
         };
         let payload_bytes = frame.len() - HEADER_BYTES;
         if let Some(predictor) = &mut self.predictor {
-            let (pages, bytes) = (draft.batch.pages() as u64, payload_bytes as u64);
-            predictor.encoders.observe(self.step_index, pages, bytes, Duration::ZERO);
+            predictor.encoders.observe(&EncodedBatch {
+                step: self.step_index,
+                tiers: encoded.tiers,
+                bytes: payload_bytes as u64,
+                // Computing costs nothing here.
+                took: Duration::ZERO,
+            });
         }
         let header = self.source.handle_encoded(now, &draft, encoded.digests, payload_bytes)?;
         frame[..HEADER_BYTES].copy_from_slice(&header);

@@ -6,18 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::link::{Events, Link, Owned, Party, Streams};
-use super::stream::{End, Endpoint, Stream};
+use super::stream::{End, Endpoint, Stream, Wait};
 use super::tls::{TlsClient, server_name};
 use super::wake::Wake;
 use super::{HANDSHAKE, LinkEvent, tls_error};
 use crate::acp::SessionId;
 use crate::digest::{DigestKey, ShortDigest};
-use crate::hde::{
-    Base, Encoder, Ladder, LadderStep, Offer, Sending, Shadow, Tier, TierCounts, Tiers,
-};
+use crate::hde::{Base, Encoder, Ladder, LadderStep, Offer, Sending, Shadow, TierCounts, Tiers};
 use crate::ledger::SendNumber;
 use crate::page::{Gfn, PAGE_BYTES, PageRun};
-use crate::pba::EncoderEstimator;
+use crate::pba::{EncodedBatch, EncoderEstimator, Work};
 use crate::session::{Agreement, Draft, Fault, Source, SourceEvent, SourceTimers, Transmit};
 use crate::wire::{HEADER_BYTES, Header, HeaderBytes, StreamId};
 
@@ -70,6 +68,7 @@ struct SourceParty {
     step: usize,
     tiers: TierCounts,
     encoders: EncoderEstimator,
+    work: Work,
 }
 
 impl std::fmt::Debug for SourceParty {
@@ -114,6 +113,7 @@ impl SourceLink {
             step: 0,
             tiers: TierCounts::default(),
             encoders: EncoderEstimator::new(),
+            work: Work::default(),
         };
         Ok(Self { link: Link::start(party, move || side.begin_thread())? })
     }
@@ -140,6 +140,12 @@ impl SourceLink {
     /// What encoding costs and saves, so far.
     pub fn with_encoders<T>(&self, look: impl FnOnce(&EncoderEstimator) -> T) -> T {
         self.link.look(|party, _, _| look(&party.encoders))
+    }
+
+    /// What the streams' threads have done, so far.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.link.look(|party, _, _| party.work)
     }
 
     /// The next thing that has happened, if it does within this time.
@@ -235,7 +241,10 @@ impl Common {
             Ok(stream) => stream,
             Err(end) => return end,
         };
-        link.act(|party, _, now| party.source.handle_connected(now, id));
+        link.act(|party, _, now| {
+            party.work.streams += 1;
+            party.source.handle_connected(now, id);
+        });
         let mut carrier = Carrier {
             link,
             common: self,
@@ -247,7 +256,10 @@ impl Common {
         };
         let end = stream.serve(&mut carrier);
         // What it was about to do is not done.
-        link.act(|party, _, now| carrier.account.settle(now, &mut party.source));
+        link.act(|party, _, now| {
+            carrier.account.settle(now, party);
+            party.work.streams -= 1;
+        });
         end
     }
 }
@@ -263,25 +275,48 @@ struct Carrier<'a> {
     account: Account,
 }
 
-/// What a stream's thread takes of a processor.
+/// What a stream's thread does with its time.
 struct Account {
-    /// Up to here it is paid for.
+    /// Up to here it is settled, by the clock and by processor time.
+    settled: Instant,
     paid: Duration,
     /// What the batch under way was said to take.
     said: Duration,
+    /// Since then: what it waited for its socket, and for something to do.
+    stalled: Duration,
+    idle: Duration,
+    /// What of the processor went into encoding, and the bytes that came of that.
+    encoding: Duration,
+    bytes: u64,
 }
 
 impl Account {
     fn new() -> Self {
-        Self { paid: thread_time(), said: Duration::ZERO }
+        let zero = Duration::ZERO;
+        Self {
+            settled: Instant::now(),
+            paid: thread_time(),
+            said: zero,
+            stalled: zero,
+            idle: zero,
+            encoding: zero,
+            bytes: 0,
+        }
     }
 
     /// Pays for all that the thread did since: encoding, encrypting, writing.
-    fn settle(&mut self, now: Duration, source: &mut Source) {
-        let time = thread_time();
-        source.regain_processor_time(std::mem::take(&mut self.said));
-        source.spend_processor_time(now, time.saturating_sub(self.paid));
-        self.paid = time;
+    fn settle(&mut self, now: Duration, party: &mut SourceParty) {
+        let (clock, time) = (Instant::now(), thread_time());
+        let took = time.saturating_sub(self.paid);
+        party.source.regain_processor_time(std::mem::take(&mut self.said));
+        party.source.spend_processor_time(now, took);
+        let span = clock.saturating_duration_since(self.settled);
+        party.work.busy += span.saturating_sub(std::mem::take(&mut self.idle));
+        party.work.processor += took;
+        party.work.stalled += std::mem::take(&mut self.stalled);
+        let carrying = took.saturating_sub(std::mem::take(&mut self.encoding));
+        party.encoders.observe_carried(std::mem::take(&mut self.bytes), carrying);
+        (self.settled, self.paid) = (clock, time);
     }
 
     /// Says what a batch will take, so that streams which draw theirs meanwhile do not all of them take what one may.
@@ -354,7 +389,7 @@ impl Endpoint for Carrier<'_> {
     fn next(&mut self, frame: &mut Vec<u8>) {
         let (stream, account) = (self.stream, &mut self.account);
         let found = self.link.poll(|party, streams, now| {
-            account.settle(now, &mut party.source);
+            account.settle(now, party);
             let Some(transmit) = party.source.poll_transmit(now, stream) else {
                 streams.idles(stream);
                 return None;
@@ -376,6 +411,13 @@ impl Endpoint for Carrier<'_> {
 
     fn written(&mut self) {
         self.link.act(|party, _, now| party.source.handle_written(now, self.stream));
+    }
+
+    fn waited(&mut self, for_what: Wait, time: Duration) {
+        match for_what {
+            Wait::Room => self.account.stalled += time,
+            Wait::Work => self.account.idle += time,
+        }
     }
 }
 
@@ -407,15 +449,12 @@ impl Carrier<'_> {
         let encoded = self.encoder.encode(&sending, &step, &self.bases, frame);
         let payload_bytes = frame.len() - HEADER_BYTES;
         let took = thread_time().saturating_sub(began);
+        let (tiers, bytes) = (encoded.tiers, payload_bytes as u64);
+        self.account.encoding = took;
+        self.account.bytes = bytes;
         let header = self.link.poll(|party, _, now| {
-            // What need not be encoded says nothing of how fast that goes, and how small it gets.
-            let (all, kept) = (draft.batch.pages() as u64, encoded.tiers.of(Tier::Kept).pages);
-            let (pages, bytes) = (all - kept, payload_bytes as u64);
-            if pages > 0 {
-                let part = pages as f64 / all as f64;
-                party.encoders.observe(step_index, pages, bytes, took.mul_f64(part));
-            }
-            party.tiers.add(&encoded.tiers);
+            party.encoders.observe(&EncodedBatch { step: step_index, tiers, bytes, took });
+            party.tiers.add(&tiers);
             party.source.handle_encoded(now, draft, encoded.digests, payload_bytes)
         });
         match header {

@@ -38,6 +38,15 @@ pub(super) enum End {
     Fault(#[from] Fault),
 }
 
+/// What a stream has waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Room in its socket
+    Room,
+    /// Something to do
+    Work,
+}
+
 /// What a stream's frames mean, and which are to go out.
 pub(super) trait Endpoint {
     /// A header has arrived.
@@ -48,6 +57,8 @@ pub(super) trait Endpoint {
     fn next(&mut self, frame: &mut Vec<u8>);
     /// That frame is in the socket.
     fn written(&mut self);
+    /// For so long it was waited: until the socket took more of that frame, or there was none.
+    fn waited(&mut self, _for_what: Wait, _time: Duration) {}
 }
 
 /// A stream, its handshake done.
@@ -185,7 +196,14 @@ impl Stream {
                 count => total += count,
             }
         }
-        if did_something || total > 0 { Ok(()) } else { self.wait(None) }
+        if did_something || total > 0 {
+            return Ok(());
+        }
+        let for_what = if self.tls.wants_write() { Wait::Room } else { Wait::Work };
+        let since = Instant::now();
+        let waited = self.wait(None);
+        endpoint.waited(for_what, since.elapsed());
+        waited
     }
 
     /// Encrypts and writes the frame that goes out, as far as the socket takes it; whether it took any.

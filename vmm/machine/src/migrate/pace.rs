@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use dwcp::amst::StreamCount;
 use dwcp::hde::Ladder;
 use dwcp::page::Gfn;
-use dwcp::pba::{Debt, Decision, DirtyEstimator, LinkEstimate, Outlook, Stop, best_step, decide};
+use dwcp::pba::{
+    Bottleneck, Debt, Decision, DirtyEstimator, LinkEstimate, Outlook, Stop, best_step, decide,
+};
 use dwcp::transport::SourceLink;
 
 use super::plan::{PlanEntry, PlanLog};
@@ -37,8 +39,12 @@ const OVERHEAD: Duration = Duration::from_millis(10);
 const BATCH_HOLDS: Duration = Duration::from_millis(50);
 /// Pages that a batch has however slow the link is: fewer would compress badly.
 const BATCH_LEAST: u64 = 8;
-/// How often the step of the ladder and the streams are looked at.
-const RETHINK_EVERY: Duration = Duration::from_millis(200);
+/// Pages of the first batches: nobody knows what the link does before one of them is acknowledged.
+const FIRST_BATCH: NonZeroU64 = NonZeroU64::new(16).expect("not zero");
+/// The strongest step while the link still gives more with every round trip: a stronger one would soon be what limits.
+const GROWING_MOST: usize = 2;
+/// How often the step of the ladder and the streams are looked at. On a fast link a guest has moved within a second.
+const RETHINK_EVERY: Duration = Duration::from_millis(50);
 
 /// What was learned of the guest and the link, and what follows from it.
 #[derive(Debug)]
@@ -52,6 +58,7 @@ pub(super) struct Pace {
     step: usize,
     /// Those that there are.
     processors: f64,
+    bottleneck: Bottleneck,
     thought_at: Instant,
     plan: PlanLog,
     forecast: Option<Duration>,
@@ -87,6 +94,7 @@ impl Pace {
             streams: StreamCount::new(limits.streams),
             step: 1,
             processors,
+            bottleneck: Bottleneck::new(),
             thought_at: now,
             plan: PlanLog::new(),
             forecast: None,
@@ -132,9 +140,14 @@ impl Pace {
         self.throttle
     }
 
-    /// The step to begin with: a link that is not known yet gets what costs little.
-    pub(super) fn first_step(&self) -> usize {
-        self.step
+    /// Begins with what costs little: the link is not known yet.
+    pub(super) fn begin(&self, link: &SourceLink) {
+        link.set_step(self.step);
+        let streams = self.streams();
+        link.with(|source, _| {
+            source.set_batch_pages(FIRST_BATCH);
+            source.set_data_streams(streams);
+        });
     }
 
     /// How many streams are wanted.
@@ -149,15 +162,19 @@ impl Pace {
         }
         self.thought_at = Instant::now();
         let Some(estimate) = link.with(|source, _| source.link().estimate()) else { return };
-        let streams = &mut self.streams;
+        let (streams, bottleneck) = (&mut self.streams, &mut self.bottleneck);
+        let (work, rate) = (link.work(), estimate.bytes_per_second);
         link.with(|source, now| {
             let seen = source.link();
+            bottleneck.observe(now, work, seen.delivered(), &estimate);
             streams.observe(now, seen.delivered(), estimate.round_trip, seen.is_limited());
             source.set_data_streams(streams.count());
         });
-        let (processors, current) = (self.limits.processors(self.processors), self.step);
-        let step =
-            link.with_encoders(|encoders| best_step(encoders, &estimate, processors, current));
+        let processors = self.limits.processors(self.bottleneck.processors(self.processors));
+        let rate = self.bottleneck.may_carry(rate).min(self.allowed());
+        let current = self.step;
+        let step = link.with_encoders(|encoders| best_step(encoders, rate, processors, current));
+        let step = if self.bottleneck.is_growing() { step.min(GROWING_MOST) } else { step };
         if step != self.step {
             self.step = step;
             link.set_step(step);
@@ -175,8 +192,7 @@ impl Pace {
         let (bytes_per_page, encoded) = self.encoding(link);
         let streams = self.streams.count() as f64;
         // Each stream may have a batch before any of them is paid for: a large one would be far beyond what is allowed.
-        let allowed = self.limits.bandwidth.map_or(f64::INFINITY, |most| most.get() as f64);
-        let rate = estimate.bytes_per_second.min(allowed);
+        let rate = estimate.bytes_per_second.min(self.allowed());
         let bytes = rate * BATCH_HOLDS.as_secs_f64() / streams;
         // The same of processor time.
         let encoded = self.limits.cpu_permille.map_or(f64::INFINITY, |_| {
@@ -297,18 +313,22 @@ impl Pace {
 
     fn outlook(&self, link: &SourceLink, estimate: LinkEstimate) -> Outlook<'_> {
         let (bytes_per_page, encoded) = self.encoding(link);
-        let bandwidth = self.limits.bandwidth.map_or(f64::INFINITY, |limit| limit.get() as f64);
         let encoders = encoded * self.limits.processors(self.processors) * bytes_per_page;
         Outlook {
             link: estimate,
             dirty: &self.dirty,
             guest_speed: f64::from(100 - self.throttle) / 100.0,
-            live_bytes_per_second: bandwidth.min(encoders),
+            live_bytes_per_second: self.allowed().min(encoders),
             bytes_per_page,
             // The last burst has all of them.
             pages_per_second: encoded * self.processors,
             overhead: OVERHEAD,
         }
+    }
+
+    /// Bytes a second that the streams may carry.
+    fn allowed(&self) -> f64 {
+        self.limits.bandwidth.map_or(f64::INFINITY, |most| most.get() as f64)
     }
 
     /// What encoders do at this step: bytes of a page, and pages a second of a processor.

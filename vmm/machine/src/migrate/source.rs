@@ -224,9 +224,7 @@ impl<'a> Emigration<'a> {
         log: &mut (dyn DirtyLog + Send),
     ) -> Result<(), MigrateError> {
         reached(Step::MoveStart);
-        self.link.set_step(self.pace.first_step());
-        let streams = self.pace.streams();
-        self.link.with(|source, _| source.set_data_streams(streams));
+        self.pace.begin(&self.link);
         // A new bitmap names every page, and a ring none. If that were heard after the first round only, all of them
         // would go twice. It is heard before it is asked what is a hole: what fills one from here on is in the log.
         log.harvest(&mut Ledger::new(Gfn(ram.layout().frame_limit())))?;
