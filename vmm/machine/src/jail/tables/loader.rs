@@ -1,6 +1,6 @@
 //! What a thread does that puts pages of a snapshot into memory.
 
-use libc::{FUTEX_WAIT_BITSET, SYS_pread64, SYS_read};
+use libc::{FUTEX_WAIT_BITSET, SYS_pread64, SYS_pwrite64, SYS_read};
 
 use crate::jail::call::{Call, call, futex, ioctl};
 use crate::jail::ioctls::{UFFDIO_COPY, UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_ZEROPAGE};
@@ -12,7 +12,9 @@ pub(in crate::jail) const CALLS: &[Call] = &[
     call("pread64", SYS_pread64),
     // Faults, and whether to stop.
     call("read", SYS_read),
-    // Pages.
+    // Memory that nobody runs in yet.
+    call("pwrite64", SYS_pwrite64),
+    // Pages of a guest that runs.
     ioctl("UFFDIO_COPY", UFFDIO_COPY),
     ioctl("UFFDIO_ZEROPAGE", UFFDIO_ZEROPAGE)
         .unproven("a guest that touches a page of zeros while others are still fetched"),
