@@ -10,7 +10,7 @@ use machine::Step;
 
 use crate::harness::{has_kvm, is_long_run, shared};
 use crate::hosts::Hosts;
-use crate::moments::{BUSY, Rest, settled, wait_until_sent};
+use crate::moments::{Rest, settled, wait_until_sent};
 
 /// What is done to a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Harm {
         let sound: &[(&str, &str)] = &[("NOVACRON_FAULT", "reference")];
         let environments = if self.host() == 0 { [faulty, sound] } else { [sound, faulty] };
         let mut hosts = Hosts::start_with(environments);
-        hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+        hosts.busy(0, RestartPolicy::Never);
         let moves = hosts.begin_move(0, "web", |request| {
             // A destination that hears nothing any more gives up soon.
             request.timeout_ms = if self.step().is_some() { 3_000 } else { 30_000 };

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use control::api::{
     AddPeer, Info, MachineState, Migrate, MigrationOutcome, Operation, OperationState, Peer,
+    RestartPolicy,
 };
 use control::{CallError, ConsoleStream};
 use dwcp::acp::PermitState;
 use machine::Home;
 
 use crate::daemon::Daemon;
+use crate::moments::BUSY;
 
 /// The names that the hosts have for each other.
 pub(crate) const NAMES: [&str; 2] = ["east", "west"];
@@ -149,6 +151,22 @@ impl Hosts {
             matches!(home.permit_state(), Ok(PermitState::Held { .. } | PermitState::Taken { .. }))
         };
         assert!(!(may_run(0) && may_run(1) && may_run(0)), "it may run twice\n{}", self.logs());
+    }
+
+    /// Starts the guest that most of these tests move, and waits until it has filled its memory: before that, there is less
+    /// to move than they need.
+    pub(crate) fn busy(&self, host: usize, restart: RestartPolicy) {
+        let daemon = &self.daemons[host];
+        daemon.oracle("web", BUSY, restart);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let log = daemon.client().get_bytes("/v1/machines/web/log");
+            if log.is_ok_and(|log| String::from_utf8_lossy(&log).contains("oracle: ready")) {
+                return;
+            }
+            assert!(Instant::now() < end, "it does not get ready\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits until it runs on one of the hosts.

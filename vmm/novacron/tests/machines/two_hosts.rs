@@ -9,7 +9,7 @@ use control::api::{
 
 use crate::harness::{has_kvm, is_long_run, shared};
 use crate::hosts::{Hosts, NAMES};
-use crate::moments::{BUSY, Rest, settled, slowly, wait_until_sent};
+use crate::moments::{Rest, settled, slowly, wait_until_sent};
 
 #[test]
 fn a_machine_moves_to_another_host_and_back_and_there_again() {
@@ -18,7 +18,7 @@ fn a_machine_moves_to_another_host_and_back_and_there_again() {
     }
     let _shared = shared();
     let hosts = Hosts::start();
-    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    hosts.busy(0, RestartPolicy::Never);
     let id = hosts.daemons[0].show("web").id;
     for (trip, from) in [0, 1, 0].into_iter().enumerate() {
         let to = 1 - from;
@@ -26,7 +26,6 @@ fn a_machine_moves_to_another_host_and_back_and_there_again() {
             panic!("trip {trip}: {error}\n{}", hosts.logs());
         });
         assert_eq!(outcome.connections, 1);
-        // Memory is 8,192 pages, of which 2 MiB are written again and again.
         // Of its 8,192 pages the guest has used 8 MiB, of which it writes 2 MiB again and again.
         assert!((2048..6000).contains(&outcome.pages_sent), "{outcome:?}");
         assert_eq!(outcome.generation, format!("0.{}", trip + 1));
@@ -60,7 +59,7 @@ fn a_daemon_that_dies_while_a_machine_moves_is_replaced_and_the_move_goes_on() {
     let _shared = shared();
     // A return that sends next to nothing would be over before the next daemon is there.
     let mut hosts = Hosts::start_set(&["kept.percent=0"]);
-    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    hosts.busy(0, RestartPolicy::Never);
     for (from, killed) in [(0, 0), (1, 0), (0, 1)] {
         let operation = hosts.begin_move(from, "web", slowly).unwrap();
         wait_until_sent(&hosts, from, &operation, 1 << 20);
@@ -97,7 +96,7 @@ fn long_a_move_whose_link_is_cut_for_a_minute_goes_on() {
 
 fn cut_for(cut: Duration) {
     let hosts = Hosts::start();
-    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    hosts.busy(0, RestartPolicy::Never);
     let operation = hosts.begin_move(0, "web", |request| {
         slowly(request);
         request.timeout_ms = 120_000;
@@ -123,7 +122,7 @@ fn a_move_that_is_cancelled_leaves_the_machine_here_and_nothing_there() {
     }
     let _shared = shared();
     let hosts = Hosts::start();
-    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    hosts.busy(0, RestartPolicy::Never);
     let operation = hosts.begin_move(0, "web", slowly).unwrap();
     wait_until_sent(&hosts, 0, &operation, 1 << 20);
     hosts.daemons[0].says(&["operation", &operation.id, "--cancel"]);
@@ -144,7 +143,7 @@ fn a_person_ends_a_doubt_that_nobody_else_can_end() {
     let _shared = shared();
     let faulty: &[(&str, &str)] = &[("NOVACRON_FAULT", "kill:ArrivalReady")];
     let mut hosts = Hosts::start_with([&[], faulty]);
-    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    hosts.busy(0, RestartPolicy::Never);
     let operation = hosts.begin_move(0, "web", slowly).unwrap();
     wait_until_sent(&hosts, 0, &operation, 1 << 20);
     let too_early = hosts.daemons[0].novacron(&["migrate", "resolve", "web", "--run-here"]);
@@ -172,10 +171,10 @@ fn what_is_in_the_way_of_a_move_is_said_before_anything_moves() {
     }
     let _shared = shared();
     let hosts = Hosts::start();
-    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    hosts.busy(0, RestartPolicy::Never);
     let free = hosts.daemons[0].says(&["migrate", "web", "--to", "west", "--dry-run"]);
     assert!(free.contains("nothing is in the way"), "{free}");
-    hosts.daemons[1].oracle("web", BUSY, RestartPolicy::Never);
+    hosts.busy(1, RestartPolicy::Never);
     let check = |why: &str| {
         let dry = hosts.daemons[0].novacron(&["migrate", "web", "--to", "west", "--dry-run"]);
         let said = String::from_utf8_lossy(&dry.stdout).into_owned();
@@ -206,7 +205,7 @@ fn a_move_that_is_cut_while_the_guest_stands_still_lets_it_run_and_goes_on_later
     // It stands still for a second and a half, each time.
     let slow: &[(&str, &str)] = &[("NOVACRON_FAULT", "slow-switch")];
     let hosts = Hosts::start_with([slow, &[]]);
-    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    hosts.busy(0, RestartPolicy::Never);
     let operation = hosts.begin_move(0, "web", |_| {}).unwrap();
     let phase = |operation: &Operation| {
         let progress = operation.progress.as_ref()?;
@@ -255,7 +254,7 @@ fn what_a_source_loses_is_found_by_the_audit_and_what_a_destination_forgets_is_r
 
     let forgetful: &[(&str, &str)] = &[("NOVACRON_FAULT", "drop-field,reference")];
     let hosts = Hosts::start_with([&[], forgetful]);
-    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    hosts.busy(0, RestartPolicy::Never);
     let refused = hosts.moves(0, "web").unwrap_err().to_string();
     assert!(refused.contains("the state, as KVM gives it back"), "{refused}");
     assert_eq!(settled(&hosts), Rest::Stayed);
@@ -269,7 +268,7 @@ fn no_machine_process_has_its_hosts_key() {
     }
     let _shared = shared();
     let hosts = Hosts::start();
-    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    hosts.busy(0, RestartPolicy::Never);
     let operation = hosts.begin_move(0, "web", slowly).unwrap();
     wait_until_sent(&hosts, 0, &operation, 1 << 20);
     let daemons = [0, 1].map(|host: usize| {
@@ -392,7 +391,7 @@ fn whoever_is_no_host_is_turned_away_and_holds_up_nobody_for_long() {
     }
     let _shared = shared();
     let hosts = Hosts::start();
-    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    hosts.busy(0, RestartPolicy::Never);
     let port = Hosts::port(&hosts.daemons[1]);
     let info: Info = hosts.daemons[1].client().get("/v1/info").unwrap();
     let descriptors =
@@ -434,7 +433,7 @@ fn a_machine_that_is_on_both_hosts_after_a_statement_is_not_taken_from_either() 
     }
     let _shared = shared();
     let hosts = Hosts::start();
-    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Always);
+    hosts.busy(0, RestartPolicy::Always);
     hosts.moves(0, "web").unwrap();
     hosts.daemons[1].operate("web", "stop").unwrap();
     // True, as far as copies go that are alive.
@@ -460,7 +459,7 @@ fn a_machine_that_is_restarted_after_its_process_died_in_a_move_can_be_used() {
     let _shared = shared();
     let faulty: &[(&str, &str)] = &[("NOVACRON_FAULT", "kill:MoveCopied")];
     let hosts = Hosts::start_with([faulty, &[]]);
-    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Always);
+    hosts.busy(0, RestartPolicy::Always);
     let operation = hosts.begin_move(0, "web", |request| request.timeout_ms = 1000).unwrap();
     let ended = hosts.end_of(0, &operation);
     assert_eq!(ended.state, OperationState::Failed, "{ended:?}");
@@ -477,7 +476,7 @@ fn a_machine_that_is_paused_does_not_move() {
     }
     let _shared = shared();
     let hosts = Hosts::start();
-    hosts.daemons[0].oracle("web", BUSY, RestartPolicy::Never);
+    hosts.busy(0, RestartPolicy::Never);
     hosts.daemons[0].says(&["pause", "web"]);
     let refused = hosts.moves(0, "web").unwrap_err().to_string();
     assert!(refused.contains("web is paused"), "{refused}");
