@@ -37,7 +37,6 @@ pub struct Work {
 /// What was there at a look.
 #[derive(Clone, Copy, Debug, Default)]
 struct Look {
-    at: Duration,
     work: Work,
     delivered: u64,
 }
@@ -78,8 +77,9 @@ impl Bottleneck {
         }
         let stalled = since(work.stalled, before.work.stalled) / streams / busy;
         let got = since(work.processor, before.work.processor) / busy;
-        let carried = delivered.saturating_sub(before.delivered) as f64 / since(now, before.at);
-        self.before = Look { at: now, work, delivered };
+        // While there was something to send: a link that nobody uses is not a slow one.
+        let carried = delivered.saturating_sub(before.delivered) as f64 / busy;
+        self.before = Look { work, delivered };
         self.is_link = stalled >= HELD_UP;
         let (into, new) = match self.is_link {
             true => (&mut self.ceiling, carried),
@@ -196,6 +196,22 @@ mod tests {
         let mut streams = Streams::new();
         streams.run(1, 3, 40, 1e8);
         assert_eq!(streams.may_carry(3e8), 100_000_000);
+    }
+
+    #[test]
+    fn a_link_that_is_hardly_used_is_not_a_slow_one() {
+        let mut streams = Streams::new();
+        streams.run(5, 3, 40, 1e8);
+        // A burst of 25 ms in each second, in which the link is what limits.
+        for _ in 0..10 {
+            streams.now += 1000 * MS;
+            streams.work.busy += 4 * 25 * MS;
+            streams.work.stalled += 4 * 20 * MS;
+            streams.delivered += 2_500_000;
+            let Streams { bottleneck, now, work, delivered } = &mut streams;
+            bottleneck.observe(*now, *work, *delivered, &link(1e8));
+            assert_eq!(streams.may_carry(1e8), 100_000_000);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ const STEPS: usize = Ladder::STEPS.len();
 /// What a page takes of a processor at any step, in seconds: it is read and digested. From the table in
 /// `benches/profiles/hde.md`, as are those below: only their proportions matter once any batch was seen.
 const PAGE_TAKES: f64 = 2.5e-6;
-/// What a byte of payload takes besides: it is encrypted, and copied into a socket.
+/// What a byte of payload takes besides: it is encrypted, and copied into a socket. A guess, which the first batches correct.
 const BYTE_TAKES: f64 = 0.5e-9;
 
 /// What zstd is believed to make of a page at each step before that was seen: bytes, and seconds of a processor. The first
@@ -123,11 +123,12 @@ impl EncoderEstimator {
     pub fn observe(&mut self, batch: &EncodedBatch) {
         let EncodedBatch { step, ref tiers, bytes, took } = *batch;
         let step = step.min(STEPS - 1);
-        let pages = (tiers.total().pages - tiers.of(Tier::Kept).pages) as f64;
+        let all = tiers.total().pages as f64;
+        let pages = all - tiers.of(Tier::Kept).pages as f64;
         if pages == 0.0 {
             return;
         }
-        let (bytes, took) = (bytes as f64, took.as_secs_f64());
+        let (bytes, took) = (bytes as f64, took.as_secs_f64() * pages / all);
         let mut share = self.share.value;
         if Ladder::step(step).tiers.zstd {
             let zstd = tiers.of(Tier::Zstd);
@@ -380,5 +381,13 @@ mod tests {
         let before = format!("{encoders:?}");
         encoders.observe(&EncodedBatch { step: 2, tiers: kept, bytes: 30, took: Duration::ZERO });
         assert_eq!(format!("{encoders:?}"), before);
+        // Nor what they took in a batch that has others, too.
+        let mut mixed = batch(2, 64, 64, 1.0);
+        mixed.tiers.add_pages(Tier::Kept, 64);
+        mixed.took *= 2;
+        encoders.observe(&mixed);
+        let mut without = EncoderEstimator::new();
+        without.observe(&batch(2, 64, 64, 1.0));
+        assert!(is_near(encoders.pages_per_second(2), without.pages_per_second(2)));
     }
 }

@@ -84,10 +84,13 @@ impl Registry {
         };
         let seen = client.post("/v1/check", &invitation, QUICK);
         let seen = seen.map(|Checked { blockers }| blockers);
-        match seen.and_then(|blockers| measure(&client, &mut check).map(|()| blockers)) {
-            Ok(blockers) => check.blockers.extend(
-                blockers.into_iter().map(|blocker| Blocker { host: Some(to.clone()), ..blocker }),
-            ),
+        match seen.and_then(|blockers| Ok((blockers, measure(&client)?))) {
+            Ok((blockers, (round_trip, bytes_per_second))) => {
+                check.round_trip_ns = Some(nanoseconds(round_trip));
+                check.bytes_per_second = Some(whole(bytes_per_second));
+                let there = |blocker| Blocker { host: Some(to.clone()), ..blocker };
+                check.blockers.extend(blockers.into_iter().map(there));
+            }
             Err(error) => check.blockers.push(Blocker {
                 kind: match &error {
                     PeerError::Unreachable { .. } => BlockerKind::Unreachable,
@@ -105,8 +108,9 @@ fn state_blocker(message: String) -> Blocker {
     Blocker { kind: BlockerKind::State, host: None, message }
 }
 
-/// How far away the host is, and what the way takes.
-fn measure(client: &PeerClient, check: &mut MigrationCheck) -> Result<(), PeerError> {
+/// How far away the host is, there and back, and how many bytes a second the way takes.
+pub(crate) fn measure(client: &PeerClient) -> Result<(Duration, f64), PeerError> {
+    // Only the first of these may have to connect.
     let mut quickest = Duration::MAX;
     for _ in 0..3 {
         let began = Instant::now();
@@ -115,9 +119,6 @@ fn measure(client: &PeerClient, check: &mut MigrationCheck) -> Result<(), PeerEr
         quickest = quickest.min(began.elapsed());
     }
     let sent = client.send_trial(TRIAL_BYTES)?;
-    // Each call is three round trips: TCP's, TLS's, and its own.
-    check.round_trip_ns = Some(nanoseconds(quickest) / 3);
     let sending = sent.saturating_sub(quickest).max(Duration::from_micros(1));
-    check.bytes_per_second = Some(whole(TRIAL_BYTES as f64 / sending.as_secs_f64()));
-    Ok(())
+    Ok((quickest, TRIAL_BYTES as f64 / sending.as_secs_f64()))
 }

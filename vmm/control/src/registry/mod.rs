@@ -30,6 +30,8 @@ mod shared;
 mod store;
 
 pub(crate) use machines::Registry;
+#[cfg(test)]
+pub(crate) use migration_check::measure;
 pub(crate) use shared::{Limits, Shared};
 pub(crate) use store::Store;
 pub use store::StoreError;

@@ -137,9 +137,18 @@ mod tests {
         // Across a page boundary, and in the last page of all.
         paused.ram().write(0x5fff, &[1, 2]).unwrap();
         paused.ram().write(HOLE_END + 4095, &[3]).unwrap();
-        assert_eq!(log.harvest(&mut ledger).unwrap(), 3);
-        let expected =
-            [PageRun::new(Gfn(5), 2).unwrap(), PageRun::new(Gfn(HOLE_END / 4096), 1).unwrap()];
+        // And through the file, in both slots.
+        for (gfn, pages) in [(9, 2), (HOLE_END / 4096, 1)] {
+            let run = PageRun::new(Gfn(gfn), pages).unwrap();
+            let content = vec![4; usize::try_from(run.bytes()).unwrap()];
+            paused.ram().write_run(run, &content).unwrap();
+            let mut there = vec![0; content.len()];
+            paused.ram().read_run(run, &mut there).unwrap();
+            assert!(there == content);
+        }
+        assert_eq!(log.harvest(&mut ledger).unwrap(), 5);
+        let expected = [(5, 2), (9, 2), (HOLE_END / 4096, 1)];
+        let expected = expected.map(|(gfn, pages)| PageRun::new(Gfn(gfn), pages).unwrap());
         assert_eq!(deliver(&mut ledger), expected);
         assert_eq!(log.harvest(&mut ledger).unwrap(), 0);
     }

@@ -10,6 +10,7 @@ use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
 use vm_memory::bitmap::Bitmap as _;
 use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap,
 };
 
 use super::available::check_available;
@@ -70,8 +71,8 @@ type Mapping = GuestMemoryMmap<WrittenPages>;
 
 /// The RAM of one guest.
 ///
-/// Every write of ours is here, and marks the page in the mapping's bitmap: that is the one door. Nobody in this crate
-/// holds a pointer or a slice into guest RAM; reads copy out.
+/// Every write of ours is one of these, or goes through vm-memory's traits for [`Self::mapping`]: each marks the page in the
+/// mapping's bitmap. Nobody in this crate holds a pointer or a slice into guest RAM; reads copy out.
 #[derive(Debug)]
 pub struct GuestRam {
     mapping: Mapping,
@@ -152,13 +153,18 @@ impl GuestRam {
         })
     }
 
+    /// The region that a run of pages lies in, if they are RAM.
+    fn region_of(&self, run: PageRun) -> Option<(Region, &GuestRegionMmap<WrittenPages>)> {
+        let mut regions = self.layout.regions().zip(self.mapping.iter());
+        regions.find(|(region, _)| {
+            region.start <= run.address() && run.end().0 * PAGE_SIZE <= region.end()
+        })
+    }
+
     /// The address at which this process maps a run of pages, if they are RAM.
     pub(super) fn host_address(&self, run: PageRun) -> Option<u64> {
-        let is_in = |region: &Region| {
-            region.start <= run.address() && run.end().0 * PAGE_SIZE <= region.end()
-        };
-        let (region, address) = self.host_regions().find(|(region, _)| is_in(region))?;
-        Some(address + (run.address() - region.start))
+        let (region, mapped) = self.region_of(run)?;
+        Some(mapped.get_mmap().as_ptr() as u64 + (run.address() - region.start))
     }
 
     /// The page that this process maps at an address, if it is RAM.
@@ -200,11 +206,7 @@ impl GuestRam {
         let (address, length) = byte_range(run);
         assert_eq!(from.len() as u64, length, "one buffer byte for each byte of the run");
         let out_of_range = || RamError::OutOfRange { address, length };
-        let mut regions = self.layout.regions().zip(self.mapping.iter());
-        let is_in =
-            |region: &Region| region.start <= address && run.end().0 * PAGE_SIZE <= region.end();
-        let (region, mapped) =
-            regions.find(|(region, _)| is_in(region)).ok_or_else(out_of_range)?;
+        let (region, mapped) = self.region_of(run).ok_or_else(out_of_range)?;
         let offset = address - region.start;
         self.file.write_all_at(from, region.file_offset + offset)?;
         // Afterwards: whoever takes the mark is to find what was written.

@@ -1,5 +1,7 @@
 //! A host that is known here and lies: everything that it can send, changed, and what that may change here.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -9,6 +11,7 @@ use super::random::Random;
 use super::values::mutate;
 use crate::api::{AddPeer, ErrorCode, MachineSpec, Peer, Timestamp};
 use crate::peers::{Identity, PeerClient, PeerError, QUICK};
+use crate::registry::measure;
 
 /// Messages of a run.
 const MESSAGES: u64 = 400;
@@ -20,6 +23,7 @@ const AT_ONCE: Duration = Duration::from_secs(4);
 struct Liar {
     here: Fixture,
     client: PeerClient,
+    identity: Identity,
     key: String,
     _folder: tempfile::TempDir,
 }
@@ -33,15 +37,13 @@ impl Liar {
         let shared = here.state.registry().shared();
         let (name, address) = ("liar".parse().unwrap(), "127.0.0.1:9".to_owned());
         shared.peers.add(AddPeer { name, address, key: key.clone() }).unwrap();
-        let peer = Peer {
-            name: "here".parse().unwrap(),
-            address: shared.listens[0].to_string(),
-            key: shared.identity.public().to_string(),
-            added_at: Timestamp::now(),
-        };
-        let runtime = here.runtime.handle().clone();
-        let client = PeerClient::new(&identity, peer, runtime).unwrap();
-        Self { here, client, key, _folder: folder }
+        let client = client(&here, &identity, shared.listens[0]);
+        Self { here, client, identity, key, _folder: folder }
+    }
+
+    /// The same host, as somebody sees it to whom it has another address.
+    fn client_at(&self, address: SocketAddr) -> PeerClient {
+        client(&self.here, &self.identity, address)
     }
 
     fn send(&self, path: &str, message: &Value) -> Result<Value, PeerError> {
@@ -65,6 +67,17 @@ impl Liar {
             names("permits"),
         )
     }
+}
+
+/// What speaks as `identity` to a host at an address.
+fn client(here: &Fixture, identity: &Identity, address: SocketAddr) -> PeerClient {
+    let peer = Peer {
+        name: "here".parse().unwrap(),
+        address: address.to_string(),
+        key: here.state.registry().shared().identity.public().to_string(),
+        added_at: Timestamp::now(),
+    };
+    PeerClient::new(identity, peer, here.runtime.handle().clone()).unwrap()
 }
 
 /// Each call with a message that is sound. Where KVM opens, the invitation is accepted up to the process that is to build the
@@ -163,6 +176,46 @@ fn calls_that_follow_each_other_share_a_connection_until_the_host_is_not_known_a
     liar.here.state.registry().shared().peers.remove(&"liar".parse().unwrap()).unwrap();
     assert!(matches!(hello().unwrap_err(), PeerError::Unreachable { .. }));
     assert!(matches!(hello().unwrap_err(), PeerError::Unreachable { .. }));
+}
+
+/// Another address of a host, at which everything comes so much later, each way.
+fn far_away(address: SocketAddr, later: Duration) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let far = listener.local_addr().unwrap();
+    let pass = move |mut from: TcpStream, mut to: TcpStream| {
+        let mut bytes = vec![0; 1 << 20];
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            std::thread::sleep(later);
+            if to.write_all(&bytes[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    };
+    // Ends with the test's process: the host's own end closes each connection.
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            std::thread::sleep(2 * later);
+            let Ok(there) = TcpStream::connect(address) else { continue };
+            let (Ok(near2), Ok(there2)) = (near.try_clone(), there.try_clone()) else { continue };
+            std::thread::spawn(move || pass(near, there));
+            std::thread::spawn(move || pass(there2, near2));
+        }
+    });
+    far
+}
+
+#[test]
+fn a_host_is_as_far_away_as_it_is_whether_it_was_connected_with_before_or_not() {
+    const LATER: Duration = Duration::from_millis(60);
+    let mut liar = Liar::new();
+    let address = liar.here.state.registry().shared().listens[0];
+    liar.client = liar.client_at(far_away(address, LATER));
+    for _ in 0..2 {
+        let (round_trip, bytes_per_second) = measure(&liar.client).unwrap();
+        assert!((2 * LATER..3 * LATER).contains(&round_trip), "{round_trip:?}");
+        assert!(bytes_per_second > 0.0);
+    }
 }
 
 #[test]
