@@ -359,6 +359,40 @@ fn a_machine_moves_over_tls() {
 }
 
 #[test]
+fn streams_account_for_what_they_do_and_for_what_holds_them_up() {
+    const HELD: Duration = Duration::from_millis(800);
+    let (here, there) = (keys(), keys());
+    let destination = There::new(&there, here.public());
+    let source = Here::new(&here, there.public(), destination.at, PATIENCE);
+    source.wait_until(is_settled);
+    let free = source.link.work();
+    assert_eq!(free.streams, 4);
+    assert!(free.processor > Duration::ZERO && free.processor <= free.busy, "{free:?}");
+    // Nothing to do is not being busy, and no stall.
+    thread::sleep(HELD);
+    source.write(std::iter::once(1), 5);
+    source.wait_until(is_settled);
+    let idle = source.link.work();
+    assert!(idle.busy - free.busy < HELD / 4, "{free:?} {idle:?}");
+    // The destination takes nothing, and more is to be sent than sockets take: noise, unlike what was there.
+    let held = destination.memory.0.lock().unwrap();
+    let mut random = 7_u64;
+    for page in 0..PAGES {
+        source.host.memory.fill(page, |_| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 56) as u8
+        });
+    }
+    source.link.with(|source, _| source.owe(agreement().memory[0])).unwrap();
+    thread::sleep(HELD);
+    drop(held);
+    source.wait_until(is_settled);
+    let work = source.link.work();
+    let [busy, stalled] = [work.busy - idle.busy, work.stalled - idle.stalled];
+    assert!(stalled > HELD && stalled <= busy, "{stalled:?} of {busy:?}");
+}
+
+#[test]
 fn a_machine_that_returns_brings_what_has_changed_and_no_more() {
     let (here, there) = (keys(), keys());
     let kept = Memory::mixed().bytes();
