@@ -9,14 +9,13 @@ use axum::http::Request;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 
 use super::message::{Hello, Invitation, MESSAGE_MAX_BYTES, Offer, Question, VERSION};
 use crate::api::{ApiError, ErrorCode, Peer};
 use crate::audit_trail::{Asked, AuditTrail, CallId, Sender};
 use crate::random::unhex;
-use crate::server::State;
+use crate::server::{State, read_body};
 
 /// How long a message may take to arrive.
 const ARRIVING: Duration = Duration::from_secs(10);
@@ -137,15 +136,7 @@ async fn message<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiEr
 }
 
 async fn read(request: Request<Body>) -> Result<Vec<u8>, ApiError> {
-    let body = Limited::new(request.into_body(), MESSAGE_MAX_BYTES).collect();
-    let body = tokio::time::timeout(ARRIVING, body).await.map_err(|_| {
-        ApiError::new(
-            ErrorCode::TimedOut,
-            format!("the message did not arrive within {ARRIVING:?}"),
-        )
-    })?;
-    let body = body.map_err(|error| ApiError::new(ErrorCode::TooLarge, error.to_string()))?;
-    Ok(body.to_bytes().to_vec())
+    read_body(request.into_body(), MESSAGE_MAX_BYTES, ARRIVING).await
 }
 
 async fn blocking<T: Send + 'static>(

@@ -21,6 +21,7 @@ mod router;
 mod tests;
 
 pub(crate) use accept::{Listener, Terms, serve};
+pub(crate) use body::read as read_body;
 pub(crate) use console::PROTOCOL as CONSOLE_PROTOCOL;
 pub use openapi::openapi_json;
 pub(crate) use pass::{Given, PROTOCOL as FILES_PROTOCOL};
