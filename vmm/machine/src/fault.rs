@@ -122,11 +122,14 @@ impl Step {
     }
 }
 
-/// Says in the log how far it has come, and dies there if a test asks for it.
+/// Says in the log how far it has come, and dies or stops there if a test asks for it.
 pub fn reached(step: Step) {
     tracing::debug!(?step, "step");
     #[cfg(feature = "fault-injection")]
-    injected::die_if_asked(step);
+    {
+        injected::die_if_asked(step);
+        injected::stop_if_asked(step);
+    }
 }
 
 #[cfg(feature = "fault-injection")]

@@ -21,7 +21,7 @@ use crate::migrate::MigrateError;
 use crate::state::MachineState;
 use crate::vm::{Paused, VmError};
 
-/// What `NOVACRON_FAULT` asks for: a comma-separated list of `kill:STEP`, `drop-dirty-bits`,
+/// What `NOVACRON_FAULT` asks for: a comma-separated list of `kill:STEP`, `stop:STEP`, `drop-dirty-bits`,
 /// `drop-page`, `damage-page`, `damage-state`, `drop-acknowledgement`, `acknowledge-unapplied`,
 /// `drop-field`, `drop-event`, `forget-boot`, `newer-state`, `slow-take`, `slow-switch`, `reference`, `lacks:FEATURE`,
 /// `no-dirty-ring`, `forbid:THREAD:CALL`, `call:THREAD:CALL`, `panic:THREAD`, `crash:THREAD`, `open-by-name`.
@@ -46,6 +46,15 @@ pub(super) fn die_if_asked(step: Step) {
         let itself = rustix::process::getpid();
         let _ = rustix::process::kill_process(itself, rustix::process::Signal::KILL);
         std::process::abort();
+    }
+}
+
+/// Stops the first time that it comes to this step, all of its threads, until somebody continues it.
+pub(super) fn stop_if_asked(step: Step) {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if once(&format!("stop:{}", step.name()), &DONE) {
+        let itself = rustix::process::getpid();
+        let _ = rustix::process::kill_process(itself, rustix::process::Signal::STOP);
     }
 }
 

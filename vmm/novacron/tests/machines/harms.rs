@@ -1,12 +1,14 @@
 //! A move, and something that is done to it at a step: whichever it is, the permit table holds.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control::api::{ReceiptAudit, RestartPolicy};
 use machine::Step;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{has_kvm, is_long_run, shared};
 use crate::hosts::Hosts;
@@ -21,6 +23,8 @@ enum Harm {
     Host(Step),
     /// The daemon is killed at this step, and another one comes.
     Daemon(Step),
+    /// Every connection is reset while the machine's process is at this step.
+    Cut(Step),
     /// Every connection is reset so many milliseconds after the first page.
     Reset(u64),
 }
@@ -30,12 +34,15 @@ impl Harm {
     fn all() -> Vec<Self> {
         let steps = || Step::OF_DEPARTURE.into_iter().chain(Step::OF_ARRIVAL);
         let daemons = Step::OF_DAEMONS.into_iter().map(Self::Daemon);
-        steps().map(Self::Process).chain(steps().map(Self::Host)).chain(daemons).collect()
+        let of_machines = [Self::Process, Self::Host, Self::Cut];
+        of_machines.into_iter().flat_map(|harm| steps().map(harm)).chain(daemons).collect()
     }
 
     fn step(self) -> Option<Step> {
         match self {
-            Self::Process(step) | Self::Host(step) | Self::Daemon(step) => Some(step),
+            Self::Process(step) | Self::Host(step) | Self::Daemon(step) | Self::Cut(step) => {
+                Some(step)
+            }
             Self::Reset(_) => None,
         }
     }
@@ -51,6 +58,11 @@ impl Harm {
     /// What may become of the machine: the permit table, seen from outside.
     fn rests(self) -> &'static [Rest] {
         match self.step() {
+            // The calls of the daemons go over the same wire, and the first of them is not tried again.
+            Some(Step::ArrivalPrepared) if matches!(self, Self::Cut(_)) => {
+                &[Rest::Stayed, Rest::Moved]
+            }
+            _ if matches!(self, Self::Cut(_)) => &[Rest::Moved],
             None => &[Rest::Moved],
             Some(
                 Step::MoveStart
@@ -77,8 +89,13 @@ impl Harm {
 
     /// Moves a machine, does it, and looks what has become of that.
     fn run(self) -> Rest {
-        let fault = self.step().map_or_else(String::new, |step| format!("kill:{},", step.name()));
-        let fault = format!("{fault}reference");
+        static TOKENS: AtomicUsize = AtomicUsize::new(0);
+        let what = if matches!(self, Self::Cut(_)) { "stop" } else { "kill" };
+        let fault = self.step().map_or_else(String::new, |step| format!("{what}:{},", step.name()));
+        // By which the process that stops is found.
+        let token =
+            format!("token-{}-{}.", std::process::id(), TOKENS.fetch_add(1, Ordering::Relaxed));
+        let fault = format!("{fault}reference,{token}");
         let faulty: &[(&str, &str)] = &[("NOVACRON_FAULT", &fault)];
         let sound: &[(&str, &str)] = &[("NOVACRON_FAULT", "reference")];
         let environments = if self.host() == 0 { [faulty, sound] } else { [sound, faulty] };
@@ -86,7 +103,8 @@ impl Harm {
         hosts.busy(0, RestartPolicy::Never);
         let moves = hosts.begin_move(0, "web", |request| {
             // A destination that hears nothing any more gives up soon.
-            request.timeout_ms = if self.step().is_some() { 3_000 } else { 30_000 };
+            let is_cut = matches!(self, Self::Cut(_) | Self::Reset(_));
+            request.timeout_ms = if is_cut { 30_000 } else { 3_000 };
             request.audit = ReceiptAudit::Whole;
         });
         let operation = moves.unwrap();
@@ -101,6 +119,15 @@ impl Harm {
                 hosts.daemons[self.host()].wait_for_end(Duration::from_secs(60));
                 hosts.daemons[self.host()].heal();
                 hosts.start_again(self.host());
+            }
+            Self::Cut(_) => {
+                let stopped = wait_for_stop(&hosts, &token);
+                hosts.wires[1].reset();
+                kill_process(stopped, Signal::CONT).unwrap();
+                let ended = hosts.end_of(0, &operation);
+                if let Some(outcome) = ended.migration {
+                    assert_eq!(outcome.audited_different, 0, "{outcome:?}");
+                }
             }
             Self::Reset(after) => {
                 // The control channel's calls are the move's beginning, and are not tried again.
@@ -130,6 +157,28 @@ impl Harm {
     }
 }
 
+/// Waits until a process stops that was started with this in its environment.
+fn wait_for_stop(hosts: &Hosts, token: &str) -> Pid {
+    let is_stopped = |process: &Path| {
+        let read = |name: &str| std::fs::read(process.join(name)).unwrap_or_default();
+        let has_token = read("environ").windows(token.len()).any(|part| part == token.as_bytes());
+        // The state is behind the name, which is in brackets.
+        has_token && String::from_utf8_lossy(&read("stat")).contains(") T ")
+    };
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut processes = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            let id: i32 = entry.file_name().to_str()?.parse().ok()?;
+            is_stopped(&entry.path()).then_some(id)
+        });
+        if let Some(id) = processes.next() {
+            return Pid::from_raw(id).unwrap();
+        }
+        assert!(Instant::now() < end, "{}", hosts.logs());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Runs them, a few at a time: most of their time they wait. Says how often each step was done, and what came of it.
 fn run_all(harms: &[Harm]) {
     let next = AtomicUsize::new(0);
@@ -139,7 +188,10 @@ fn run_all(harms: &[Harm]) {
             scope.spawn(|| {
                 while let Some(harm) = harms.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let rest = harm.run();
-                    let name = harm.step().map_or_else(|| "Reset".to_owned(), Step::name);
+                    let name = match harm {
+                        Harm::Reset(_) => "Reset while pages go".to_owned(),
+                        harm => format!("{harm:?}"),
+                    };
                     *seen.lock().unwrap().entry(format!("{name}: {rest:?}")).or_default() += 1;
                 }
             });

@@ -5,8 +5,9 @@ use libc::{
     CLONE_SYSVSEM, CLONE_THREAD, CLONE_VM, F_GETFD, FUTEX_WAIT, FUTEX_WAKE, PR_SET_NAME,
     PR_SET_NO_NEW_PRIVS, PROT_EXEC, SECCOMP_SET_MODE_FILTER, SIGABRT, SYS_brk, SYS_clock_gettime,
     SYS_clone, SYS_clone3, SYS_close, SYS_exit, SYS_getpid, SYS_gettid, SYS_madvise, SYS_mmap,
-    SYS_mprotect, SYS_mremap, SYS_munmap, SYS_rseq, SYS_rt_sigprocmask, SYS_sched_getaffinity,
-    SYS_sched_yield, SYS_seccomp, SYS_set_robust_list, SYS_sigaltstack, SYS_tgkill, SYS_write,
+    SYS_mprotect, SYS_mremap, SYS_munmap, SYS_restart_syscall, SYS_rseq, SYS_rt_sigprocmask,
+    SYS_sched_getaffinity, SYS_sched_yield, SYS_seccomp, SYS_set_robust_list, SYS_sigaltstack,
+    SYS_tgkill, SYS_write,
 };
 
 use crate::jail::call::{Call, Value, call, fcntl, futex, prctl};
@@ -63,6 +64,10 @@ pub(in crate::jail) const CALLS: &[Call] = &[
     call("sigaltstack", SYS_sigaltstack),
     call("rt_sigprocmask", SYS_rt_sigprocmask),
     call("exit", SYS_exit),
+    // By this the kernel has a thread wait on that it found waiting when it stopped the process: for a debugger, a freezer, a
+    // shell's job control, or because the host sleeps. Nothing that waits with a limit would survive that.
+    call("restart_syscall", SYS_restart_syscall)
+        .unproven("who waits with a limit at the moment at which the process is stopped is chance"),
     // Events; the log; the last words of a panic.
     call("write", SYS_write),
     call("close", SYS_close),
