@@ -80,6 +80,8 @@ pub struct Source {
     pages: PagesOut,
     states: StatesOut,
     phase: Phase,
+    /// What the destination's memory and state must digest to, since the permit frame is out.
+    root: Option<Root>,
     data_streams: usize,
     pacing: Pacing,
     events: VecDeque<SourceEvent>,
@@ -97,6 +99,7 @@ impl Source {
             pages: PagesOut::new(agreement),
             states: StatesOut::default(),
             phase: Phase::Live(Live::default()),
+            root: None,
             data_streams: 0,
             pacing: Pacing::default(),
             events: VecDeque::new(),
@@ -128,13 +131,11 @@ impl Source {
         self.pages.digest(gfn)
     }
 
-    /// What the destination's memory and state must digest to, once the permit frame is out and until the attempt is over.
+    /// What the destination's memory and state must digest to, once the permit frame is out: the answer may be there before
+    /// anybody asks for this.
     #[must_use]
     pub fn root(&self) -> Option<Root> {
-        match &self.phase {
-            Phase::Parted(parted) => Some(parted.permit.root),
-            Phase::Live(_) | Phase::Switch(_) | Phase::Over => None,
-        }
+        self.root
     }
 
     /// Since when the destination has not been heard; `None` while it is connected.
@@ -294,10 +295,9 @@ impl Source {
 
     /// A stream is connected.
     pub fn handle_connected(&mut self, now: Duration, stream: StreamId) {
-        if self.link.connected(now, stream) {
-            let hello = Message::Hello { settled_below: self.pages.ledger().settled_below() };
-            let outgoing = self.link.outgoing(stream).expect("a stream that was just opened");
-            outgoing.push(hello);
+        let settled_below = self.pages.ledger().settled_below();
+        if let Some(outgoing) = self.link.connected(now, stream) {
+            outgoing.push(Message::Hello { settled_below });
             if stream.is_control()
                 && matches!(self.phase, Phase::Live(_))
                 && let Some(from) = self.pages.kept.ask(now, stream.connection)
@@ -310,8 +310,8 @@ impl Source {
     /// A stream has closed, or could not be connected.
     pub fn handle_closed(&mut self, now: Duration, stream: StreamId) {
         if stream.is_control() {
-            let was_up = self.link.connection().is_some();
-            if self.link.control_closed(now, stream) && was_up {
+            let had_streams = self.link.has_streams();
+            if self.link.control_closed(now, stream) && had_streams {
                 self.connection_lost();
             }
         } else if self.link.data_closed(stream) {

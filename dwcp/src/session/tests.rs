@@ -396,6 +396,8 @@ fn a_move_is_one_burst_and_one_answer() {
     pair.destination.taken();
     pair.exchange(CONTROL);
     assert_eq!(pair.source_events(), [SourceEvent::Over(SourceEnd::Ran)]);
+    let root = pair.source.root();
+    assert!(root.is_some() && root == pair.destination.root(), "the answer does not take it away");
 }
 
 #[test]
@@ -793,6 +795,7 @@ fn nothing_is_told_after_the_end() {
     assert_eq!(pair.source_events(), [SourceEvent::Over(end)]);
 }
 
+mod dialling;
 mod kept;
 mod limits;
 mod peers_at_fault;

@@ -15,6 +15,9 @@ pub(super) struct Link {
     session: SessionId,
     /// The number of the last connection that was made; 0 before the first.
     number: u16,
+    /// The place of the next data stream. A connection that was not made leaves its number to the next one, but not its
+    /// streams' places: what becomes of those may still be told.
+    next_place: u16,
     state: State,
     /// Failures since the destination was last heard.
     failures: u32,
@@ -24,8 +27,12 @@ pub(super) struct Link {
 
 #[derive(Debug)]
 enum State {
-    Down { retry_at: Duration },
-    Dialing,
+    Down {
+        retry_at: Duration,
+    },
+    /// The control stream is being connected. So are data streams, where they need not wait for a `Welcome`: over a long way
+    /// that would cost them as long again.
+    Dialing(Connection),
     Up(Connection),
 }
 
@@ -40,7 +47,6 @@ pub(super) struct Connection {
     pub(super) spoke_at: Duration,
     /// Data streams by their place; `None` while they are being connected.
     pub(super) data: BTreeMap<u16, Option<Outgoing>>,
-    next_place: u16,
 }
 
 impl Connection {
@@ -83,7 +89,7 @@ impl Connection {
 impl Link {
     pub(super) fn new(session: SessionId, now: Duration) -> Self {
         let state = State::Down { retry_at: now };
-        Self { session, number: 0, state, failures: 0, down_since: Some(now) }
+        Self { session, number: 0, next_place: 1, state, failures: 0, down_since: Some(now) }
     }
 
     /// Whether a data stream is beyond the number that is wanted: those that were opened first stay.
@@ -122,22 +128,38 @@ impl Link {
         }
     }
 
+    /// Whether there is a stream beside a control stream that is being connected.
+    pub(super) fn has_streams(&self) -> bool {
+        match &self.state {
+            State::Down { .. } => false,
+            State::Dialing(connection) => !connection.data.is_empty(),
+            State::Up(_) => true,
+        }
+    }
+
     /// The next stream to connect: a control stream when it is time for one, or a data stream while
     /// there are fewer than `data_streams`.
     pub(super) fn poll_connect(&mut self, now: Duration, data_streams: usize) -> Option<StreamId> {
-        let next = self.number.checked_add(1);
         match &mut self.state {
             State::Down { retry_at } if now >= *retry_at => {
                 // After 65,535 connections the session stays without one.
-                let stream = StreamId::control(next?);
-                self.state = State::Dialing;
+                let stream = StreamId::control(self.number.checked_add(1)?);
+                self.state = State::Dialing(Connection {
+                    number: stream.connection,
+                    control: Outgoing::new(self.session, stream),
+                    incoming: Expected::first(self.session, stream),
+                    is_welcomed: false,
+                    heard_at: now,
+                    spoke_at: now,
+                    data: BTreeMap::new(),
+                });
                 Some(stream)
             }
-            State::Up(connection)
+            State::Dialing(connection) | State::Up(connection)
                 if connection.carries_pages() && connection.data.len() < data_streams =>
             {
-                let place = connection.next_place;
-                connection.next_place = place.checked_add(1)?;
+                let place = self.next_place;
+                self.next_place = place.checked_add(1)?;
                 connection.data.insert(place, None);
                 Some(StreamId { connection: connection.number, place })
             }
@@ -145,51 +167,55 @@ impl Link {
         }
     }
 
-    /// A stream is open. Returns whether that is news: its first frame is to be `Hello`.
-    pub(super) fn connected(&mut self, now: Duration, stream: StreamId) -> bool {
-        if let State::Up(connection) = &mut self.state {
-            let place = connection.data.get_mut(&stream.place);
-            let place = place.filter(|_| stream.connection == connection.number);
-            let is_new = place.as_ref().is_some_and(|place| place.is_none());
-            if let Some(place) = place.filter(|_| is_new) {
-                *place = Some(Outgoing::new(self.session, stream));
+    /// A stream is open. Returns where its first frame goes, `Hello`, if that is news. It leaves when the connection is up.
+    pub(super) fn connected(&mut self, now: Duration, stream: StreamId) -> Option<&mut Outgoing> {
+        if stream.is_control() {
+            return self.control_connected(now, stream);
+        }
+        let (State::Dialing(connection) | State::Up(connection)) = &mut self.state else {
+            return None;
+        };
+        let is_this = stream.connection == connection.number;
+        let place = connection.data.get_mut(&stream.place).filter(|_| is_this)?;
+        match place {
+            Some(_) => None,
+            None => Some(place.insert(Outgoing::new(self.session, stream))),
+        }
+    }
+
+    fn control_connected(&mut self, now: Duration, stream: StreamId) -> Option<&mut Outgoing> {
+        let down = State::Down { retry_at: now };
+        match std::mem::replace(&mut self.state, down) {
+            State::Dialing(connection) if connection.number == stream.connection => {
+                self.number = connection.number;
+                self.state = State::Up(Connection { heard_at: now, spoke_at: now, ..connection });
+                self.connection_mut().map(|connection| &mut connection.control)
             }
-            return is_new;
+            other => {
+                self.state = other;
+                None
+            }
         }
-        let is_next = self.number.checked_add(1).map(StreamId::control) == Some(stream);
-        if !is_next || !matches!(self.state, State::Dialing) {
-            return false;
-        }
-        self.number = stream.connection;
-        self.state = State::Up(Connection {
-            number: stream.connection,
-            control: Outgoing::new(self.session, stream),
-            incoming: Expected::first(self.session, stream),
-            is_welcomed: false,
-            heard_at: now,
-            spoke_at: now,
-            data: BTreeMap::new(),
-            next_place: 1,
-        });
-        true
     }
 
     /// A data stream is gone. Returns whether it was one of this connection.
     pub(super) fn data_closed(&mut self, stream: StreamId) -> bool {
-        self.connection_mut().is_some_and(|connection| {
-            stream.connection == connection.number
-                && connection.data.remove(&stream.place).is_some()
-        })
+        let (State::Dialing(connection) | State::Up(connection)) = &mut self.state else {
+            return false;
+        };
+        stream.connection == connection.number && connection.data.remove(&stream.place).is_some()
     }
 
     /// The control stream is gone, or could not be connected. Returns whether it was this one.
     pub(super) fn control_closed(&mut self, now: Duration, stream: StreamId) -> bool {
-        let is_this = match &self.state {
-            State::Down { .. } => false,
-            State::Dialing => stream.connection == self.number.wrapping_add(1),
-            State::Up(connection) => stream.connection == connection.number,
+        let (State::Dialing(connection) | State::Up(connection)) = &self.state else {
+            return false;
         };
+        let is_this = stream.connection == connection.number;
         if is_this {
+            if self.number == connection.number {
+                self.next_place = 1;
+            }
             let pause = RETRY_FIRST.saturating_mul(1 << self.failures.min(10)).min(RETRY_MOST);
             self.failures += 1;
             self.state = State::Down { retry_at: now + pause };
@@ -229,7 +255,7 @@ impl Link {
     pub(super) fn timeout(&self) -> Option<Duration> {
         match &self.state {
             State::Down { retry_at } => self.number.checked_add(1).map(|_| *retry_at),
-            State::Dialing => None,
+            State::Dialing(_) => None,
             State::Up(connection) => {
                 let ping_at = connection.spoke_at + PING_AFTER;
                 let dead_at = connection.heard_at + DEAD_AFTER;

@@ -102,6 +102,7 @@ impl Source {
                 let root = Root::new(&self.key, self.pages.sum(), state);
                 let permit = Permit { state: number, root };
                 self.phase = Phase::Parted(self.take_switch()?.part(now, connection, permit));
+                self.root = Some(root);
                 self.tell(SourceEvent::Parted);
                 permit
             }

@@ -60,7 +60,7 @@ pub(crate) struct Emigration<'a> {
     rounds: u32,
     forecast: Option<Duration>,
     how_audited: Audit,
-    /// Why the last stream ended that did not end as it should.
+    /// Why the last connection ended that did not end as it should.
     trouble: Option<String>,
 }
 
@@ -337,7 +337,10 @@ impl<'a> Emigration<'a> {
             }
             LinkEvent::StreamEnded { stream, why } => {
                 tracing::debug!(%stream, why, "a stream of the migration ended");
-                self.trouble = Some(why);
+                // Data streams end with it, and have nothing to say about why.
+                if stream.is_control() {
+                    self.trouble = Some(why);
+                }
                 Ok(())
             }
             LinkEvent::Turned { why } => {

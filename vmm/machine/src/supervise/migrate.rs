@@ -24,6 +24,8 @@ use crate::permit::{PermitFile, PermitWatch};
 use crate::random::random;
 use crate::role::{Order, Report};
 
+/// Sockets of a move that are connected at a time: over a long way each takes as long as all of them.
+const DIALLERS: usize = 8;
 /// How long it may take to give a process a socket.
 const BRINGING: Duration = Duration::from_secs(1);
 
@@ -308,14 +310,17 @@ impl Supervised {
         dial: &(dyn Fn(Dial) -> io::Result<TcpStream> + Sync),
         watch: Option<Watch<'_>>,
     ) -> Result<MoveReport, SuperviseError> {
+        let turns = &Turns::default();
         let report = std::thread::scope(|scope| {
-            // It ends when the process closes its end.
-            let serving = std::thread::Builder::new()
-                .name("dialler".into())
-                .spawn_scoped(scope, || serve(sockets, dial));
-            // Without it no stream can be made, and the move ends by its own limits.
-            if let Err(error) = &serving {
-                tracing::error!(%error, "no thread connects the streams of a move");
+            for _ in 0..DIALLERS {
+                // It ends when the process closes its end.
+                let serving = std::thread::Builder::new()
+                    .name("dialler".into())
+                    .spawn_scoped(scope, move || serve(sockets, turns, dial));
+                // Without any no stream can be made, and the move ends by its own limits.
+                if let Err(error) = &serving {
+                    tracing::error!(%error, "a thread is missing that connects streams of a move");
+                }
             }
             let report = self.job_report(watch);
             sockets.end();
@@ -369,11 +374,24 @@ impl MachineProcess {
     }
 }
 
+/// Whose turn it is to hear the process, and to answer it.
+#[derive(Default)]
+struct Turns {
+    hearing: Mutex<()>,
+    answering: Mutex<()>,
+}
+
 /// Connects sockets for a machine process, until it wants no more.
-fn serve(sockets: &Channel, dial: &(dyn Fn(Dial) -> io::Result<TcpStream> + Sync)) {
-    while let Ok((wanted, _)) = sockets.receive::<Dial>() {
+fn serve(sockets: &Channel, turns: &Turns, dial: &(dyn Fn(Dial) -> io::Result<TcpStream> + Sync)) {
+    let hear = || {
+        let _turn = turns.hearing.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets.receive::<Dial>()
+    };
+    while let Ok((wanted, _)) = hear() {
         let number = wanted.number;
-        let sent = match dial(wanted) {
+        let dialled = dial(wanted);
+        let _turn = turns.answering.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = match dialled {
             Ok(socket) => sockets.send(&Dialled { number, failed: None }, &[socket.as_fd()]),
             Err(error) => sockets.send(&Dialled { number, failed: Some(error.to_string()) }, &[]),
         };
