@@ -20,6 +20,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::Identity;
 use super::message::MESSAGE_MAX_BYTES;
+use super::port::HEAD;
 use crate::api::{ApiError, ErrorCode, Peer};
 
 /// How long a connection may take.
@@ -30,6 +31,10 @@ const DIALLING: Duration = Duration::from_secs(10);
 pub(crate) const QUICK: Duration = Duration::from_secs(10);
 /// How long it may take to build a machine.
 pub(crate) const PATIENT: Duration = Duration::from_secs(60);
+
+/// How long a connection may idle between two calls. The other end closes one that idles for twice as long, and a call that
+/// meets that is lost.
+const IDLING: Duration = HEAD.checked_div(2).unwrap();
 
 /// Why another daemon has not answered.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -64,8 +69,8 @@ impl From<PeerError> for ApiError {
     }
 }
 
-/// Speaks to one other daemon, in one connection as long as nobody closes it: calls follow each other closely, and over a
-/// long way a connection takes longer than a call.
+/// Speaks to one other daemon, in one connection as long as calls follow each other closely: over a long way a connection
+/// takes longer than a call.
 #[derive(Debug)]
 pub(crate) struct PeerClient {
     peer: Peer,
@@ -80,6 +85,8 @@ pub(crate) struct PeerClient {
 /// A connection, until it is dropped.
 #[derive(Debug)]
 struct Connection {
+    /// When its last call was answered.
+    idles_since: Instant,
     sender: SendRequest<Full<Bytes>>,
     task: JoinHandle<hyper::Result<()>>,
 }
@@ -104,6 +111,11 @@ impl PeerClient {
             #[cfg(test)]
             connections: 0.into(),
         })
+    }
+
+    /// Whom it speaks to.
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     /// Asks for something. Waits; not for the threads of a runtime.
@@ -202,6 +214,7 @@ impl PeerClient {
         let body = Limited::new(response.into_body(), MESSAGE_MAX_BYTES).collect().await;
         let body = body.map_err(|error| format!("breaks off: {error}"))?.to_bytes();
         // Only now: one that has failed is not used again.
+        connection.idles_since = Instant::now();
         *self.lock() = Some(connection);
         Ok((status, body))
     }
@@ -209,6 +222,9 @@ impl PeerClient {
     /// The connection of the call before this one, if it is still there.
     async fn kept(&self) -> Option<Connection> {
         let mut connection = self.lock().take()?;
+        if connection.idles_since.elapsed() >= IDLING {
+            return None;
+        }
         connection.sender.ready().await.ok().map(|()| connection)
     }
 
@@ -230,7 +246,7 @@ impl PeerClient {
             handshake(TokioIo::new(stream)).await.map_err(|error| self.not_known(&error))?;
         #[cfg(test)]
         self.connections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Ok(Connection { sender, task: tokio::spawn(connection) })
+        Ok(Connection { idles_since: Instant::now(), sender, task: tokio::spawn(connection) })
     }
 
     /// Who does not know our key says so by ending the connection: in TLS 1.3 that comes after the handshake.

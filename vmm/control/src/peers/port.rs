@@ -34,13 +34,15 @@ const GREETING: Duration = Duration::from_secs(2);
 /// How often it is looked whether the rest of a greeting has come: a socket that is readable says so again and again,
 /// and the bytes stay where they are. Nearly every greeting comes in one piece.
 const PEEK_AGAIN: Duration = Duration::from_millis(10);
-/// How long a peer may take for the head of a request.
-const HEAD: Duration = Duration::from_secs(10);
+/// How long a peer may take for the head of a request; so long a connection may idle between two.
+pub(super) const HEAD: Duration = Duration::from_secs(10);
 /// Calls that are under way at a time, of all hosts together: the API needs threads, too.
 const CALLS_MAX: usize = 32;
 /// Of those, calls of one host.
 const CALLS_OF_ONE_MAX: usize = 8;
-/// How long one waits for room among them.
+/// Connections of one host: between its calls they cost a descriptor each.
+const CONNECTIONS_OF_ONE_MAX: usize = 64;
+/// How long a call waits for room.
 const ROOM: Duration = Duration::from_secs(5);
 
 /// The bound ports.
@@ -88,7 +90,7 @@ impl Ports {
             tls: TlsAcceptor::from(tls.config()),
             unknown: Arc::new(Semaphore::new(self.unknown)),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
-            calls_of: Mutex::default(),
+            known: Mutex::default(),
         };
         let guests = Arc::new(guest);
         for listener in self.listeners {
@@ -106,25 +108,37 @@ struct Guests {
     unknown: Arc<Semaphore>,
     calls: Arc<Semaphore>,
     /// By the hosts' keys; there are as many as were ever known since the daemon started.
-    calls_of: Mutex<HashMap<String, Arc<Semaphore>>>,
+    known: Mutex<HashMap<String, Rooms>>,
 }
 
-impl Guests {
-    /// Room for a call of this host, while it is kept.
-    async fn room(&self, key: &str) -> Option<[OwnedSemaphorePermit; 2]> {
-        let own = self.calls_of(key);
+/// How much room one host has.
+#[derive(Clone)]
+struct Rooms {
+    connections: Arc<Semaphore>,
+    own_calls: Arc<Semaphore>,
+    all_calls: Arc<Semaphore>,
+}
+
+impl Rooms {
+    /// Room for a call, while it is kept.
+    async fn call(self) -> Option<[OwnedSemaphorePermit; 2]> {
         let both =
-            async { [own.acquire_owned().await, Arc::clone(&self.calls).acquire_owned().await] };
+            async { [self.own_calls.acquire_owned().await, self.all_calls.acquire_owned().await] };
         let [own, all] = tokio::time::timeout(ROOM, both).await.ok()?;
         Some([own.ok()?, all.ok()?])
     }
+}
 
-    fn calls_of(&self, key: &str) -> Arc<Semaphore> {
+impl Guests {
+    fn rooms(&self, key: &str) -> Rooms {
         // A panic aborts the process, so that no lock is ever poisoned.
-        let mut calls_of = self.calls_of.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = calls_of.entry(key.to_owned());
-        let own = own.or_insert_with(|| Arc::new(Semaphore::new(CALLS_OF_ONE_MAX)));
-        Arc::clone(own)
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let rooms = known.entry(key.to_owned()).or_insert_with(|| Rooms {
+            connections: Arc::new(Semaphore::new(CONNECTIONS_OF_ONE_MAX)),
+            own_calls: Arc::new(Semaphore::new(CALLS_OF_ONE_MAX)),
+            all_calls: Arc::clone(&self.calls),
+        });
+        rooms.clone()
     }
 }
 
@@ -227,23 +241,26 @@ async fn converse(
     let Some(key) = shown_key(stream.get_ref().1) else { return };
     let Some(peer) = shared.peers.by_key(&key) else { return };
     drop(permit);
-    let Some(_room) = guests.room(&peer.key).await else {
-        return tracing::warn!(peer = %peer.name, "too many calls of other hosts are under way");
+    let rooms = guests.rooms(&peer.key);
+    let Ok(_connection) = Arc::clone(&rooms.connections).try_acquire_owned() else {
+        return tracing::warn!(peer = %peer.name, "a host has too many connections");
     };
     let _ = stream.get_ref().0.set_nodelay(true);
     let router = TowerToHyperService::new(service::router(guests.state.clone()));
     let peers = Arc::clone(&shared.peers);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         // It may have been removed since its last call.
-        let call = peers.by_key(&key).map(|peer| {
-            request.extensions_mut().insert(peer);
-            router.call(request)
-        });
+        let peer = peers.by_key(&key);
+        let (router, rooms) = (router.clone(), rooms.clone());
         async move {
-            match call {
-                Some(call) => call.await.map_err(|never| match never {}),
-                None => Err(io::Error::other("the host is not known here any more")),
-            }
+            let refused = |why| Err(io::Error::other(why));
+            let Some(peer) = peer else { return refused("the host is not known here any more") };
+            let Some(_room) = rooms.call().await else {
+                tracing::warn!(peer = %peer.name, "too many calls of other hosts are under way");
+                return refused("there is no room for its call");
+            };
+            request.extensions_mut().insert(peer);
+            router.call(request).await.map_err(|never| match never {})
         }
     });
     let mut http = http1::Builder::new();
@@ -251,8 +268,7 @@ async fn converse(
         .header_read_timeout(HEAD)
         .max_headers(64)
         .max_buf_size(64 << 10)
-        // A few calls, one right after the other: over a long way each connection costs as much as two more. Its room is
-        // taken as long as it is there.
+        // A few calls, one right after the other: over a long way each connection costs as much as two more.
         .keep_alive(true);
     if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%from, %error, "a host's connection failed");

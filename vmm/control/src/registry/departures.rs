@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::TcpStream;
 use std::num::{NonZeroU32, NonZeroU64};
+use std::rc::Rc;
 use std::time::Duration;
 
 use dwcp::transport::PublicKey;
@@ -44,6 +45,7 @@ pub(super) struct Departure<'a> {
     pub(super) key: String,
     pub(super) session: [u8; 16],
     pub(super) audit: ReceiptAudit,
+    client: RefCell<Option<Rc<PeerClient>>>,
 }
 
 impl Attendant {
@@ -75,8 +77,7 @@ impl Attendant {
         advance(operation, MigrationPhase::Negotiate)?;
         let peer = self.shared.peers.find(&request.to)?;
         let session = random().map_err(ApiError::internal)?;
-        let (key, audit) = (peer.key, request.audit);
-        let departure = Departure { attendant: self, operation, key, session, audit };
+        let departure = Departure::new(self, operation, peer.key, session, request.audit);
         let description = match machine.describe() {
             Ok(description) => description,
             Err(error) => {
@@ -129,17 +130,33 @@ impl Attendant {
         let Attempt { peer: key, session, .. } = attempt;
         // What the daemon before this one has ordered is not known; it is at least the default, if pages were looked at.
         let audit = ReceiptAudit::Sampled;
-        let departure = Departure { attendant: self, operation, key, session, audit };
+        let departure = Departure::new(self, operation, key, session, audit);
         let moved = departure
             .watched(machine, |watch| machine.go_on_migrating(&departure.dial(), Some(watch)));
         departure.conclude(moved)
     }
 }
 
-impl Departure<'_> {
+impl<'a> Departure<'a> {
+    fn new(
+        attendant: &'a Attendant,
+        operation: &'a Pending,
+        key: String,
+        session: [u8; 16],
+        audit: ReceiptAudit,
+    ) -> Self {
+        Self { attendant, operation, key, session, audit, client: RefCell::default() }
+    }
+
     /// The other host. It is looked up each time: somebody may change its address, or remove it.
-    pub(super) fn peer(&self) -> Result<PeerClient, ApiError> {
-        self.attendant.shared.peer(&self.key)
+    pub(super) fn peer(&self) -> Result<Rc<PeerClient>, ApiError> {
+        let shared = &self.attendant.shared;
+        let known = shared.known_peer(&self.key)?;
+        let mut client = self.client.borrow_mut();
+        if let Some(client) = client.as_ref().filter(|client| *client.peer() == known) {
+            return Ok(Rc::clone(client));
+        }
+        Ok(Rc::clone(client.insert(Rc::new(shared.peer(&self.key)?))))
     }
 
     /// How the machine process gets its sockets.
@@ -188,7 +205,7 @@ impl Departure<'_> {
     /// Asks the other host what became of the session; to refuse it, if that is still possible.
     fn ask(&self, refuse: bool) -> Result<Answered, ApiError> {
         let machine = self.attendant.entry.record().id;
-        Ok(ask(&self.peer()?, machine, self.session, refuse)?)
+        Ok(ask(&*self.peer()?, machine, self.session, refuse)?)
     }
 
     /// What is noted of a move that is over, here and for whoever asked.

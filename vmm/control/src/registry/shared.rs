@@ -8,7 +8,7 @@ use machine::{DirtyLogKind, Executable};
 use tokio::runtime::Handle;
 
 use crate::access::Files;
-use crate::api::{ApiError, ErrorCode};
+use crate::api::{ApiError, ErrorCode, Peer};
 use crate::events::Events;
 use crate::kept_images::KeptImages;
 use crate::metrics::Metrics;
@@ -79,13 +79,20 @@ impl Shared {
     /// # Errors
     /// When it is not known here any more.
     pub(super) fn peer(&self, key: &str) -> Result<PeerClient, ApiError> {
+        PeerClient::new(&self.identity, self.known_peer(key)?, self.runtime.clone())
+    }
+
+    /// What is known of the other host with this key.
+    ///
+    /// # Errors
+    /// When it is not known here any more.
+    pub(super) fn known_peer(&self, key: &str) -> Result<Peer, ApiError> {
         let known = key.parse().ok().and_then(|key| self.peers.by_key(&key));
-        let known = known.ok_or_else(|| {
+        known.ok_or_else(|| {
             let message = format!("the host with the key {key} is not known here any more");
             ApiError::new(ErrorCode::NotFound, message)
                 .with_hint("`novacron peers add` adds it again")
-        })?;
-        PeerClient::new(&self.identity, known, self.runtime.clone())
+        })
     }
 
     /// Ends an operation, for everybody who wants to know.
