@@ -71,7 +71,7 @@ type Mapping = GuestMemoryMmap<WrittenPages>;
 
 /// The RAM of one guest.
 ///
-/// Every write of ours is one of these, or goes through vm-memory's traits for [`Self::mapping`]: each marks the page in the
+/// Every write of ours is one of these, or goes through vm-memory's traits for its mapping: each marks the page in the
 /// mapping's bitmap. Nobody in this crate holds a pointer or a slice into guest RAM; reads copy out.
 #[derive(Debug)]
 pub struct GuestRam {
