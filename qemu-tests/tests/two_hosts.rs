@@ -125,6 +125,53 @@ fn a_guest_that_is_lost_with_its_host_in_a_move_does_not_run_on_the_other() {
     }
 }
 
+#[test]
+fn long_a_guest_runs_once_at_most_when_a_host_loses_its_power_in_the_switch() {
+    let name = "long_a_guest_runs_once_at_most_when_a_host_loses_its_power_in_the_switch";
+    let Some(case) = long_case(name) else { return };
+    let guest = retried(|| {
+        let (mut hosts, mut guest) = busy_guest(&case, worst())?;
+        let mut moved = hosts.moves(0, &["--timeout", "5s"])?;
+        hosts.hosts.host(0).wait_for(&mut moved, "novacron: switch:")?;
+        hosts.hosts.kill(1);
+        // Where its permit was not on its way yet, it runs on at once. Else only somebody who knows that the other host is dead
+        // can say so.
+        thread::sleep(Duration::from_secs(8));
+        let state = hosts.json(0, &["show", "web", "--output", "json"])?["state"].clone();
+        eprintln!("the destination died in the switch: {state}");
+        if state == "in_doubt" {
+            hosts.novacron(0, &["migrate", "resolve", "web", "--run-here", "--yes"])?;
+        }
+        let moved = hosts.hosts.host(0).end_of(moved)?;
+        assert_eq!(moved.ending, Ending::Exit(1), "{moved}");
+        hosts.follow(0, &mut guest)?;
+        hosts.end(0, &mut guest)?;
+        Ok(guest)
+    });
+    guest.check(2);
+
+    let guest = retried(|| {
+        let (mut hosts, mut guest) = busy_guest(&case, worst())?;
+        let mut moved = hosts.moves(0, &["--timeout", "5s"])?;
+        hosts.hosts.host(0).wait_for(&mut moved, "novacron: switch:")?;
+        hosts.hosts.kill(0);
+        thread::sleep(Duration::from_secs(8));
+        let machines = hosts.json(1, &["list", "--output", "json"])?;
+        let states: Vec<_> = machines.as_array().unwrap().iter().map(|one| &one["state"]).collect();
+        eprintln!("the source died in the switch: {states:?}");
+        // Either the permit came, and the guest with it, or neither did.
+        if !states.iter().any(|state| *state == "running") {
+            return Ok(None);
+        }
+        hosts.follow(1, &mut guest)?;
+        hosts.end(1, &mut guest)?;
+        Ok(Some(guest))
+    });
+    if let Some(guest) = guest {
+        guest.check(2);
+    }
+}
+
 /// Two hosts on a wire, with a daemon each, that know each other.
 struct Hosts {
     hosts: WiredHosts,

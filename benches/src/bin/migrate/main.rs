@@ -1,6 +1,7 @@
 //! A running guest moves from one host to another: two daemons of ours beside two QEMUs, by turns, over
 //! the same link between two network namespaces, with the same guest and the same pages in its memory.
 
+mod flow;
 mod load;
 mod network;
 mod ours;
@@ -24,6 +25,7 @@ use load::{Load, Wanted};
 use network::{Kind, Network};
 use ours::Hosts;
 use outcome::Ended;
+use peer::Way;
 use report::{Column, Link, Outcome};
 use site::Site;
 
@@ -36,6 +38,9 @@ struct Options {
     /// Links; without it, all
     #[arg(long, value_name = "LINK", value_delimiter = ',')]
     only: Vec<Kind>,
+    /// Our own moves alone: for the percentiles of many
+    #[arg(long)]
+    alone: bool,
     /// The guest's memory, up to half of which holds pages of a Debian
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(128..=2048))]
     memory: u64,
@@ -105,7 +110,8 @@ fn run(options: &Options) -> Result<(), Stop> {
     };
     let links = if options.only.is_empty() { &Kind::ALL[..] } else { &options.only };
     for &kind in links {
-        outcome.links.push(measure(kind, options.runs, &executable, &site, &load)?);
+        let ways = if options.alone { &[][..] } else { &peer::WAYS };
+        outcome.links.push(measure(kind, options.runs, ways, &executable, &site, &load)?);
     }
     drop(site);
     outcome.setting.end();
@@ -121,6 +127,7 @@ fn run(options: &Options) -> Result<(), Stop> {
 fn measure(
     kind: Kind,
     runs: u32,
+    ways: &[Way],
     executable: &Executable,
     site: &Site,
     load: &Load,
@@ -129,13 +136,13 @@ fn measure(
     let hosts = Hosts::start(executable, site)?;
     let round_trip_ns = hosts.round_trip_ns()?;
     let mut ours = Vec::new();
-    let mut theirs = peer::WAYS.map(|way| (way, Vec::new()));
+    let mut theirs: Vec<_> = ways.iter().map(|way| (way, Vec::new())).collect();
     for run in 1..=runs {
         Network::forget()?;
-        ours.push(told(kind, run, ours::NAME, hosts.move_one(load)?));
+        ours.push(told(kind, run, ours::NAME, hosts.move_one(load, kind.rate())?));
         for (way, ended) in &mut theirs {
             Network::forget()?;
-            ended.push(told(kind, run, way.name, peer::move_one(site, load, *way)?));
+            ended.push(told(kind, run, way.name, peer::move_one(site, load, kind.rate(), **way)?));
         }
     }
     let theirs = theirs.into_iter().map(|(way, ended)| Column::new(way.name, ended));
@@ -146,7 +153,7 @@ fn measure(
 /// Says on standard error how far it is, since all of it takes many minutes.
 fn told(kind: Kind, run: u32, name: &str, ended: Ended) -> Ended {
     let words = match &ended {
-        Ended::Moved(moved) => format!("{} ms", moved.total_ns / 1_000_000),
+        Ended::Moved(moved) => format!("{} ms", moved.flow.total_ns / 1_000_000),
         Ended::Late => "does not end".to_owned(),
         Ended::Failed(why) => why.clone(),
     };

@@ -1,6 +1,7 @@
 //! Two network namespaces and the link between them.
 
 use std::fs::{self, File};
+use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
@@ -76,11 +77,13 @@ impl Kind {
         }
     }
 
-    fn rate(self) -> Option<&'static str> {
+    /// What it carries, in bits a second, if that is bounded.
+    pub(crate) fn rate(self) -> Option<u64> {
         match self {
-            Self::Unshaped | Self::Wan => None,
-            Self::Gigabit => Some("1gbit"),
-            Self::Hundred => Some("100mbit"),
+            Self::Unshaped => None,
+            Self::Gigabit => Some(GIGABIT),
+            Self::Hundred => Some(GIGABIT / 10),
+            Self::Wan => Some(WAN.bits_per_second),
         }
     }
 }
@@ -109,9 +112,10 @@ impl Network {
             ip(&["-n", namespace, "addr", "add", &address, "dev", DEVICE])?;
             ip(&["-n", namespace, "link", "set", DEVICE, "up"])?;
             ip(&["-n", namespace, "link", "set", "lo", "up"])?;
-            if let Some(rate) = kind.rate() {
+            if let (Some(rate), None) = (kind.rate(), &network.relay) {
+                let rate = format!("{rate}bit");
                 let place = ["-n", namespace, "qdisc", "add", "dev", DEVICE, "root"];
-                let shape = ["tbf", "rate", rate, "burst", BURST, "latency", QUEUE];
+                let shape = ["tbf", "rate", &rate, "burst", BURST, "latency", QUEUE];
                 run("tc", &[&place[..], &shape[..]].concat())?;
             }
         }
@@ -126,12 +130,23 @@ impl Network {
     /// Bytes that both interfaces have sent.
     pub(crate) fn sent() -> Result<u64, Stop> {
         let one = |host| {
-            let table = inside(host, || fs::read_to_string("/proc/thread-self/net/dev"))?;
+            let table = io::read_to_string(Self::counters(host)?);
             let table = table.map_err(Stop::failed("/proc/net/dev"))?;
-            sent_by(&table, DEVICE)
+            Self::sent_in(&table)
                 .ok_or_else(|| Stop::Failed(format!("no counters of {DEVICE}: {table}")))
         };
         Ok(one(SOURCE)? + one(DESTINATION)?)
+    }
+
+    /// The counters of a host's interfaces, which can be read again and again, wherever the reader is.
+    pub(crate) fn counters(host: usize) -> Result<File, Stop> {
+        let opened = inside(host, || File::open("/proc/thread-self/net/dev"))?;
+        opened.map_err(Stop::failed("/proc/net/dev"))
+    }
+
+    /// Bytes that the interface has sent, by such counters.
+    pub(crate) fn sent_in(table: &str) -> Option<u64> {
+        sent_by(table, DEVICE)
     }
 
     /// Lets both kernels forget what they know of the line from earlier connections.

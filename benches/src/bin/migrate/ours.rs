@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use benches::{Connection, Executable, Guest, Stop, attach};
 use serde_json::{Value, json};
 
+use crate::flow::Flow;
 use crate::load::Load;
 use crate::network::{DESTINATION, HOSTS, Network, SOURCE, inside};
 use crate::outcome::{Ended, Moved, nanoseconds};
@@ -55,13 +56,13 @@ impl Hosts {
     }
 
     /// Starts a new guest, moves it, looks at it, and ends it.
-    pub(crate) fn move_one(&self, load: &Load) -> Result<Ended, Stop> {
-        let ended = self.try_one(load)?;
+    pub(crate) fn move_one(&self, load: &Load, rate: Option<u64>) -> Result<Ended, Stop> {
+        let ended = self.try_one(load, rate)?;
         self.clean()?;
         Ok(ended)
     }
 
-    fn try_one(&self, load: &Load) -> Result<Ended, Stop> {
+    fn try_one(&self, load: &Load, rate: Option<u64>) -> Result<Ended, Stop> {
         let [source, destination] = &self.daemons;
         let boot = json!({
             "type": "kernel",
@@ -81,15 +82,14 @@ impl Hosts {
         let usage = |daemon: &Daemon, machine, vcpu_ns: u64| {
             Ok::<_, Stop>(daemon.usage_ns(machine)?.saturating_sub(vcpu_ns))
         };
-        let source_before = usage(source, source_process, source_vcpu.ns())?;
+        let guest_before = source_vcpu.ns();
+        let source_before = usage(source, source_process, guest_before)?;
         let destination_before = usage(destination, 0, 0)?;
-        let sent_before = Network::sent()?;
-        let began = Instant::now();
+        let flow = Flow::start(rate)?;
         let order = json!({"to": HOSTS[DESTINATION], "max_downtime_ms": load.downtime_ms});
         let order = source.post(&format!("/v1/machines/{MACHINE}/migrate"), &order)?;
         let operation = source.wait(order, load.limit)?;
-        let total_ns = nanoseconds(began.elapsed());
-        let wire_bytes = Network::sent()? - sent_before;
+        let flow = flow.end()?;
         if operation["state"] == "running" {
             return Ok(Ended::Late);
         }
@@ -107,12 +107,12 @@ impl Hosts {
         let outcome = &operation["migration"];
         let causes = serde_json::from_value(outcome["causes"].clone());
         Ok(Ended::Moved(Moved {
-            total_ns,
+            flow,
             pause_ns: outcome["blackout_ns"].as_u64().unwrap_or_default(),
             reported_pause_ns: None,
             gap_ns,
-            wire_bytes,
             cpu_ns,
+            guest_ns: source_vcpu.ns() - guest_before,
             causes: causes.map_err(Stop::failed("the causes of a pause"))?,
             account: outcome.clone(),
         }))

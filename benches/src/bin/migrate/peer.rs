@@ -4,11 +4,11 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use benches::{Guest, Stop};
 use serde_json::{Value, json};
 
+use crate::flow::Flow;
 use crate::load::Load;
 use crate::network::{DESTINATION, HOSTS, Network, SOURCE, inside};
 use crate::outcome::{Ended, Moved, nanoseconds};
@@ -59,7 +59,12 @@ pub(crate) fn version() -> Result<String, Stop> {
 }
 
 /// Starts a new guest, moves it, looks at it, and ends both processes.
-pub(crate) fn move_one(site: &Site, load: &Load, way: Way) -> Result<Ended, Stop> {
+pub(crate) fn move_one(
+    site: &Site,
+    load: &Load,
+    rate: Option<u64>,
+    way: Way,
+) -> Result<Ended, Stop> {
     let mut source = Process::start(site, SOURCE, load, &[])?;
     let writes_before = load.warm_up(&mut source.guest)?;
     let mut destination = Process::start(site, DESTINATION, load, &["-incoming", "defer"])?;
@@ -70,10 +75,10 @@ pub(crate) fn move_one(site: &Site, load: &Load, way: Way) -> Result<Ended, Stop
     destination.qmp.execute("migrate-incoming", &uri)?;
 
     let cpu_before = [source.usage_ns()?, destination.usage_ns()?];
-    let sent_before = Network::sent()?;
-    let began = Instant::now();
+    let guest_before = source.guest_ns()?;
+    let flow = Flow::start(rate)?;
     source.qmp.execute("migrate", &uri)?;
-    let end = began + load.limit;
+    let end = flow.began() + load.limit;
     let is_over = |event: &Value| {
         event["event"] == "MIGRATION"
             && (event["data"]["status"] == "completed" || event["data"]["status"] == "failed")
@@ -84,8 +89,7 @@ pub(crate) fn move_one(site: &Site, load: &Load, way: Way) -> Result<Ended, Stop
         return Ok(Ended::Failed(info["error-desc"].to_string()));
     }
     let resume = destination.qmp.event(end, |event| event["event"] == "RESUME")?;
-    let total_ns = nanoseconds(began.elapsed());
-    let wire_bytes = Network::sent()? - sent_before;
+    let flow = flow.end()?;
     let cpu_after = [source.usage_ns()?, destination.usage_ns()?];
     let stop = source.qmp.event(end, |event| event["event"] == "STOP")?;
     let (Some((resumed, _)), Some((stopped, _))) = (resume, stop) else {
@@ -94,12 +98,12 @@ pub(crate) fn move_one(site: &Site, load: &Load, way: Way) -> Result<Ended, Stop
     let info = source.qmp.execute("query-migrate", &json!({}))?;
     let gap_ns = load.inspect(&mut destination.guest, writes_before)?;
     Ok(Ended::Moved(Moved {
-        total_ns,
+        flow,
         pause_ns: nanoseconds(resumed.saturating_duration_since(stopped)),
         reported_pause_ns: info["downtime"].as_u64().map(|ms| ms * 1_000_000),
         gap_ns,
-        wire_bytes,
         cpu_ns: [0, 1].map(|host| cpu_after[host].saturating_sub(cpu_before[host])),
+        guest_ns: source.guest_ns()? - guest_before,
         causes: Vec::new(),
         account: info,
     }))
@@ -164,11 +168,14 @@ impl Process {
     }
 
     fn usage_ns(&self) -> Result<u64, Stop> {
-        let process = self.child.id();
-        let vcpu_ns = thread_ns(process, self.vcpu);
-        let usage = Usage::of(process).zip(vcpu_ns);
-        let (usage, vcpu_ns) = usage.ok_or_else(|| Stop::Failed("QEMU has ended".into()))?;
-        Ok(usage.own_ns.saturating_sub(vcpu_ns))
+        let usage = Usage::of(self.child.id());
+        let usage = usage.ok_or_else(|| Stop::Failed("QEMU has ended".into()))?;
+        Ok(usage.own_ns.saturating_sub(self.guest_ns()?))
+    }
+
+    fn guest_ns(&self) -> Result<u64, Stop> {
+        let ns = thread_ns(self.child.id(), self.vcpu);
+        ns.ok_or_else(|| Stop::Failed("QEMU has ended".into()))
     }
 }
 

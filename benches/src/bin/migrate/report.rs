@@ -62,6 +62,12 @@ pub(crate) struct Figures {
     pub(crate) wire_bytes: Summary,
     pub(crate) cpu_source: Summary,
     pub(crate) cpu_destination: Summary,
+    pub(crate) cpu_guest: Summary,
+    pub(crate) idle: Summary,
+    pub(crate) before: Summary,
+    pub(crate) full: Option<Summary>,
+    pub(crate) partly: Summary,
+    pub(crate) after: Summary,
     /// A cause that a move does not have counts as nothing there.
     pub(crate) causes: Vec<(String, Summary)>,
 }
@@ -99,13 +105,19 @@ impl Figures {
             sum.map(|sum| (name.clone(), sum))
         };
         Some(Self {
-            total: of(&|moved| Some(moved.total_ns))?,
+            total: of(&|moved| Some(moved.flow.total_ns))?,
             pause: of(&|moved| Some(moved.pause_ns))?,
             reported_pause: of(&|moved| moved.reported_pause_ns),
             gap: of(&|moved| Some(moved.gap_ns))?,
-            wire_bytes: of(&|moved| Some(moved.wire_bytes))?,
+            wire_bytes: of(&|moved| Some(moved.flow.wire_bytes))?,
             cpu_source: of(&|moved| Some(moved.cpu_ns[0]))?,
             cpu_destination: of(&|moved| Some(moved.cpu_ns[1]))?,
+            cpu_guest: of(&|moved| Some(moved.guest_ns))?,
+            idle: of(&|moved| Some(moved.flow.idle_ns))?,
+            before: of(&|moved| Some(moved.flow.times.before_ns))?,
+            full: of(&|moved| moved.flow.times.full_ns),
+            partly: of(&|moved| Some(moved.flow.times.partly_ns))?,
+            after: of(&|moved| Some(moved.flow.times.after_ns))?,
             causes: names.into_iter().filter_map(cause).collect(),
         })
     }
@@ -135,15 +147,22 @@ pub(crate) fn print(outcome: &Outcome) {
 }
 
 /// Rows of a link's table.
-const ROWS: [(&str, Pick, Show); 8] = [
+const ROWS: [(&str, Pick, Show); 15] = [
     ("total, s", |figures| Some(figures.total.p50), seconds),
+    ("  before the first pages", |figures| Some(figures.before.p50), seconds),
+    ("  with pages, the link full", |figures| Some(figures.full?.p50), seconds),
+    ("  with pages, the link not full", |figures| Some(figures.partly.p50), seconds),
+    ("  after the last pages", |figures| Some(figures.after.p50), seconds),
     ("the guest's pause, ms", |figures| Some(figures.pause.p50), milliseconds),
+    ("  99th percentile", |figures| percentile(&figures.pause), milliseconds),
     ("  longest of all", |figures| Some(figures.pause.max), milliseconds),
     ("  as the guest's clock jumped", |figures| Some(figures.gap.p50), milliseconds),
     ("  as QEMU reports it", |figures| Some(figures.reported_pause?.p50), milliseconds),
     ("on the wire, MB", |figures| Some(figures.wire_bytes.p50), megabytes),
     ("source's processor, s", |figures| Some(figures.cpu_source.p50), seconds),
     ("destination's processor, s", |figures| Some(figures.cpu_destination.p50), seconds),
+    ("the guest's processor, s", |figures| Some(figures.cpu_guest.p50), seconds),
+    ("processors idle, s", |figures| Some(figures.idle.p50), seconds),
 ];
 
 fn print_link(link: &Link, limit_seconds: u64) {
@@ -156,12 +175,16 @@ fn print_link(link: &Link, limit_seconds: u64) {
         let ended = column.attempts - column.late - column.failures.len();
         format!("{ended} of {}", column.attempts)
     };
-    table.row(line("moves that ended", link.columns.iter().map(runs), String::new()));
+    let ended = link.columns.iter().map(runs);
+    table.row(["moves that ended".to_owned()].into_iter().chain(ended));
     for (name, pick, show) in ROWS {
         let values: Vec<_> =
             link.columns.iter().map(|column| column.figures.as_ref().and_then(pick)).collect();
+        if values.iter().all(Option::is_none) {
+            continue;
+        }
         let cells = values.iter().map(|value| value.map_or_else(|| "-".to_owned(), show));
-        table.row(line(name, cells, compared(&values)));
+        table.row([name.to_owned()].into_iter().chain(cells).chain([compared(&values)]));
     }
     print!("{table}");
     for column in &link.columns {
@@ -200,13 +223,10 @@ fn compared(values: &[Option<u64>]) -> String {
     }
 }
 
-/// A row of the table, whose columns are known: ours, QEMU's ways, and the ratio.
-fn line(name: &str, cells: impl Iterator<Item = String>, last: String) -> [String; COLUMNS] {
-    let mut row = [name.to_owned()].into_iter().chain(cells).chain([last]);
-    std::array::from_fn(|_| row.next().unwrap_or_default())
+/// Of fewer values it is the largest of them, which has a row of its own.
+fn percentile(summary: &Summary) -> Option<u64> {
+    (summary.count >= 100).then_some(summary.p99)
 }
-
-const COLUMNS: usize = 3 + crate::peer::WAYS.len();
 
 fn seconds(ns: u64) -> String {
     format!("{:.3}", ratio(ns, 1_000_000_000))
@@ -223,16 +243,18 @@ fn megabytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::{Flowed, Times};
 
     fn moved(total_ns: u64, causes: &[(&str, u64)]) -> Ended {
         let causes = causes.iter().map(|(name, ns)| ((*name).to_owned(), *ns)).collect();
+        let (wire_bytes, idle_ns, times) = (4, 5, Times::default());
         Ended::Moved(Moved {
-            total_ns,
+            flow: Flowed { total_ns, wire_bytes, idle_ns, times },
             pause_ns: 2,
             reported_pause_ns: None,
             gap_ns: 3,
-            wire_bytes: 4,
             cpu_ns: [5, 6],
+            guest_ns: 7,
             causes,
             account: serde_json::Value::Null,
         })
@@ -255,6 +277,12 @@ mod tests {
         let found: Vec<_> =
             causes.iter().map(|(name, ns)| (name.as_str(), ns.p50, ns.max)).collect();
         assert_eq!(found, [("wire", 0, 8), ("record", 0, 9)]);
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_enough_values() {
+        let of = |count: u64| percentile(&Samples::new((1..=count).collect()).unwrap().summary());
+        assert_eq!((of(99), of(100)), (None, Some(99)));
     }
 
     #[test]
