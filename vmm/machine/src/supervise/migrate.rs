@@ -407,10 +407,53 @@ fn named<T>(value: Option<T>, what: &str) -> Result<T, SuperviseError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::net::TcpListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread::{scope, sleep};
     use std::time::Instant;
 
     use super::*;
     use crate::dirty::DirtyLogKind;
+
+    #[test]
+    fn sockets_are_connected_side_by_side() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let limit = Duration::from_secs(20);
+        theirs.set_time_limit(Some(limit)).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (turns, under_way) = (Turns::default(), AtomicUsize::new(0));
+        let dial = |_| {
+            under_way.fetch_add(1, Ordering::Relaxed);
+            let begun = Instant::now();
+            // Each is as slow as the last of them.
+            while under_way.load(Ordering::Relaxed) < DIALLERS {
+                if begun.elapsed() > limit {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                sleep(Duration::from_millis(1));
+            }
+            TcpStream::connect(listener.local_addr().unwrap())
+        };
+        let numbers = 1..=u32::try_from(DIALLERS).unwrap();
+        let answered: BTreeSet<_> = scope(|scope| {
+            for _ in 0..DIALLERS {
+                scope.spawn(|| serve(&ours, &turns, &dial));
+            }
+            for number in numbers.clone() {
+                theirs.send(&Dial { number, connection: 1, place: 0 }, &[]).unwrap();
+            }
+            let hear = |_| {
+                let (dialled, sockets) = theirs.receive::<Dialled>().unwrap();
+                assert_eq!((dialled.failed, sockets.len()), (None, 1));
+                dialled.number
+            };
+            let answered = numbers.clone().map(hear).collect();
+            theirs.end();
+            answered
+        });
+        assert!(answered.iter().copied().eq(numbers), "{answered:?}");
+    }
 
     #[test]
     fn a_process_that_does_not_get_on_with_an_image_is_ended() {
