@@ -122,7 +122,9 @@ impl SourceProcess {
             ..SourceTimers::default()
         };
         let mut source = Source::new(now, agreement, timers);
-        source.set_data_streams(scenario.data_streams);
+        let streams = scenario.adapts_streams.then(|| StreamCount::new(scenario.data_streams));
+        let first = streams.as_ref().map_or(scenario.data_streams, StreamCount::count);
+        source.set_data_streams(first);
         let pages = NonZeroU64::new(scenario.batch_pages).expect("a scenario's batch");
         source.set_batch_pages(pages);
         for run in &agreement.memory {
@@ -148,7 +150,7 @@ impl SourceProcess {
                 harvested_at: now,
                 budget,
             }),
-            streams: scenario.adapts_streams.then(|| StreamCount::new(scenario.data_streams)),
+            streams,
             settles_first: scenario.settles_first,
             settling: None,
             is_offered: false,

@@ -187,6 +187,8 @@ impl Party for SourceParty {
             if let Err(error) = self.open(link, streams, stream) {
                 self.source.handle_closed(now, stream);
                 events.push(LinkEvent::StreamEnded { stream, why: error.to_string() });
+                // What this host has none of now, it has none of for the next one.
+                break;
             }
         }
         while let Some(event) = self.source.poll_event() {

@@ -81,7 +81,9 @@ impl Flow {
     /// The move has ended.
     pub(crate) fn end(mut self) -> Result<Flowed, Stop> {
         let total_ns = nanoseconds(self.began.elapsed());
-        let (wire_bytes, idle_ns) = (Network::sent()? - self.sent, idle_ns()? - self.idle_ns);
+        let wire_bytes = Network::sent()? - self.sent;
+        // What waits for a disk may be counted back.
+        let idle_ns = idle_ns()?.saturating_sub(self.idle_ns);
         let times = times(&self.stop(), total_ns, self.rate);
         Ok(Flowed { total_ns, wire_bytes, idle_ns, times })
     }

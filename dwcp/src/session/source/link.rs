@@ -47,6 +47,9 @@ pub(super) struct Connection {
     pub(super) spoke_at: Duration,
     /// Data streams by their place; `None` while they are being connected.
     pub(super) data: BTreeMap<u16, Option<Outgoing>>,
+    /// Data streams that ended before the control stream was there. They are replaced when it is: a host that refuses them and
+    /// lets that one wait is not asked again and again.
+    failed: usize,
 }
 
 impl Connection {
@@ -128,7 +131,7 @@ impl Link {
         }
     }
 
-    /// Whether there is a stream beside a control stream that is being connected.
+    /// Whether any stream may be open, or is being connected beside a control stream.
     pub(super) fn has_streams(&self) -> bool {
         match &self.state {
             State::Down { .. } => false,
@@ -152,11 +155,13 @@ impl Link {
                     heard_at: now,
                     spoke_at: now,
                     data: BTreeMap::new(),
+                    failed: 0,
                 });
                 Some(stream)
             }
             State::Dialing(connection) | State::Up(connection)
-                if connection.carries_pages() && connection.data.len() < data_streams =>
+                if connection.carries_pages()
+                    && connection.data.len() + connection.failed < data_streams =>
             {
                 let place = self.next_place;
                 self.next_place = place.checked_add(1)?;
@@ -167,7 +172,8 @@ impl Link {
         }
     }
 
-    /// A stream is open. Returns where its first frame goes, `Hello`, if that is news. It leaves when the connection is up.
+    /// A stream is open. Returns where its first frame goes, if that is news: the `Hello`, which leaves as soon as the connection
+    /// is up.
     pub(super) fn connected(&mut self, now: Duration, stream: StreamId) -> Option<&mut Outgoing> {
         if stream.is_control() {
             return self.control_connected(now, stream);
@@ -188,7 +194,8 @@ impl Link {
         match std::mem::replace(&mut self.state, down) {
             State::Dialing(connection) if connection.number == stream.connection => {
                 self.number = connection.number;
-                self.state = State::Up(Connection { heard_at: now, spoke_at: now, ..connection });
+                let (heard_at, spoke_at, failed) = (now, now, 0);
+                self.state = State::Up(Connection { heard_at, spoke_at, failed, ..connection });
                 self.connection_mut().map(|connection| &mut connection.control)
             }
             other => {
@@ -203,7 +210,12 @@ impl Link {
         let (State::Dialing(connection) | State::Up(connection)) = &mut self.state else {
             return false;
         };
-        stream.connection == connection.number && connection.data.remove(&stream.place).is_some()
+        let is_this = stream.connection == connection.number;
+        let was_there = is_this && connection.data.remove(&stream.place).is_some();
+        if was_there && connection.number != self.number {
+            connection.failed += 1;
+        }
+        was_there
     }
 
     /// The control stream is gone, or could not be connected. Returns whether it was this one.

@@ -40,9 +40,9 @@ pub(super) const HEAD: Duration = Duration::from_secs(10);
 const CALLS_MAX: usize = 32;
 /// Of those, calls of one host.
 const CALLS_OF_ONE_MAX: usize = 8;
-/// Connections of one host: between its calls they cost a descriptor each.
+/// Connections of one host: between its calls they cost a descriptor each. From half of them on each is for one call.
 const CONNECTIONS_OF_ONE_MAX: usize = 64;
-/// How long a call waits for room.
+/// How long a connection, or a call, waits for room.
 const ROOM: Duration = Duration::from_secs(5);
 
 /// The bound ports.
@@ -242,9 +242,12 @@ async fn converse(
     let Some(peer) = shared.peers.by_key(&key) else { return };
     drop(permit);
     let rooms = guests.rooms(&peer.key);
-    let Ok(_connection) = Arc::clone(&rooms.connections).try_acquire_owned() else {
+    let connection = Arc::clone(&rooms.connections).acquire_owned();
+    let Ok(Ok(_connection)) = tokio::time::timeout(ROOM, connection).await else {
         return tracing::warn!(peer = %peer.name, "a host has too many connections");
     };
+    // Where many of them are under way, one that idles would be in the next one's way.
+    let idles = rooms.connections.available_permits() >= CONNECTIONS_OF_ONE_MAX / 2;
     let _ = stream.get_ref().0.set_nodelay(true);
     let router = TowerToHyperService::new(service::router(guests.state.clone()));
     let peers = Arc::clone(&shared.peers);
@@ -269,7 +272,7 @@ async fn converse(
         .max_headers(64)
         .max_buf_size(64 << 10)
         // A few calls, one right after the other: over a long way each connection costs as much as two more.
-        .keep_alive(true);
+        .keep_alive(idles);
     if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%from, %error, "a host's connection failed");
     }

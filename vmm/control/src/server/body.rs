@@ -131,7 +131,7 @@ mod tests {
             let sent = tokio::spawn(async move {
                 for piece in 0..pieces {
                     if sender.send_data(mebibyte.clone()).await.is_err() {
-                        // One of them lay in between.
+                        // The one before was taken, and was too much.
                         return piece - 1;
                     }
                 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::ipc::{Channel, ChannelError};
 use crate::jail::{self, ThreadKind};
 
-/// How long a keeper may take to connect a socket.
+/// How long a keeper may be silent while it is asked. It gives up a socket sooner, and says so.
 const DIALLING: Duration = Duration::from_secs(15);
 
 /// Asks for a socket that is connected to the destination.
@@ -41,7 +41,7 @@ pub struct Dialled {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Accepted;
 
-/// The source's end. Several streams may ask at a time: whichever of them is not heard already hears the keeper, for all.
+/// The source's end. Several streams may ask at a time: one of them hears the keeper for all, the others wait for it.
 #[derive(Debug)]
 pub(crate) struct Dialler {
     asking: Mutex<Asking>,
@@ -134,7 +134,7 @@ impl Asking {
                     (None, None) => Err(io::Error::other("no socket came with the answer")),
                 });
             }
-            // Silence for so long is too long for any of them.
+            // Whoever has asked only just now asks again: a keeper that is silent for so long does not answer that, either.
             Err(error) => self.forsake(&error.to_string()),
         }
     }

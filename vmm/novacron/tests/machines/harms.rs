@@ -120,13 +120,19 @@ impl Harm {
                 hosts.daemons[self.host()].heal();
                 hosts.start_again(self.host());
             }
-            Self::Cut(_) => {
+            Self::Cut(step) => {
                 let stopped = wait_for_stop(&hosts, &token);
                 hosts.wires[1].reset();
                 kill_process(stopped, Signal::CONT).unwrap();
                 let ended = hosts.end_of(0, &operation);
                 if let Some(outcome) = ended.migration {
                     assert_eq!(outcome.audited_different, 0, "{outcome:?}");
+                    // Before these there is no connection yet, and after them the daemons may say all that is left.
+                    let is_cut = matches!(
+                        step,
+                        Step::MoveCopied | Step::MoveOffered | Step::MovePaused | Step::MoveSaved
+                    );
+                    assert!(!is_cut || outcome.connections > 1, "{self:?}: {outcome:?}");
                 }
             }
             Self::Reset(after) => {

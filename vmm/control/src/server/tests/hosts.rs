@@ -182,23 +182,15 @@ fn calls_that_follow_each_other_share_a_connection_until_the_host_is_not_known_a
 fn connections_between_whose_calls_a_host_does_other_things_are_in_no_calls_way() {
     let liar = Liar::new();
     let address = liar.here.state.registry().shared().listens[0];
-    let clients: Vec<_> = (0..64).map(|_| liar.client_at(address)).collect();
+    let clients: Vec<_> = (0..100).map(|_| liar.client_at(address)).collect();
     let hello = |client: &PeerClient| client.get::<Value>("/v1/hello");
-    // As many as it may have: more than calls at a time.
+    // More than connections may be there, and many more than calls at a time.
     for client in &clients {
         hello(client).unwrap();
     }
     let begun = Instant::now();
-    hello(&clients[0]).unwrap();
+    hello(clients.last().unwrap()).unwrap();
     assert!(begun.elapsed() < AT_ONCE, "it waits for no room");
-    let error = hello(&liar.client).unwrap_err();
-    assert!(matches!(error, PeerError::Unreachable { .. }), "{error}");
-    drop(clients);
-    let end = Instant::now() + QUICK;
-    while let Err(error) = hello(&liar.client) {
-        assert!(Instant::now() < end, "{error}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Another address of a host, at which everything comes so much later, each way.
