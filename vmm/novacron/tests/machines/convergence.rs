@@ -141,8 +141,15 @@ fn a_guest_that_writes_too_fast_is_slowed_down_moves_and_has_its_speed_again() {
     assert!(outcome.throttled_ns > 0 && outcome.throttled_ns < outcome.total_ns, "{outcome:?}");
     assert_eq!(outcome.audited_different, 0, "{outcome:?}");
     hosts.check(1, "web");
-    let there = speed(&hosts, 1, 9);
-    assert!(there > full / 2.0, "{there} of {full}");
+    // Others may have the processors for a while; one that is still held has not half of its speed at any time.
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let there = speed(&hosts, 1, 9);
+        if there > full / 2.0 {
+            break;
+        }
+        assert!(Instant::now() < end, "{there} of {full}");
+    }
     let report = hosts.daemons[0].says(&["operation", &operation.id]);
     assert!(report.contains("slowed to "), "{report}");
 }

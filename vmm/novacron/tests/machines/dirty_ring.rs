@@ -76,16 +76,24 @@ fn a_page_forgotten_by_a_ring_is_caught() {
         return;
     }
     let source = Faulty::new("reference,drop-dirty-bits").logging(RING);
-    let mut oracle = Oracle::boot(Shape { memory: 64 * MIB, ..Shape::default() }, &source);
-    oracle.wait_for_rounds(100);
-    match oracle.hand_over_with(Form::Copying, &Faulty::new("").logging(RING)) {
-        Err(SuperviseError::HandOver(why)) => {
-            assert!(why.contains("memory, compared byte for byte"), "{why}");
+    // The page that is forgotten may have been read after it was written, where the guest had no processor in between: then
+    // nothing is wrong, as the comparison says.
+    for _ in 0..5 {
+        let mut oracle = Oracle::boot(Shape { memory: 64 * MIB, ..Shape::default() }, &source);
+        oracle.wait_for_rounds(100);
+        let outcome = oracle.hand_over_with(Form::Copying, &Faulty::new("").logging(RING));
+        oracle.wait_for_rounds(100);
+        oracle.end_well();
+        match outcome {
+            Err(SuperviseError::HandOver(why)) => {
+                assert!(why.contains("memory, compared byte for byte"), "{why}");
+                return;
+            }
+            Ok(report) => eprintln!("nothing was forgotten that mattered: {report:?}"),
+            Err(other) => panic!("{other:?}"),
         }
-        other => panic!("{other:?}"),
     }
-    oracle.wait_for_rounds(100);
-    oracle.end_well();
+    panic!("no page that was forgotten was caught");
 }
 
 #[test]
