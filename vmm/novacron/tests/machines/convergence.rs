@@ -64,6 +64,19 @@ fn speed(hosts: &Hosts, host: usize, reports: usize) -> f64 {
     }
 }
 
+/// Waits until the guest is as fast as it was, or half as fast: others may have the processors for a while. One that is still held
+/// for more than half of its time never is.
+fn has_its_speed_again(hosts: &Hosts, host: usize, full: f64) {
+    let end = Instant::now() + Duration::from_secs(40);
+    loop {
+        let now = speed(hosts, host, 5);
+        if now > full / 2.0 {
+            return;
+        }
+        assert!(Instant::now() < end, "{now} of {full}");
+    }
+}
+
 fn now(client: &Client, operation: &Operation) -> Operation {
     client.get(&format!("/v1/operations/{}", operation.id)).unwrap()
 }
@@ -141,15 +154,7 @@ fn a_guest_that_writes_too_fast_is_slowed_down_moves_and_has_its_speed_again() {
     assert!(outcome.throttled_ns > 0 && outcome.throttled_ns < outcome.total_ns, "{outcome:?}");
     assert_eq!(outcome.audited_different, 0, "{outcome:?}");
     hosts.check(1, "web");
-    // Others may have the processors for a while; one that is still held has not half of its speed at any time.
-    let end = Instant::now() + Duration::from_secs(60);
-    loop {
-        let there = speed(&hosts, 1, 9);
-        if there > full / 2.0 {
-            break;
-        }
-        assert!(Instant::now() < end, "{there} of {full}");
-    }
+    has_its_speed_again(&hosts, 1, full);
     let report = hosts.daemons[0].says(&["operation", &operation.id]);
     assert!(report.contains("slowed to "), "{report}");
 }
@@ -178,15 +183,13 @@ fn a_slowed_guest_has_its_speed_again_while_its_link_is_cut_and_when_its_move_is
     wait_until(&hosts, &operation, |progress| {
         progress.waiting_ms.is_some() && progress.throttle_percent.is_none()
     });
-    let waiting = speed(&hosts, 0, 5);
-    assert!(waiting > full / 2.0, "{waiting} of {full}");
+    has_its_speed_again(&hosts, 0, full);
     hosts.wires[1].heal();
     wait_until(&hosts, &operation, is_slowed);
     hosts.daemons[0].says(&["operation", &operation.id, "--cancel"]);
     let ended = hosts.end_of(0, &operation);
     assert_eq!(ended.state, OperationState::Cancelled, "{ended:?}");
-    let afterwards = speed(&hosts, 0, 9);
-    assert!(afterwards > full / 2.0, "{afterwards} of {full}");
+    has_its_speed_again(&hosts, 0, full);
     assert_eq!(settled(&hosts), Rest::Stayed);
     hosts.check(0, "web");
 }
@@ -247,7 +250,7 @@ fn limits_are_changed_of_a_move_that_is_under_way_and_to_what_a_move_can_have() 
         other => panic!("{other}"),
     };
     let throttle = |percent| ChangeMove { throttle_percent: Some(percent), ..Default::default() };
-    let operation = hosts.begin_move(0, "web", |request| request.max_downtime_ms = 30).unwrap();
+    let operation = hosts.begin_move(0, "web", |request| request.max_downtime_ms = 500).unwrap();
     wait_until_sent(&hosts, 0, &operation, 1 << 20);
     refuse(&operation, ChangeMove::default(), ErrorCode::BadRequest, "no limit is named");
     refuse(&operation, throttle(100), ErrorCode::BadRequest, "not within 1 and 99");
