@@ -133,13 +133,9 @@ fn long_a_guest_runs_once_at_most_when_a_host_loses_its_power_in_the_switch() {
     let name = "long_a_guest_runs_once_at_most_when_a_host_loses_its_power_in_the_switch";
     let Some(case) = long_case(name) else { return };
     let guest = retried(|| {
-        let (mut hosts, mut guest) = busy_guest(&case, worst())?;
-        let mut moved = hosts.moves(0, &["--timeout", "5s"])?;
-        hosts.hosts.host(0).wait_for(&mut moved, "novacron: switch:")?;
-        hosts.hosts.kill(1);
+        let (mut hosts, mut guest, moved) = killed_in_the_switch(&case, 1)?;
         // Where its permit was not on its way yet, it runs on. Else only somebody who knows that the other host is dead can say
         // so; and where its answer was, it died there.
-        thread::sleep(DECIDED);
         let state = hosts.json(0, &["show", "web", "--output", "json"])?["state"].clone();
         eprintln!("the destination died in the switch: {state}");
         if state == "moved" {
@@ -159,11 +155,7 @@ fn long_a_guest_runs_once_at_most_when_a_host_loses_its_power_in_the_switch() {
     }
 
     let guest = retried(|| {
-        let (mut hosts, mut guest) = busy_guest(&case, worst())?;
-        let mut moved = hosts.moves(0, &["--timeout", "5s"])?;
-        hosts.hosts.host(0).wait_for(&mut moved, "novacron: switch:")?;
-        hosts.hosts.kill(0);
-        thread::sleep(DECIDED);
+        let (mut hosts, mut guest, _) = killed_in_the_switch(&case, 0)?;
         let machines = hosts.json(1, &["list", "--output", "json"])?;
         let states: Vec<_> = machines.as_array().unwrap().iter().map(|one| &one["state"]).collect();
         eprintln!("the source died in the switch: {states:?}");
@@ -179,6 +171,16 @@ fn long_a_guest_runs_once_at_most_when_a_host_loses_its_power_in_the_switch() {
     if let Some(guest) = guest {
         guest.check(2);
     }
+}
+
+/// Moves a busy guest, and ends the power of one of the hosts in the switch; when the other one has decided what that means.
+fn killed_in_the_switch(case: &Case, host: usize) -> Result<(Hosts, Guest, Program), HostError> {
+    let (mut hosts, guest) = busy_guest(case, worst())?;
+    let mut moved = hosts.moves(0, &["--timeout", "5s"])?;
+    hosts.hosts.host(0).wait_for(&mut moved, "novacron: switch:")?;
+    hosts.hosts.kill(host);
+    thread::sleep(DECIDED);
+    Ok((hosts, guest, moved))
 }
 
 /// Two hosts on a wire, with a daemon each, that know each other.

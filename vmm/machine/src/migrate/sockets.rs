@@ -182,6 +182,8 @@ mod tests {
     /// A dialler, and its keeper's end.
     fn pair() -> (Dialler, Channel) {
         let (ours, theirs) = Channel::pair().unwrap();
+        // Questions that come one after the other would be waited for without end.
+        theirs.set_time_limit(Some(DIALLING)).unwrap();
         (Dialler::new(ours).unwrap(), theirs)
     }
 

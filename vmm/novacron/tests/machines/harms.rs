@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use control::api::{ReceiptAudit, RestartPolicy};
+use control::api::{Operation, ReceiptAudit, RestartPolicy};
 use machine::Step;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -87,6 +87,48 @@ impl Harm {
         }
     }
 
+    /// Does it, and waits for what follows.
+    fn happen(self, hosts: &mut Hosts, operation: &Operation, token: &str) {
+        match self {
+            Self::Process(_) => drop(hosts.end_of(0, operation)),
+            Self::Host(_) => {
+                hosts.wait_for_death(self.host());
+                hosts.daemons[self.host()].heal();
+                hosts.restart(self.host());
+            }
+            Self::Daemon(_) => {
+                hosts.daemons[self.host()].wait_for_end(Duration::from_secs(60));
+                hosts.daemons[self.host()].heal();
+                hosts.start_again(self.host());
+            }
+            Self::Cut(step) => {
+                let stopped = wait_for_stop(hosts, token);
+                hosts.wires[1].reset();
+                kill_process(stopped, Signal::CONT).unwrap();
+                let ended = hosts.end_of(0, operation);
+                if let Some(outcome) = ended.migration {
+                    assert_eq!(outcome.audited_different, 0, "{outcome:?}");
+                    // Before these there is no connection yet, and after them the daemons may say all that is left.
+                    let is_cut = matches!(
+                        step,
+                        Step::MoveCopied | Step::MoveOffered | Step::MovePaused | Step::MoveSaved
+                    );
+                    assert!(!is_cut || outcome.connections > 1, "{self:?}: {outcome:?}");
+                }
+            }
+            Self::Reset(after) => {
+                // The control channel's calls are the move's beginning, and are not tried again.
+                wait_until_sent(hosts, 0, operation, 0);
+                std::thread::sleep(Duration::from_millis(after));
+                hosts.wires[1].reset();
+                let ended = hosts.end_of(0, operation);
+                let outcome = ended.migration.clone().unwrap_or_else(|| panic!("{ended:?}"));
+                assert!(outcome.audited_pages > 1000, "{outcome:?}");
+                assert_eq!(outcome.audited_different, 0, "{outcome:?}");
+            }
+        }
+    }
+
     /// Moves a machine, does it, and looks what has become of that.
     fn run(self) -> Rest {
         static TOKENS: AtomicUsize = AtomicUsize::new(0);
@@ -108,44 +150,7 @@ impl Harm {
             request.audit = ReceiptAudit::Whole;
         });
         let operation = moves.unwrap();
-        match self {
-            Self::Process(_) => drop(hosts.end_of(0, &operation)),
-            Self::Host(_) => {
-                hosts.wait_for_death(self.host());
-                hosts.daemons[self.host()].heal();
-                hosts.restart(self.host());
-            }
-            Self::Daemon(_) => {
-                hosts.daemons[self.host()].wait_for_end(Duration::from_secs(60));
-                hosts.daemons[self.host()].heal();
-                hosts.start_again(self.host());
-            }
-            Self::Cut(step) => {
-                let stopped = wait_for_stop(&hosts, &token);
-                hosts.wires[1].reset();
-                kill_process(stopped, Signal::CONT).unwrap();
-                let ended = hosts.end_of(0, &operation);
-                if let Some(outcome) = ended.migration {
-                    assert_eq!(outcome.audited_different, 0, "{outcome:?}");
-                    // Before these there is no connection yet, and after them the daemons may say all that is left.
-                    let is_cut = matches!(
-                        step,
-                        Step::MoveCopied | Step::MoveOffered | Step::MovePaused | Step::MoveSaved
-                    );
-                    assert!(!is_cut || outcome.connections > 1, "{self:?}: {outcome:?}");
-                }
-            }
-            Self::Reset(after) => {
-                // The control channel's calls are the move's beginning, and are not tried again.
-                wait_until_sent(&hosts, 0, &operation, 0);
-                std::thread::sleep(Duration::from_millis(after));
-                hosts.wires[1].reset();
-                let ended = hosts.end_of(0, &operation);
-                let outcome = ended.migration.clone().unwrap_or_else(|| panic!("{ended:?}"));
-                assert!(outcome.audited_pages > 1000, "{outcome:?}");
-                assert_eq!(outcome.audited_different, 0, "{outcome:?}");
-            }
-        }
+        self.happen(&mut hosts, &operation, &token);
         let rest = settled(&hosts);
         let context = || format!("{self:?}: {rest:?}\n{}", hosts.logs());
         assert!(self.rests().contains(&rest), "{}", context());

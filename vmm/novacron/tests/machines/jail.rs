@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use control::Client;
 use control::api::{Info, Machine, Shutdown};
 use machine::{Death, Form, SuperviseError};
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Faulty, MIB, Oracle, Shape, has_kvm, shared};
 
@@ -70,27 +69,6 @@ fn a_machine_process_has_nothing_but_what_it_was_given() {
     assert!(is_in_jail(oracle.machine.process().id()) >= 3);
     oracle.hand_over(Form::Copying).unwrap();
     is_in_jail(oracle.machine.process().id());
-    oracle.end_well();
-}
-
-#[test]
-fn a_process_that_is_stopped_and_continued_goes_on() {
-    if !has_kvm("a_process_that_is_stopped_and_continued_goes_on") {
-        return;
-    }
-    let mut oracle = Oracle::boot(SHAPE(), &Faulty::new(""));
-    for _ in 0..20 {
-        let id = oracle.machine.process().id();
-        let pid = Pid::from_raw(id.cast_signed()).unwrap();
-        kill_process(pid, Signal::STOP).unwrap();
-        let end = Instant::now() + Duration::from_secs(10);
-        while !status(&process(id), "State").starts_with('T') {
-            assert!(Instant::now() < end, "it does not stop");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        kill_process(pid, Signal::CONT).unwrap();
-        oracle.wait_for_rounds(1);
-    }
     oracle.end_well();
 }
 

@@ -66,8 +66,10 @@ pub(in crate::jail) const CALLS: &[Call] = &[
     call("exit", SYS_exit),
     // By this the kernel has a thread wait on that it found waiting when it stopped the process: for a debugger, a freezer, a
     // shell's job control, or because the host sleeps. Nothing that waits with a limit would survive that.
-    call("restart_syscall", SYS_restart_syscall)
-        .unproven("who waits with a limit at the moment at which the process is stopped is chance"),
+    call("restart_syscall", SYS_restart_syscall).unproven(
+        "who waits with a limit at the moment at which the process is stopped is chance; moves \
+                   that are cut at each step (`harms.rs`) fail without it",
+    ),
     // Events; the log; the last words of a panic.
     call("write", SYS_write),
     call("close", SYS_close),
