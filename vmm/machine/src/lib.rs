@@ -58,7 +58,7 @@ pub use meter::{LimitChange, LiveLimits, MovePhase, MoveProgress, PeerWord, Prog
 pub use migrate::{
     Accepted, ArrivalReport, Audit, AuditReport, Description, Dial, Dialled, KeepOrder, KeptReport,
     MigrateError, MigrateOrder, MoveLimits, MoveReport, PlanEntry, PrepareOrder, SessionKeys,
-    Shortfall, ThrottleReport,
+    Shortfall, SurveyOrder, SurveyReport, ThrottleReport,
 };
 pub use permit::{PermitFile, PermitFileError, PermitKeeper, PermitWatch};
 pub use role::{

@@ -103,7 +103,7 @@ fn default_audit() -> ReceiptAudit {
     ReceiptAudit::Sampled
 }
 
-fn default_max_downtime_ms() -> u64 {
+pub(crate) fn default_max_downtime_ms() -> u64 {
     300
 }
 
@@ -132,6 +132,24 @@ pub struct MigrationCheck {
     pub bytes_per_second: Option<u64>,
     /// Bytes of the machine's memory.
     pub memory_bytes: u64,
+    /// How the move would go, by what was seen of the guest in a second; absent if it was not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<MigrationForecast>,
+}
+
+/// How a move would go over the link as it was measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MigrationForecast {
+    /// Pages of the guest's memory that have content.
+    pub pages: u64,
+    /// Bytes that one of them takes on the wire, where little is compressed.
+    pub bytes_per_page: u64,
+    /// Pages that the guest writes in a second.
+    pub dirty_pages_per_second: u64,
+    /// Nanoseconds from the first page until the guest runs on the other host.
+    pub duration_ns: u64,
+    /// Nanoseconds for which it stands still.
+    pub blackout_ns: u64,
 }
 
 /// Something that is in the way of a move.
@@ -166,6 +184,8 @@ pub enum BlockerKind {
     Limit,
     /// The permit record of one of the hosts does not allow it.
     Permit,
+    /// The guest writes so fast that it would stand still for longer than it may.
+    Downtime,
     /// The other host cannot make a process for it, or write its record.
     Host,
 }
@@ -183,6 +203,7 @@ impl BlockerKind {
             Self::Name => "name",
             Self::Limit => "limit",
             Self::Permit => "permit",
+            Self::Downtime => "downtime",
             Self::Host => "host",
         }
     }

@@ -27,9 +27,10 @@ pub use machine::{
     Boot, CreateMachine, Ended, HandOver, HandOverForm, HandOverOutcome, KeptImage, Machine,
     MachineSpec, MachineState, RestartPolicy, Shutdown, Stop,
 };
+pub(crate) use migration::default_max_downtime_ms;
 pub use migration::{
-    Blocker, BlockerKind, Migrate, MigrationCheck, MigrationLimits, MigrationOutcome,
-    MigrationPhase, MigrationPlan, MigrationProgress, Resolve,
+    Blocker, BlockerKind, Migrate, MigrationCheck, MigrationForecast, MigrationLimits,
+    MigrationOutcome, MigrationPhase, MigrationPlan, MigrationProgress, Resolve,
 };
 pub use name::{MachineName, NameError};
 pub use operation::{Operation, OperationProgress, OperationState};

@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use machine::{RestoreOptions, RestoreReport, SuperviseError, Supervised, Woken};
+use tokio::sync::oneshot;
 
 use super::arrivals::Arriving;
 use super::bell::Bell;
@@ -297,15 +298,8 @@ impl Attendant {
     /// Obeys one command. An error is the machine's end.
     fn obey(&self, machine: &mut Supervised, command: Command) -> Result<(), SuperviseError> {
         match command {
-            Command::Describe(reply) => {
-                let (answer, fatal) = match machine.describe() {
-                    Ok(description) => (Ok(Box::new(description)), None),
-                    Err(error) => (Err(failed(&error)), sort(error).1),
-                };
-                // Whoever asked may have gone.
-                let _ = reply.send(answer);
-                fatal.map_or(Ok(()), Err)
-            }
+            Command::Describe(reply) => tell(reply, machine.describe()),
+            Command::Survey(order, reply) => tell(reply, machine.survey(&order)),
             Command::Pause(reply) => {
                 let outcome = machine.pause();
                 self.answer(reply, outcome, Some(MachineState::Paused))
@@ -511,6 +505,19 @@ enum Rest {
     Over,
     Stop(Arc<Pending>),
     Leave,
+}
+
+/// Answers what was asked of a machine. Whoever asked may have gone.
+fn tell<T>(
+    reply: oneshot::Sender<Result<Box<T>, ApiError>>,
+    outcome: Result<T, SuperviseError>,
+) -> Result<(), SuperviseError> {
+    let (answer, fatal) = match outcome {
+        Ok(found) => (Ok(Box::new(found)), None),
+        Err(error) => (Err(failed(&error)), sort(error).1),
+    };
+    let _ = reply.send(answer);
+    fatal.map_or(Ok(()), Err)
 }
 
 /// What an error means for whoever asked, and whether it is the machine's end.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use machine::{Description, Form};
+use machine::{Description, Form, SurveyOrder, SurveyReport};
 use tokio::sync::oneshot;
 
 use super::shared::Shared;
@@ -18,6 +18,8 @@ pub(crate) type Reply = oneshot::Sender<Result<(), ApiError>>;
 pub(crate) enum Command {
     /// Say what another host must know of it.
     Describe(oneshot::Sender<Result<Box<Description>, ApiError>>),
+    /// Look how a move would go.
+    Survey(Box<SurveyOrder>, oneshot::Sender<Result<Box<SurveyReport>, ApiError>>),
     /// Stop its vCPUs.
     Pause(Reply),
     /// Let them run again.
@@ -43,6 +45,9 @@ impl Command {
     pub(super) fn refuse(self, error: ApiError, shared: &Shared) {
         match self {
             Self::Describe(reply) => {
+                let _ = reply.send(Err(error));
+            }
+            Self::Survey(_, reply) => {
                 let _ = reply.send(Err(error));
             }
             Self::Pause(reply) | Self::Resume(reply) | Self::PressPowerButton(reply) => {

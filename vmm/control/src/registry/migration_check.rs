@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use machine::Description;
+use machine::{Description, MoveLimits, SurveyOrder, SurveyReport};
 use tokio::sync::oneshot;
 
 use super::command::Command;
+use super::entry::Entry;
 use super::machines::Registry;
 use super::move_report::{nanoseconds, whole};
 use crate::api::{
     ApiError, Blocker, BlockerKind, ErrorCode, MachineName, MachineState, MigrationCheck,
+    MigrationForecast,
 };
 use crate::peers::message::{Checked, Hello, Invitation, VERSION};
 use crate::peers::{PeerClient, PeerError, QUICK};
@@ -42,6 +44,7 @@ impl Registry {
         &self,
         name: &MachineName,
         to: &MachineName,
+        max_downtime: Duration,
         described: Result<Option<Box<Description>>, ApiError>,
     ) -> Result<MigrationCheck, ApiError> {
         let entry = self.find(name)?;
@@ -55,6 +58,7 @@ impl Registry {
             round_trip_ns: None,
             bytes_per_second: None,
             memory_bytes: record.spec.memory_bytes,
+            forecast: None,
         };
         let description = match described {
             Ok(Some(description)) => *description,
@@ -90,6 +94,16 @@ impl Registry {
                 check.bytes_per_second = Some(whole(bytes_per_second));
                 let there = |blocker| Blocker { host: Some(to.clone()), ..blocker };
                 check.blockers.extend(blockers.into_iter().map(there));
+                let limits = MoveLimits { max_downtime, ..MoveLimits::default() };
+                let order = SurveyOrder { bytes_per_second, round_trip, limits };
+                if let Some(report) = survey(&entry, order)? {
+                    check.blockers.extend(report.too_fast.as_ref().map(|why| Blocker {
+                        kind: BlockerKind::Downtime,
+                        host: None,
+                        message: why.clone(),
+                    }));
+                    check.forecast = Some(forecast(&report));
+                }
             }
             Err(error) => check.blockers.push(Blocker {
                 kind: match &error {
@@ -101,6 +115,23 @@ impl Registry {
             }),
         }
         Ok(check)
+    }
+}
+
+/// Has the guest looked at; none if it has ended meanwhile.
+fn survey(entry: &Entry, order: SurveyOrder) -> Result<Option<Box<SurveyReport>>, ApiError> {
+    let (reply, answer) = oneshot::channel();
+    entry.tell("looked at", Command::Survey(Box::new(order), reply))?;
+    answer.blocking_recv().map_or(Ok(None), |report| report.map(Some))
+}
+
+fn forecast(report: &SurveyReport) -> MigrationForecast {
+    MigrationForecast {
+        pages: report.pages,
+        bytes_per_page: whole(report.bytes_per_page),
+        dirty_pages_per_second: whole(report.dirty_pages_per_second),
+        duration_ns: nanoseconds(report.duration),
+        blackout_ns: nanoseconds(report.blackout),
     }
 }
 

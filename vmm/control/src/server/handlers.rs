@@ -17,6 +17,7 @@ use super::{console, events, openapi, pass};
 use crate::api::{
     AddPeer, ApiError, ChangeMove, CreateMachine, ErrorCode, Event, EventKind, HandOver,
     MachineName, Migrate, Resolve, RestoreSnapshot, Shutdown, Stop, TakeSnapshot,
+    default_max_downtime_ms,
 };
 use crate::audit_trail::{CallId, Sender};
 use crate::{health, host};
@@ -237,6 +238,9 @@ async fn migrate_machine(
 struct To {
     /// The host.
     to: MachineName,
+    /// Milliseconds that the guest may stand still.
+    #[serde(default = "default_max_downtime_ms")]
+    max_downtime_ms: u64,
 }
 
 async fn check_migration(
@@ -244,10 +248,11 @@ async fn check_migration(
     path: Named,
     to: Result<Query<To>, QueryRejection>,
 ) -> Answer {
-    let (name, To { to }) = (name(path)?, query(to)?);
-    let registry = state.registry();
-    let described = registry.describe(&name).await;
-    ok(blocking(move || state.registry().check_migration(&name, &to, described)).await?)
+    let (name, To { to, max_downtime_ms }) = (name(path)?, query(to)?);
+    let max_downtime = Duration::from_millis(max_downtime_ms);
+    let described = state.registry().describe(&name).await;
+    let check = move || state.registry().check_migration(&name, &to, max_downtime, described);
+    ok(blocking(check).await?)
 }
 
 async fn resolve_machine(

@@ -119,7 +119,7 @@ const DOCS: [Doc; METHODS.len()] = [
     ),
     doc(
         "machines.migration_check",
-        "Whether a machine could move to a host now, and what is in the way",
+        "Whether a machine could move to a host now, what is in the way, and how it would go",
         None,
         "200",
         Gives::One("MigrationCheck"),
@@ -286,9 +286,14 @@ fn document() -> OpenApi {
 }
 
 /// What may follow a method's path: its name and meaning. All but the host's name are numbers.
-const QUERIES: [(&str, &str, &str); 3] = [
+const QUERIES: [(&str, &str, &str); 4] = [
     ("events", "last", "Events that were already, to begin with; as far as they are kept"),
     ("machines.migration_check", "to", "The host, by the name that it has here"),
+    (
+        "machines.migration_check",
+        "max_downtime_ms",
+        "Milliseconds that the guest may stand still; 300 if nothing is said",
+    ),
     ("operations.show", "wait_ms", "Milliseconds to wait for its end; a minute at most"),
 ];
 

@@ -29,6 +29,7 @@ mod plan;
 mod shortfall;
 mod sockets;
 mod source;
+mod survey;
 
 pub use audit::{Audit, AuditReport};
 pub use brake::ThrottleReport;
@@ -39,6 +40,8 @@ pub use limits::MoveLimits;
 pub use plan::PlanEntry;
 pub use shortfall::Shortfall;
 pub(crate) use source::{Emigration, Outcome};
+pub(crate) use survey::survey;
+pub use survey::{SurveyOrder, SurveyReport};
 
 use std::time::Duration;
 

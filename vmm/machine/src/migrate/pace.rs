@@ -34,7 +34,7 @@ const SLACK: u8 = 5;
 /// Rounds altogether, however good the hope, unless somebody changes the limits meanwhile.
 const ROUNDS_MAX: u32 = 60;
 /// What of a blackout does not depend on pages.
-const OVERHEAD: Duration = Duration::from_millis(10);
+pub(super) const OVERHEAD: Duration = Duration::from_millis(10);
 /// How long a batch may hold a stream: then an acknowledgement comes.
 const BATCH_HOLDS: Duration = Duration::from_millis(50);
 /// Pages that a batch has however slow the link is: fewer would compress badly.
@@ -43,6 +43,8 @@ const BATCH_LEAST: u64 = 8;
 const FIRST_BATCH: NonZeroU64 = NonZeroU64::new(16).expect("not zero");
 /// The strongest step while the link still gives more with every round trip: a stronger one would soon be what limits.
 const GROWING_MOST: usize = 2;
+/// The step of the ladder that a move begins with: it costs little, and the link is not known yet.
+pub(super) const FIRST_STEP: usize = 1;
 /// How often the step of the ladder and the streams are looked at. On a fast link a guest has moved within a second.
 const RETHINK_EVERY: Duration = Duration::from_millis(50);
 
@@ -92,7 +94,7 @@ impl Pace {
             dirty: DirtyEstimator::new(limit),
             harvested_at: now,
             streams: StreamCount::new(limits.streams),
-            step: 1,
+            step: FIRST_STEP,
             processors,
             bottleneck: Bottleneck::new(),
             thought_at: now,
@@ -338,6 +340,11 @@ impl Pace {
             (encoders.bytes_per_page(step), encoders.pages_per_second(step))
         })
     }
+}
+
+/// Processors that this process may run on.
+pub(super) fn processors() -> f64 {
+    rustix::thread::sched_getaffinity(None).map_or(1.0, |set| f64::from(set.count()))
 }
 
 /// For how many hundredths of its time a guest is to be held next that is held for `share` now: no more than is needed, nor

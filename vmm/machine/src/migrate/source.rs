@@ -19,15 +19,16 @@ use dwcp::wire::{PeerAnswer, StreamId, Text};
 
 use super::audit::audit;
 use super::brake::Brake;
-use super::pace::Pace;
+use super::pace::{Pace, processors};
 use super::sockets::Dialler;
+use super::survey::content;
 use super::{Audit, AuditReport, MigrateError, MigrateOrder, MoveLimits, MoveReport};
 use crate::clock::{boot_id, realtime_ns};
 use crate::dirty::DirtyLog;
 use crate::fault::{Step, reached};
 use crate::handover::{Blackout, Cause, Resident};
 use crate::jail::{self, ThreadKind};
-use crate::memory::{Extents, GuestRam};
+use crate::memory::GuestRam;
 use crate::meter::{LimitChange, Meter, MovePhase, MoveProgress, PeerWord, Word};
 use crate::snapshot::SavedMoment;
 use crate::vm::{Paused, Running, VmError};
@@ -129,9 +130,8 @@ impl<'a> Emigration<'a> {
             recalls: order.recalls,
         };
         // Not `available_parallelism`, which reads files of control groups: here nothing is opened.
-        let processors = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
         let limit = Gfn(ram.layout().frame_limit());
-        let pace = Pace::new(order.limits, limit, f64::from(processors));
+        let pace = Pace::new(order.limits, limit, processors());
         let side = Side { ram: Arc::clone(ram), dialler };
         let link = SourceLink::start(terms, Arc::new(side))?;
         let emigration = Self {
@@ -228,17 +228,9 @@ impl<'a> Emigration<'a> {
         // A new bitmap names every page, and a ring none. If that were heard after the first round only, all of them
         // would go twice. It is heard before it is asked what is a hole: what fills one from here on is in the log.
         log.harvest(&mut Ledger::new(Gfn(ram.layout().frame_limit())))?;
-        let mut extents = Extents::default();
-        for region in ram.layout().regions() {
-            let mut rest = Some(region.run());
-            while let Some(run) = rest {
-                let (part, is_hole, after) = extents.first_part(ram, run).map_err(VmError::from)?;
-                rest = after;
-                if !is_hole {
-                    let owed = self.link.with(|source, _| source.owe(part));
-                    owed.map_err(|error| MigrateError::Aborted(error.to_string()))?;
-                }
-            }
+        for run in content(ram)? {
+            let owed = self.link.with(|source, _| source.owe(run));
+            owed.map_err(|error| MigrateError::Aborted(error.to_string()))?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::vm::{MachineConfig, Paused, Running, VmError, VmParts};
 /// What a job does with the machine, as far as its keeper has to do with it.
 #[derive(Clone, Debug)]
 pub(super) enum Business {
-    /// It is handed over or saved.
+    /// It is handed over, saved, or looked at.
     Here,
     /// It moves to another host, over sockets that its keeper connects.
     Leaving { session: [u8; 16], dialler: Arc<Dialler>, stays: bool },
@@ -26,7 +26,7 @@ pub(super) enum Business {
 /// ```text
 ///   Absent ── boot, receive, restore ──► Running ◄─ pause, resume ─► Paused
 ///                                         │    ▲                      │  ▲
-///               hand over, snapshot, move ▼    │ failed, done         ▼  │ snapshot
+///       hand over, snapshot, survey, move ▼    │ failed, done         ▼  │ snapshot
 ///   Absent ── prepare for a move ───────► Busy ── handed over, moved ──► (end)
 ///                                           ├── departed ──► Departed ── stop ──► (end)
 ///                                           └── moved, and its memory is wanted ──► Moved ── keep, stop ──► (end)
@@ -105,7 +105,7 @@ impl Guest {
             Self::Absent => "absent",
             Self::Running(_) => "running",
             Self::Paused(_) => "paused",
-            Self::Busy(Business::Here) => "being handed over or saved",
+            Self::Busy(Business::Here) => "being handed over, saved or looked at",
             Self::Busy(Business::Leaving { .. }) => "moving to another host",
             Self::Busy(Business::Arriving { .. }) => "still at another host",
             Self::Departed(_) => "departed",

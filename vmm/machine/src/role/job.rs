@@ -13,7 +13,8 @@ use crate::ipc::Channel;
 use crate::jail::{self, ThreadKind};
 use crate::meter::Meter;
 use crate::migrate::{
-    self, Arrival, ArrivalReport, Dialler, Emigration, MigrateError, MigrateOrder,
+    self, Arrival, ArrivalReport, Dialler, Emigration, MigrateError, MigrateOrder, SurveyOrder,
+    SurveyReport,
 };
 use crate::snapshot::{Completion, SnapshotError, SnapshotReport, Subject, Taking};
 use crate::vm::Running;
@@ -39,6 +40,12 @@ pub(super) enum Job {
         dialler: Arc<Dialler>,
         meter: Arc<Meter>,
     },
+    /// It is looked at, for a move that may come.
+    Survey {
+        running: Running,
+        order: Box<SurveyOrder>,
+        meter: Arc<Meter>,
+    },
     /// It comes from another host.
     Arrive {
         arrival: Box<Arrival>,
@@ -54,6 +61,7 @@ pub(super) enum Done {
     HandOver(Outcome),
     Snapshot(Subject, Result<SnapshotReport, SnapshotError>),
     Migrate(migrate::Outcome),
+    Survey(Running, Result<SurveyReport, MigrateError>),
     Arrive(Result<(Running, ArrivalReport), MigrateError>),
     /// It was not begun, since memory will never be whole: the machine as it was, and why.
     NotBegun(Subject, String),
@@ -148,6 +156,11 @@ impl Job {
                 };
                 Done::Migrate(outcome)
             }
+            Self::Survey { mut running, order, meter } => {
+                let key = &resident.digest_key;
+                let outcome = migrate::survey(&mut running, &order, key, &meter);
+                Done::Survey(running, outcome)
+            }
             Self::Arrive { arrival, meter } => match arrival.run(resident, &meter) {
                 Ok(arrived) => {
                     let (running, report, afterwards) = arrived.part();
@@ -161,9 +174,9 @@ impl Job {
 
     fn leave(self, why: String) -> Done {
         match self {
-            Self::HandOver { running, .. } | Self::Migrate { running, .. } => {
-                Done::NotBegun(Subject::Running(running), why)
-            }
+            Self::HandOver { running, .. }
+            | Self::Migrate { running, .. }
+            | Self::Survey { running, .. } => Done::NotBegun(Subject::Running(running), why),
             // Its memory comes over the streams, and nothing else is waited for.
             Self::Arrive { .. } => Done::Arrive(Err(MigrateError::Aborted(why))),
             Self::Snapshot { subject, .. } => Done::NotBegun(subject, why),

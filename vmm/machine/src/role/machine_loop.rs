@@ -306,6 +306,7 @@ impl MachineProcess {
             (Order::Migrate(order), Guest::Running(running)) => {
                 self.start_migration(order, descriptors, running)
             }
+            (Order::Survey(order), Guest::Running(running)) => self.start_survey(order, running),
             (Order::Snapshot(order), Guest::Running(running)) => {
                 self.start_snapshot(&order, descriptors, Subject::Running(running))
             }
@@ -485,6 +486,13 @@ impl MachineProcess {
                 self.report(&match outcome {
                     Ok(report) => Report::Snapshotted(report),
                     Err(error) => Report::SnapshotFailed { why: error.to_string() },
+                })?;
+            }
+            Done::Survey(running, outcome) => {
+                self.guest = Guest::Running(running);
+                self.report(&match outcome {
+                    Ok(report) => Report::Surveyed(Box::new(report)),
+                    Err(error) => Report::Declined { why: error.to_string() },
                 })?;
             }
             Done::NotBegun(subject, why) => {

@@ -7,6 +7,7 @@ use crate::handover::{Form, HandOverReport, Limits};
 use crate::meter::{Progress, Word};
 use crate::migrate::{
     ArrivalReport, Description, KeepOrder, KeptReport, MigrateOrder, MoveReport, PrepareOrder,
+    SurveyOrder, SurveyReport,
 };
 use crate::snapshot::{RestoreReport, SnapshotReport};
 use crate::vcpu::GuestEnd;
@@ -152,6 +153,8 @@ pub enum Order {
     Progress,
     /// Say what another host must know of the machine.
     Describe,
+    /// Look at the running guest, and say how a move would go.
+    Survey(Box<SurveyOrder>),
     /// Become the destination of a move. Descriptors: record, console, the socket on which streams come, and the image that
     /// was kept of the machine, if there is one.
     Prepare(Box<PrepareOrder>),
@@ -185,6 +188,7 @@ impl Order {
             Self::Cancel => "cancel",
             Self::Progress => "progress",
             Self::Describe => "describe",
+            Self::Survey(_) => "survey",
             Self::Prepare(_) => "prepare",
             Self::Migrate(_) => "migrate",
             Self::KeepImage(_) => "keep image",
@@ -254,6 +258,8 @@ pub enum Report {
     Progress(Progress),
     /// What another host must know of the machine.
     Description(Box<Description>),
+    /// How a move would go.
+    Surveyed(Box<SurveyReport>),
     /// The machine is built, and waits for its guest.
     Prepared,
     /// The guest runs at the destination; this process ends, or waits for the order to keep its memory.

@@ -18,7 +18,7 @@ use crate::ipc::Channel;
 use crate::meter::Word;
 use crate::migrate::{
     Accepted, ArrivalReport, Description, Dial, Dialled, KeepOrder, KeptReport, MigrateOrder,
-    MoveLimits, MoveReport, PrepareOrder, SessionKeys,
+    MoveLimits, MoveReport, PrepareOrder, SessionKeys, SurveyOrder, SurveyReport,
 };
 use crate::permit::{PermitFile, PermitWatch};
 use crate::random::random;
@@ -248,6 +248,20 @@ impl Supervised {
         self.process.order(&Order::Describe, &[])?;
         match self.process.report()? {
             Report::Description(description) => Ok(*description),
+            Report::Exited { how, end } => Err(SuperviseError::GuestEnded { how, end }),
+            Report::Declined { why } => Err(SuperviseError::Refused(why)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Looks at the running guest for a second, and says how a move would go.
+    ///
+    /// # Errors
+    /// When the guest has ended meanwhile, or the process is lost.
+    pub fn survey(&self, order: &SurveyOrder) -> Result<SurveyReport, SuperviseError> {
+        self.process.order(&Order::Survey(Box::new(*order)), &[])?;
+        match self.job_report(None)? {
+            Report::Surveyed(report) => Ok(*report),
             Report::Exited { how, end } => Err(SuperviseError::GuestEnded { how, end }),
             Report::Declined { why } => Err(SuperviseError::Refused(why)),
             other => Err(unexpected(&other)),

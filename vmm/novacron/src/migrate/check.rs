@@ -1,7 +1,7 @@
 //! `novacron migrate --dry-run`: what is in the way of a move.
 
 use control::Size;
-use control::api::{MachineName, MigrationCheck};
+use control::api::{MachineName, MigrationCheck, MigrationForecast};
 
 use crate::Failure;
 use crate::cli::OutputForm;
@@ -16,10 +16,11 @@ use crate::top::whole_bytes;
 pub(super) fn check(
     name: &MachineName,
     to: &MachineName,
+    max_downtime_ms: u64,
     form: OutputForm,
     globals: &Globals,
 ) -> Result<(), Failure> {
-    let path = format!("/v1/machines/{name}/migrate?to={to}");
+    let path = format!("/v1/machines/{name}/migrate?to={to}&max_downtime_ms={max_downtime_ms}");
     let check: MigrationCheck = connect(globals)?.get(&path)?;
     match form {
         OutputForm::Json => print_json(&check)?,
@@ -36,8 +37,7 @@ pub(super) fn check(
 
 /// What was found, in words.
 fn findings(check: &MigrationCheck) -> String {
-    let MigrationCheck { machine, to, blockers, round_trip_ns, bytes_per_second, memory_bytes } =
-        check;
+    let MigrationCheck { machine, to, blockers, round_trip_ns, bytes_per_second, .. } = check;
     let mut text = if blockers.is_empty() {
         format!("nothing is in the way of {machine} to {to}\n")
     } else {
@@ -49,11 +49,26 @@ fn findings(check: &MigrationCheck) -> String {
         }
         table.to_string()
     };
-    let mut measured = vec![format!("memory {}", Size(*memory_bytes))];
+    let mut measured = vec![format!("memory {}", Size(check.memory_bytes))];
     measured.extend(round_trip_ns.map(|ns| format!("round trip {}", milliseconds(ns))));
     measured.extend(bytes_per_second.map(|rate| format!("{}/s in a trial", whole_bytes(rate))));
     text += &(measured.join(", ") + "\n");
+    if let Some(forecast) = &check.forecast {
+        text += &foreseen(forecast);
+    }
     text
+}
+
+/// What was seen of the guest, and what follows.
+fn foreseen(forecast: &MigrationForecast) -> String {
+    let MigrationForecast { pages, bytes_per_page, dirty_pages_per_second, .. } = *forecast;
+    let bytes = pages.saturating_mul(bytes_per_page);
+    let (lasts, stands) = (milliseconds(forecast.duration_ns), milliseconds(forecast.blackout_ns));
+    format!(
+        "{pages} pages in some {}; the guest writes {dirty_pages_per_second} a second\n\
+         forecast {lasts}, of which it stands still for {stands}\n",
+        whole_bytes(bytes)
+    )
 }
 
 #[cfg(test)]
@@ -70,6 +85,7 @@ mod tests {
             round_trip_ns: None,
             bytes_per_second: None,
             memory_bytes: 512 << 20,
+            forecast: None,
         }
     }
 
@@ -78,10 +94,19 @@ mod tests {
         let check = MigrationCheck {
             round_trip_ns: Some(1_234_567),
             bytes_per_second: Some(110 << 20),
+            forecast: Some(MigrationForecast {
+                pages: 100_000,
+                bytes_per_page: 2048,
+                dirty_pages_per_second: 9876,
+                duration_ns: 1_850_000_000,
+                blackout_ns: 12_300_000,
+            }),
             ..check(Vec::new())
         };
         let expected = "nothing is in the way of web to east\n\
-            memory 512 MiB, round trip 1.23 ms, 110 MiB/s in a trial\n";
+            memory 512 MiB, round trip 1.23 ms, 110 MiB/s in a trial\n\
+            100000 pages in some 195 MiB; the guest writes 9876 a second\n\
+            forecast 1850.00 ms, of which it stands still for 12.30 ms\n";
         assert_eq!(findings(&check), expected);
     }
 

@@ -34,7 +34,7 @@ const BAR_CELLS_MAX: u16 = 76;
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "Examples:\n  \
-    novacron migrate web --to east --dry-run                 what is in the way, if anything; exit code 1 if so\n  \
+    novacron migrate web --to east --dry-run                 what is in the way, and how it would go; exit code 1 if it cannot\n  \
     novacron migrate web --to east --max-downtime 100ms\n  \
     novacron migrate web --to east --throttle 80%            slow a guest down that writes too fast, to a fifth at most\n  \
     novacron migrate web --to east --stop-after-rounds 20    stop the guest then, however long it stands still\n  \
@@ -65,7 +65,7 @@ struct OrderOptions {
     /// The host, by the name that it has here
     #[arg(long, value_name = "HOST")]
     to: MachineName,
-    /// Only say what is in the way of the move
+    /// Only say what is in the way of the move, and how it would go: the guest is looked at for a second
     #[arg(long)]
     dry_run: bool,
     /// How long the guest may stand still
@@ -145,7 +145,8 @@ pub(crate) fn migrate(options: &MigrateOptions, globals: &Globals) -> Result<(),
             Ok(connect(globals)?.delete(&format!("/v1/machines/{}/kept", options.name))?)
         }
         (None, Some(order)) if order.dry_run => {
-            check::check(&order.name, &order.to, order.output, globals)
+            let downtime = order.order().max_downtime_ms;
+            check::check(&order.name, &order.to, downtime, order.output, globals)
         }
         (None, Some(order)) => follow::follow(&order.name, &order.order(), order.output, globals),
         // The grammar lets nothing through that has neither.

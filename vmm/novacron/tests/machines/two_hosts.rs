@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use control::api::{
-    Boot, CreateMachine, Info, Machine, MachineSpec, MachineState, MigrationPhase, MigrationPlan,
-    Operation, OperationState, Receipt, ReceiptAudit, RestartPolicy,
+    Boot, CreateMachine, Info, Machine, MachineSpec, MachineState, MigrationCheck, MigrationPhase,
+    MigrationPlan, Operation, OperationState, Receipt, ReceiptAudit, RestartPolicy,
 };
 
 use crate::harness::{has_kvm, is_long_run, shared};
@@ -174,6 +174,18 @@ fn what_is_in_the_way_of_a_move_is_said_before_anything_moves() {
     hosts.busy(0, RestartPolicy::Never);
     let free = hosts.daemons[0].says(&["migrate", "web", "--to", "west", "--dry-run"]);
     assert!(free.contains("nothing is in the way"), "{free}");
+    let dry = ["migrate", "web", "--to", "west", "--dry-run", "--output", "json"];
+    let check: MigrationCheck = serde_json::from_str(&hosts.daemons[0].says(&dry)).unwrap();
+    let forecast = check.forecast.expect("the guest was looked at");
+    // 8 MiB that are filled, and what it is made of; 512 pages that are written 2,000 times a second.
+    assert!((2_048..6_000).contains(&forecast.pages), "{forecast:?}");
+    assert!((500..=2_200).contains(&forecast.dirty_pages_per_second), "{forecast:?}");
+    assert!(forecast.blackout_ns < 300_000_000, "{forecast:?}");
+    assert!(forecast.duration_ns >= forecast.blackout_ns, "{forecast:?}");
+    // Less than any takes.
+    let too_short = hosts.daemons[0].novacron(&[&dry[..5], &["--max-downtime", "1ms"]].concat());
+    let said = String::from_utf8_lossy(&too_short.stdout).into_owned();
+    assert!(too_short.status.code() == Some(1) && said.contains("downtime"), "{too_short:?}");
     hosts.busy(1, RestartPolicy::Never);
     let check = |why: &str| {
         let dry = hosts.daemons[0].novacron(&["migrate", "web", "--to", "west", "--dry-run"]);

@@ -12,7 +12,7 @@ use crate::ipc::Channel;
 use crate::jail::ThreadKind;
 use crate::migrate::{
     self, ArrivalReport, Description, Dialler, KeepOrder, MigrateError, MigrateOrder, PrepareOrder,
-    bring_in,
+    SurveyOrder, bring_in,
 };
 use crate::role::job::Job;
 use crate::role::order::Report;
@@ -57,6 +57,26 @@ impl MachineProcess {
                 let (session, stays) = (order.session, order.stays);
                 let business = Business::Leaving { session, dialler: Arc::clone(&dialler), stays };
                 self.give(worker, Job::Migrate { running, order, dialler, meter }, business);
+                Ok(())
+            }
+            Err(why) => {
+                self.guest = Guest::Running(running);
+                self.report(&Report::Declined { why })
+            }
+        }
+    }
+
+    /// Looks at the guest, for a move that may come.
+    pub(super) fn start_survey(
+        &mut self,
+        order: Box<SurveyOrder>,
+        running: Running,
+    ) -> Result<(), RoleError> {
+        // What it does is the beginning of a move.
+        match self.worker("survey", Some(ThreadKind::Mover)) {
+            Ok(worker) => {
+                let meter = self.new_meter();
+                self.give(worker, Job::Survey { running, order, meter }, Business::Here);
                 Ok(())
             }
             Err(why) => {

@@ -1,0 +1,218 @@
+//! What a move would find: how fast the guest writes, what its pages become, and what follows from that over a link.
+//! Nothing moves.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dwcp::digest::DigestKey;
+use dwcp::hde::{Batch, Encoder, Ladder, Sending};
+use dwcp::ledger::{Ledger, SendNumber};
+use dwcp::page::{Gfn, PageRun};
+use dwcp::pba::{Debt, DirtyEstimator, EncodedBatch, EncoderEstimator, LinkEstimate, Outlook};
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+use super::pace::{FIRST_STEP, OVERHEAD, processors};
+use super::{MigrateError, MoveLimits, Shortfall};
+use crate::memory::{Extents, GuestRam};
+use crate::meter::Meter;
+use crate::vm::{Running, VmError};
+
+/// For how long a guest is watched, and how often its log is read meanwhile: rounds of a move are of that order.
+const WATCHED: Duration = Duration::from_secs(1);
+const EVERY: Duration = Duration::from_millis(100);
+/// Batches that are encoded to see what pages become, from all over the memory, and the pages of each.
+const SAMPLES: u64 = 64;
+const SAMPLE_PAGES: u64 = 16;
+
+/// Look at the guest, and say how a move would go over this link.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SurveyOrder {
+    /// Bytes a second that the link carries.
+    pub bytes_per_second: f64,
+    /// The way there and back.
+    pub round_trip: Duration,
+    /// What the user decides.
+    pub limits: MoveLimits,
+}
+
+/// What was seen of a guest, and what would become of its move.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SurveyReport {
+    /// Pages that have content.
+    pub pages: u64,
+    /// Pages that the guest writes in a second, each counted once in a tenth of it.
+    pub dirty_pages_per_second: f64,
+    /// Bytes that a page would take on the wire, where little is compressed.
+    pub bytes_per_page: f64,
+    /// From the first page until the guest runs at the destination.
+    pub duration: Duration,
+    /// How long it would stand still.
+    pub blackout: Duration,
+    /// By how much it is too fast, if it is, and what could be done.
+    pub too_fast: Option<String>,
+}
+
+/// Looks at a running guest, which is slower meanwhile by what its log costs.
+pub(crate) fn survey(
+    running: &mut Running,
+    order: &SurveyOrder,
+    key: &DigestKey,
+    meter: &Meter,
+) -> Result<SurveyReport, MigrateError> {
+    let ram = Arc::clone(running.ram());
+    let dirty = watch(running, meter)?;
+    let content = content(&ram)?;
+    let encoders = sample(&ram, &content, key)?;
+    let pages = content.iter().map(|run| run.pages()).sum();
+    let SurveyOrder { bytes_per_second, round_trip, limits } = *order;
+    let bytes_per_page = encoders.bytes_per_page(FIRST_STEP);
+    let encoded = encoders.pages_per_second(FIRST_STEP);
+    let allowed = limits.bandwidth.map_or(f64::INFINITY, |most| most.get() as f64);
+    let outlook = Outlook {
+        link: LinkEstimate { bytes_per_second, round_trip },
+        dirty: &dirty,
+        guest_speed: 1.0,
+        live_bytes_per_second: allowed
+            .min(encoded * limits.processors(processors()) * bytes_per_page),
+        bytes_per_page,
+        pages_per_second: encoded * processors(),
+        overhead: OVERHEAD,
+    };
+    let debt = Debt { owed_pages: pages, unacknowledged_bytes: 0 };
+    let forecast = outlook.forecast(debt, limits.max_downtime);
+    let shortfall = || Shortfall {
+        dirty_pages_per_second: dirty.pages_per_second(),
+        live_pages_per_second: outlook.live_pages_per_second(),
+        blackout: forecast.blackout,
+        allowed: limits.max_downtime,
+        fitting_speed: outlook.fitting_speed(debt, limits.max_downtime),
+        throttled: 0,
+    };
+    Ok(SurveyReport {
+        pages,
+        dirty_pages_per_second: dirty.pages_per_second().unwrap_or(0.0),
+        bytes_per_page,
+        duration: forecast.duration,
+        blackout: forecast.blackout,
+        too_fast: (!forecast.fits).then(|| shortfall().to_string()),
+    })
+}
+
+/// How fast the guest writes.
+fn watch(running: &mut Running, meter: &Meter) -> Result<DirtyEstimator, MigrateError> {
+    let limit = Gfn(running.ram().layout().frame_limit());
+    let mut dirty = DirtyEstimator::new(limit);
+    let mut log = running.start_dirty_log()?;
+    // A new bitmap names every page.
+    log.harvest(&mut Ledger::new(limit))?;
+    let (nobody, wakes) = (Mutex::new(()), Condvar::new());
+    let mut looked_at = Instant::now();
+    let end = looked_at + WATCHED;
+    while looked_at < end {
+        meter.advance(0, 0).map_err(|_| MigrateError::Cancelled)?;
+        let lock = nobody.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(wakes.wait_timeout(lock, EVERY));
+        let mut found = Ledger::new(limit);
+        log.harvest(&mut found)?;
+        let now = Instant::now();
+        dirty.observe(now - looked_at, found.owed_pages().words());
+        looked_at = now;
+    }
+    Ok(dirty)
+}
+
+/// Whatever is no hole of the memory file: what a move begins with.
+pub(super) fn content(ram: &GuestRam) -> Result<Vec<PageRun>, MigrateError> {
+    let (mut extents, mut content) = (Extents::default(), Vec::new());
+    for region in ram.layout().regions() {
+        let mut rest = Some(region.run());
+        while let Some(run) = rest {
+            let (part, is_hole, after) = extents.first_part(ram, run).map_err(VmError::from)?;
+            rest = after;
+            if !is_hole {
+                content.push(part);
+            }
+        }
+    }
+    Ok(content)
+}
+
+/// What some of the pages become.
+fn sample(
+    ram: &GuestRam,
+    content: &[PageRun],
+    key: &DigestKey,
+) -> Result<EncoderEstimator, MigrateError> {
+    let step = Ladder::step(FIRST_STEP);
+    let (mut encoders, mut encoder) = (EncoderEstimator::new(), Encoder::new());
+    let (mut bytes, mut payload) = (Vec::new(), Vec::new());
+    for run in samples(content) {
+        bytes.resize(usize::try_from(run.bytes()).unwrap_or(0), 0);
+        ram.read_run(run, &mut bytes).map_err(VmError::from)?;
+        let first = SendNumber(1);
+        let batch = Batch::new(first, vec![run]).map_err(std::io::Error::other)?;
+        let sending = Sending { key, batch: &batch, content: &bytes, settled_below: first };
+        payload.clear();
+        let began = thread_time();
+        let tiers = encoder.encode(&sending, &step, &(), &mut payload).tiers;
+        let took = thread_time().saturating_sub(began);
+        let bytes = payload.len() as u64;
+        encoders.observe(&EncodedBatch { step: FIRST_STEP, tiers, bytes, took });
+    }
+    Ok(encoders)
+}
+
+/// Short runs, as far apart from each other as the content allows.
+fn samples(content: &[PageRun]) -> Vec<PageRun> {
+    let total: u64 = content.iter().map(|run| run.pages()).sum();
+    let (mut samples, mut before, mut next) = (Vec::new(), 0, 0);
+    for run in content {
+        let end = before + run.pages();
+        while next < SAMPLES && next * total / SAMPLES < end {
+            let skipped = (next * total / SAMPLES).saturating_sub(before);
+            let pages = SAMPLE_PAGES.min(run.pages() - skipped);
+            let first = Gfn(run.first().0 + skipped);
+            samples.extend(PageRun::new(first, pages));
+            next += 1;
+        }
+        before = end;
+    }
+    samples
+}
+
+/// What this thread has taken of a processor since its start.
+fn thread_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(first: u64, pages: u64) -> PageRun {
+        PageRun::new(Gfn(first), pages).unwrap()
+    }
+
+    #[test]
+    fn samples_come_from_all_of_the_content_and_from_nowhere_else() {
+        let content = [run(0, 10), run(100, 5000), run(9000, 1), run(20_000, 5000)];
+        let samples = samples(&content);
+        assert_eq!(samples.len() as u64, SAMPLES);
+        for sample in &samples {
+            let is_within =
+                |run: &PageRun| run.first() <= sample.first() && sample.end() <= run.end();
+            assert!(content.iter().any(is_within), "{sample:?}");
+        }
+        assert!(samples.is_sorted_by_key(|sample| sample.first()));
+        let late = samples.iter().filter(|sample| sample.first().0 >= 20_000).count() as u64;
+        assert!((SAMPLES / 2 - 2..=SAMPLES / 2).contains(&late), "{late}");
+    }
+
+    #[test]
+    fn a_memory_of_a_page_is_one_sample_again_and_again_and_an_empty_one_is_none() {
+        assert!(samples(&[]).is_empty());
+        let samples = samples(&[run(7, 1)]);
+        assert!(samples.iter().all(|sample| *sample == run(7, 1)), "{samples:?}");
+    }
+}
