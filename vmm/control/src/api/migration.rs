@@ -103,7 +103,7 @@ fn default_audit() -> ReceiptAudit {
     ReceiptAudit::Sampled
 }
 
-pub(crate) fn default_max_downtime_ms() -> u64 {
+fn default_max_downtime_ms() -> u64 {
     300
 }
 
@@ -144,12 +144,15 @@ pub struct MigrationForecast {
     pub pages: u64,
     /// Bytes that one of them takes on the wire, where little is compressed.
     pub bytes_per_page: u64,
-    /// Pages that the guest writes in a second.
+    /// Pages that the guest writes in a second, each counted once in a tenth of it.
     pub dirty_pages_per_second: u64,
     /// Nanoseconds from the first page until the guest runs on the other host.
     pub duration_ns: u64,
     /// Nanoseconds for which it stands still.
     pub blackout_ns: u64,
+    /// By how much the guest is too fast for the move to end, if it is, and what could be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub too_fast: Option<String>,
 }
 
 /// Something that is in the way of a move.
@@ -184,8 +187,6 @@ pub enum BlockerKind {
     Limit,
     /// The permit record of one of the hosts does not allow it.
     Permit,
-    /// The guest writes so fast that it would stand still for longer than it may.
-    Downtime,
     /// The other host cannot make a process for it, or write its record.
     Host,
 }
@@ -203,7 +204,6 @@ impl BlockerKind {
             Self::Name => "name",
             Self::Limit => "limit",
             Self::Permit => "permit",
-            Self::Downtime => "downtime",
             Self::Host => "host",
         }
     }

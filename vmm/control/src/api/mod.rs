@@ -27,7 +27,6 @@ pub use machine::{
     Boot, CreateMachine, Ended, HandOver, HandOverForm, HandOverOutcome, KeptImage, Machine,
     MachineSpec, MachineState, RestartPolicy, Shutdown, Stop,
 };
-pub(crate) use migration::default_max_downtime_ms;
 pub use migration::{
     Blocker, BlockerKind, Migrate, MigrationCheck, MigrationForecast, MigrationLimits,
     MigrationOutcome, MigrationPhase, MigrationPlan, MigrationProgress, Resolve,

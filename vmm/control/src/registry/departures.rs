@@ -289,7 +289,7 @@ impl<'a> Departure<'a> {
 }
 
 /// What a user decides, as the machine process takes it.
-fn limits(request: &Migrate) -> MoveLimits {
+pub(super) fn limits(request: &Migrate) -> MoveLimits {
     MoveLimits {
         max_downtime: Duration::from_millis(request.max_downtime_ms),
         patience: Duration::from_millis(request.timeout_ms),

@@ -17,7 +17,6 @@ use super::{console, events, openapi, pass};
 use crate::api::{
     AddPeer, ApiError, ChangeMove, CreateMachine, ErrorCode, Event, EventKind, HandOver,
     MachineName, Migrate, Resolve, RestoreSnapshot, Shutdown, Stop, TakeSnapshot,
-    default_max_downtime_ms,
 };
 use crate::audit_trail::{CallId, Sender};
 use crate::{health, host};
@@ -232,27 +231,23 @@ async fn migrate_machine(
     accepted(&state.registry().migrate(&name(path)?, request, id)?.show())
 }
 
-/// What follows the path of a check.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct To {
-    /// The host.
-    to: MachineName,
-    /// Milliseconds that the guest may stand still.
-    #[serde(default = "default_max_downtime_ms")]
-    max_downtime_ms: u64,
-}
-
+/// What follows the path is the order that is thought of.
 async fn check_migration(
     FromState(state): FromState<State>,
     path: Named,
-    to: Result<Query<To>, QueryRejection>,
+    order: Result<Query<Migrate>, QueryRejection>,
 ) -> Answer {
-    let (name, To { to, max_downtime_ms }) = (name(path)?, query(to)?);
-    let max_downtime = Duration::from_millis(max_downtime_ms);
-    let described = state.registry().describe(&name).await;
-    let check = move || state.registry().check_migration(&name, &to, max_downtime, described);
-    ok(blocking(check).await?)
+    let (name, order) = (name(path)?, query(order)?);
+    order.check()?;
+    let registry = state.registry().clone();
+    let described = registry.describe(&name).await;
+    let (of_thread, named) = (registry.clone(), name.clone());
+    let check = move || of_thread.check_migration(&named, &order, described);
+    let (mut check, survey) = blocking(check).await?;
+    if let Some(survey) = survey {
+        check.forecast = registry.survey(&name, survey).await;
+    }
+    ok(check)
 }
 
 async fn resolve_machine(

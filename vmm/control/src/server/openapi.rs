@@ -285,15 +285,21 @@ fn document() -> OpenApi {
         .build()
 }
 
+const CHECK: &str = "machines.migration_check";
+
 /// What may follow a method's path: its name and meaning. All but the host's name are numbers.
-const QUERIES: [(&str, &str, &str); 4] = [
+const QUERIES: [(&str, &str, &str); 8] = [
     ("events", "last", "Events that were already, to begin with; as far as they are kept"),
-    ("machines.migration_check", "to", "The host, by the name that it has here"),
+    (CHECK, "to", "The host, by the name that it has here"),
     (
-        "machines.migration_check",
+        CHECK,
         "max_downtime_ms",
         "Milliseconds that the guest may stand still; 300 if nothing is said",
     ),
+    (CHECK, "bandwidth", "Bytes a second that pages may take while the guest runs"),
+    (CHECK, "stop_after_rounds", "Rounds after which the guest is stopped whatever that takes"),
+    (CHECK, "throttle_percent", "Hundredths of its time for which a guest may be held"),
+    (CHECK, "cpu_permille", "Thousandths of a processor that sending pages may take"),
     ("operations.show", "wait_ms", "Milliseconds to wait for its end; a minute at most"),
 ];
 

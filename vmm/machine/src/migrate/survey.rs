@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dwcp::digest::DigestKey;
-use dwcp::hde::{Batch, Encoder, Ladder, Sending};
+use dwcp::hde::{Batch, Encoder, Ladder, Sending, TierCounts};
 use dwcp::ledger::{Ledger, SendNumber};
 use dwcp::page::{Gfn, PageRun};
 use dwcp::pba::{Debt, DirtyEstimator, EncodedBatch, EncoderEstimator, LinkEstimate, Outlook};
@@ -13,17 +13,18 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::pace::{FIRST_STEP, OVERHEAD, processors};
+use super::shortfall::needed;
 use super::{MigrateError, MoveLimits, Shortfall};
 use crate::memory::{Extents, GuestRam};
 use crate::meter::Meter;
 use crate::vm::{Running, VmError};
 
-/// For how long a guest is watched, and how often its log is read meanwhile: rounds of a move are of that order.
+/// For how long a guest is watched, and how often its log is read meanwhile: rounds of a move are of that order. What is believed
+/// is what the last six times have shown.
 const WATCHED: Duration = Duration::from_secs(1);
 const EVERY: Duration = Duration::from_millis(100);
-/// Batches that are encoded to see what pages become, from all over the memory, and the pages of each.
+/// Batches that are encoded to see what pages become, from all over the memory.
 const SAMPLES: u64 = 64;
-const SAMPLE_PAGES: u64 = 16;
 
 /// Look at the guest, and say how a move would go over this link.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,9 +48,9 @@ pub struct SurveyReport {
     pub bytes_per_page: f64,
     /// From the first page until the guest runs at the destination.
     pub duration: Duration,
-    /// How long it would stand still.
+    /// How long it would stand still, when that is the shortest.
     pub blackout: Duration,
-    /// By how much it is too fast, if it is, and what could be done.
+    /// By how much the guest is too fast, if it is, and what could be done; nothing if the user has decided what then.
     pub too_fast: Option<String>,
 }
 
@@ -61,7 +62,11 @@ pub(crate) fn survey(
     meter: &Meter,
 ) -> Result<SurveyReport, MigrateError> {
     let ram = Arc::clone(running.ram());
-    let dirty = watch(running, meter)?;
+    let dirty = watch(running, meter);
+    if let Err(error) = running.stop_dirty_log() {
+        tracing::warn!(%error, "the dirty log stays on; the guest runs slower");
+    }
+    let dirty = dirty?;
     let content = content(&ram)?;
     let encoders = sample(&ram, &content, key)?;
     let pages = content.iter().map(|run| run.pages()).sum();
@@ -81,12 +86,15 @@ pub(crate) fn survey(
     };
     let debt = Debt { owed_pages: pages, unacknowledged_bytes: 0 };
     let forecast = outlook.forecast(debt, limits.max_downtime);
+    let fitting_speed = outlook.fitting_speed(debt, limits.max_downtime);
+    let is_held = fitting_speed.is_some_and(|speed| needed(speed) <= limits.throttle);
+    let is_decided = limits.stop_after_rounds.is_some() || is_held;
     let shortfall = || Shortfall {
         dirty_pages_per_second: dirty.pages_per_second(),
         live_pages_per_second: outlook.live_pages_per_second(),
-        blackout: forecast.blackout,
+        blackout: outlook.stop(debt).blackout,
         allowed: limits.max_downtime,
-        fitting_speed: outlook.fitting_speed(debt, limits.max_downtime),
+        fitting_speed,
         throttled: 0,
     };
     Ok(SurveyReport {
@@ -95,7 +103,7 @@ pub(crate) fn survey(
         bytes_per_page,
         duration: forecast.duration,
         blackout: forecast.blackout,
-        too_fast: (!forecast.fits).then(|| shortfall().to_string()),
+        too_fast: (!forecast.fits && !is_decided).then(|| shortfall().to_string()),
     })
 }
 
@@ -146,32 +154,33 @@ fn sample(
 ) -> Result<EncoderEstimator, MigrateError> {
     let step = Ladder::step(FIRST_STEP);
     let (mut encoders, mut encoder) = (EncoderEstimator::new(), Encoder::new());
-    let (mut bytes, mut payload) = (Vec::new(), Vec::new());
-    for run in samples(content) {
-        bytes.resize(usize::try_from(run.bytes()).unwrap_or(0), 0);
-        ram.read_run(run, &mut bytes).map_err(VmError::from)?;
+    let (mut page_bytes, mut payload) = (Vec::new(), Vec::new());
+    let (mut tiers, mut bytes, began) = (TierCounts::default(), 0, thread_time());
+    for run in samples(content, step.batch_pages.get()) {
+        page_bytes.resize(usize::try_from(run.bytes()).unwrap_or(0), 0);
+        ram.read_run(run, &mut page_bytes).map_err(VmError::from)?;
         let first = SendNumber(1);
         let batch = Batch::new(first, vec![run]).map_err(std::io::Error::other)?;
-        let sending = Sending { key, batch: &batch, content: &bytes, settled_below: first };
+        let sending = Sending { key, batch: &batch, content: &page_bytes, settled_below: first };
         payload.clear();
-        let began = thread_time();
-        let tiers = encoder.encode(&sending, &step, &(), &mut payload).tiers;
-        let took = thread_time().saturating_sub(began);
-        let bytes = payload.len() as u64;
-        encoders.observe(&EncodedBatch { step: FIRST_STEP, tiers, bytes, took });
+        tiers.add(&encoder.encode(&sending, &step, &(), &mut payload).tiers);
+        bytes += payload.len() as u64;
     }
+    // All of them at once: of one after the other, the last ones would count for most.
+    let took = thread_time().saturating_sub(began);
+    encoders.observe(&EncodedBatch { step: FIRST_STEP, tiers, bytes, took });
     Ok(encoders)
 }
 
-/// Short runs, as far apart from each other as the content allows.
-fn samples(content: &[PageRun]) -> Vec<PageRun> {
+/// Runs of so many pages at most, as far apart from each other as the content allows.
+fn samples(content: &[PageRun], most: u64) -> Vec<PageRun> {
     let total: u64 = content.iter().map(|run| run.pages()).sum();
     let (mut samples, mut before, mut next) = (Vec::new(), 0, 0);
     for run in content {
         let end = before + run.pages();
         while next < SAMPLES && next * total / SAMPLES < end {
             let skipped = (next * total / SAMPLES).saturating_sub(before);
-            let pages = SAMPLE_PAGES.min(run.pages() - skipped);
+            let pages = most.min(run.pages() - skipped);
             let first = Gfn(run.first().0 + skipped);
             samples.extend(PageRun::new(first, pages));
             next += 1;
@@ -197,7 +206,7 @@ mod tests {
     #[test]
     fn samples_come_from_all_of_the_content_and_from_nowhere_else() {
         let content = [run(0, 10), run(100, 5000), run(9000, 1), run(20_000, 5000)];
-        let samples = samples(&content);
+        let samples = samples(&content, 16);
         assert_eq!(samples.len() as u64, SAMPLES);
         for sample in &samples {
             let is_within =
@@ -211,8 +220,8 @@ mod tests {
 
     #[test]
     fn a_memory_of_a_page_is_one_sample_again_and_again_and_an_empty_one_is_none() {
-        assert!(samples(&[]).is_empty());
-        let samples = samples(&[run(7, 1)]);
+        assert!(samples(&[], 16).is_empty());
+        let samples = samples(&[run(7, 1)], 16);
         assert!(samples.iter().all(|sample| *sample == run(7, 1)), "{samples:?}");
     }
 }

@@ -492,7 +492,7 @@ impl MachineProcess {
                 self.guest = Guest::Running(running);
                 self.report(&match outcome {
                     Ok(report) => Report::Surveyed(Box::new(report)),
-                    Err(error) => Report::Declined { why: error.to_string() },
+                    Err(error) => Report::SurveyFailed { why: error.to_string() },
                 })?;
             }
             Done::NotBegun(subject, why) => {

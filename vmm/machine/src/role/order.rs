@@ -107,7 +107,7 @@ pub enum GuestStatus {
     Running,
     /// Its vCPUs stand still.
     Paused,
-    /// It is being handed over or saved.
+    /// It is being handed over, saved, or looked at.
     Busy,
     /// It is moving to another host.
     Leaving,
@@ -153,8 +153,6 @@ pub enum Order {
     Progress,
     /// Say what another host must know of the machine.
     Describe,
-    /// Look at the running guest, and say how a move would go.
-    Survey(Box<SurveyOrder>),
     /// Become the destination of a move. Descriptors: record, console, the socket on which streams come, and the image that
     /// was kept of the machine, if there is one.
     Prepare(Box<PrepareOrder>),
@@ -166,6 +164,8 @@ pub enum Order {
     Sockets,
     /// Something that concerns the move that is under way. Its report says what came of it.
     Tell(Word),
+    /// Look at the running guest, and say how a move would go.
+    Survey(Box<SurveyOrder>),
     /// Damage guest memory, so that a test sees the oracle find it.
     #[cfg(feature = "fault-injection")]
     Plant(crate::fault::Plant),
@@ -188,12 +188,12 @@ impl Order {
             Self::Cancel => "cancel",
             Self::Progress => "progress",
             Self::Describe => "describe",
-            Self::Survey(_) => "survey",
             Self::Prepare(_) => "prepare",
             Self::Migrate(_) => "migrate",
             Self::KeepImage(_) => "keep image",
             Self::Sockets => "sockets",
             Self::Tell(_) => "tell",
+            Self::Survey(_) => "survey",
             #[cfg(feature = "fault-injection")]
             Self::Plant(_) => "plant",
         }
@@ -258,8 +258,6 @@ pub enum Report {
     Progress(Progress),
     /// What another host must know of the machine.
     Description(Box<Description>),
-    /// How a move would go.
-    Surveyed(Box<SurveyReport>),
     /// The machine is built, and waits for its guest.
     Prepared,
     /// The guest runs at the destination; this process ends, or waits for the order to keep its memory.
@@ -278,4 +276,11 @@ pub enum Report {
     },
     /// The guest runs here, come from another host.
     Arrived(Box<ArrivalReport>),
+    /// How a move would go; the guest runs on.
+    Surveyed(Box<SurveyReport>),
+    /// That is not known; the guest runs on.
+    SurveyFailed {
+        /// Why.
+        why: String,
+    },
 }

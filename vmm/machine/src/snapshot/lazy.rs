@@ -112,6 +112,11 @@ impl Drop for Loader {
 pub(crate) struct Completion(Arc<Shared>);
 
 impl Completion {
+    /// Whether there is nothing to wait for.
+    pub(crate) fn is_there(&self) -> bool {
+        matches!(*self.0.progress(), Progress::Complete)
+    }
+
     /// # Errors
     /// Says why it will never be.
     pub(crate) fn wait(&self) -> Result<(), String> {

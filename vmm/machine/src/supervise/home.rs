@@ -369,7 +369,9 @@ fn settle(
                 | Report::Running
                 | Report::Arrived(_)
                 | Report::Snapshotted(_)
-                | Report::SnapshotFailed { .. },
+                | Report::SnapshotFailed { .. }
+                | Report::Surveyed(_)
+                | Report::SurveyFailed { .. },
             ) => break GuestStatus::Running,
             Ok(_) => {}
         }

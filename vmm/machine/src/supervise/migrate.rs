@@ -263,7 +263,9 @@ impl Supervised {
         match self.job_report(None)? {
             Report::Surveyed(report) => Ok(*report),
             Report::Exited { how, end } => Err(SuperviseError::GuestEnded { how, end }),
-            Report::Declined { why } => Err(SuperviseError::Refused(why)),
+            Report::SurveyFailed { why } | Report::Declined { why } => {
+                Err(SuperviseError::Refused(why))
+            }
             other => Err(unexpected(&other)),
         }
     }

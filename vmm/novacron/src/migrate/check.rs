@@ -1,7 +1,7 @@
 //! `novacron migrate --dry-run`: what is in the way of a move.
 
 use control::Size;
-use control::api::{MachineName, MigrationCheck, MigrationForecast};
+use control::api::{MachineName, Migrate, MigrationCheck, MigrationForecast};
 
 use crate::Failure;
 use crate::cli::OutputForm;
@@ -15,12 +15,12 @@ use crate::top::whole_bytes;
 /// Asks both hosts, and changes nothing. What is in the way is a failure of this verb.
 pub(super) fn check(
     name: &MachineName,
-    to: &MachineName,
-    max_downtime_ms: u64,
+    order: &Migrate,
     form: OutputForm,
     globals: &Globals,
 ) -> Result<(), Failure> {
-    let path = format!("/v1/machines/{name}/migrate?to={to}&max_downtime_ms={max_downtime_ms}");
+    let to = &order.to;
+    let path = format!("/v1/machines/{name}/migrate?{}", query(order)?);
     let check: MigrationCheck = connect(globals)?.get(&path)?;
     match form {
         OutputForm::Json => print_json(&check)?,
@@ -33,6 +33,17 @@ pub(super) fn check(
             "{name} cannot move to {to}: {count} things are in the way"
         ))),
     }
+}
+
+/// The order as what follows a path: names, numbers and words, in which nothing has to be escaped.
+fn query(order: &Migrate) -> Result<String, Failure> {
+    let order = serde_json::to_value(order).map_err(|error| Failure::Other(error.to_string()))?;
+    let fields = order.as_object().into_iter().flatten();
+    let said = fields.filter(|(_, value)| !value.is_null()).map(|(name, value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        format!("{name}={value}")
+    });
+    Ok(said.collect::<Vec<_>>().join("&"))
 }
 
 /// What was found, in words.
@@ -62,13 +73,15 @@ fn findings(check: &MigrationCheck) -> String {
 /// What was seen of the guest, and what follows.
 fn foreseen(forecast: &MigrationForecast) -> String {
     let MigrationForecast { pages, bytes_per_page, dirty_pages_per_second, .. } = *forecast;
-    let bytes = pages.saturating_mul(bytes_per_page);
+    let bytes = whole_bytes(pages.saturating_mul(bytes_per_page));
+    let seen = format!(
+        "{pages} pages in some {bytes}; the guest writes {dirty_pages_per_second} a second\n"
+    );
+    if let Some(why) = &forecast.too_fast {
+        return format!("{seen}it would not end: {}\n", plain(why));
+    }
     let (lasts, stands) = (milliseconds(forecast.duration_ns), milliseconds(forecast.blackout_ns));
-    format!(
-        "{pages} pages in some {}; the guest writes {dirty_pages_per_second} a second\n\
-         forecast {lasts}, of which it stands still for {stands}\n",
-        whole_bytes(bytes)
-    )
+    format!("{seen}it would take {lasts}, and the guest stand still for {stands} of that\n")
 }
 
 #[cfg(test)]
@@ -100,14 +113,29 @@ mod tests {
                 dirty_pages_per_second: 9876,
                 duration_ns: 1_850_000_000,
                 blackout_ns: 12_300_000,
+                too_fast: None,
             }),
             ..check(Vec::new())
         };
         let expected = "nothing is in the way of web to east\n\
             memory 512 MiB, round trip 1.23 ms, 110 MiB/s in a trial\n\
             100000 pages in some 195 MiB; the guest writes 9876 a second\n\
-            forecast 1850.00 ms, of which it stands still for 12.30 ms\n";
+            it would take 1850.00 ms, and the guest stand still for 12.30 ms of that\n";
         assert_eq!(findings(&check), expected);
+        let too_fast = Some("the guest writes too fast".to_owned());
+        let forecast = check.forecast.map(|forecast| MigrationForecast { too_fast, ..forecast });
+        let said = findings(&MigrationCheck { forecast, ..check });
+        assert!(said.ends_with("it would not end: the guest writes too fast\n"), "{said}");
+    }
+
+    #[test]
+    fn an_order_that_is_thought_of_follows_the_path() {
+        let order: Migrate = serde_json::from_str(r#"{"to":"west","bandwidth":70000}"#).unwrap();
+        let query = query(&order).unwrap();
+        for part in ["to=west", "bandwidth=70000", "max_downtime_ms=300"] {
+            assert!(query.split('&').any(|one| one == part), "{query}");
+        }
+        assert!(!query.contains("null"), "{query}");
     }
 
     #[test]

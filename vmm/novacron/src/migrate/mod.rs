@@ -145,8 +145,7 @@ pub(crate) fn migrate(options: &MigrateOptions, globals: &Globals) -> Result<(),
             Ok(connect(globals)?.delete(&format!("/v1/machines/{}/kept", options.name))?)
         }
         (None, Some(order)) if order.dry_run => {
-            let downtime = order.order().max_downtime_ms;
-            check::check(&order.name, &order.to, downtime, order.output, globals)
+            check::check(&order.name, &order.order(), order.output, globals)
         }
         (None, Some(order)) => follow::follow(&order.name, &order.order(), order.output, globals),
         // The grammar lets nothing through that has neither.

@@ -72,8 +72,12 @@ impl MachineProcess {
         order: Box<SurveyOrder>,
         running: Running,
     ) -> Result<(), RoleError> {
+        // Whoever asks waits for the answer: not for minutes.
+        let is_whole = self.loader.as_ref().is_none_or(|loader| loader.completion().is_there());
+        let is_whole =
+            is_whole.then_some(()).ok_or_else(|| "its memory is still being read".into());
         // What it does is the beginning of a move.
-        match self.worker("survey", Some(ThreadKind::Mover)) {
+        match is_whole.and_then(|()| self.worker("survey", Some(ThreadKind::Mover))) {
             Ok(worker) => {
                 let meter = self.new_meter();
                 self.give(worker, Job::Survey { running, order, meter }, Business::Here);
@@ -81,7 +85,7 @@ impl MachineProcess {
             }
             Err(why) => {
                 self.guest = Guest::Running(running);
-                self.report(&Report::Declined { why })
+                self.report(&Report::SurveyFailed { why })
             }
         }
     }
