@@ -239,13 +239,12 @@ async fn check_migration(
 ) -> Answer {
     let (name, order) = (name(path)?, query(order)?);
     order.check()?;
-    let registry = state.registry().clone();
-    let described = registry.describe(&name).await;
-    let (of_thread, named) = (registry.clone(), name.clone());
-    let check = move || of_thread.check_migration(&named, &order, described);
+    let described = state.registry().describe(&name).await;
+    let (of_thread, named) = (state.clone(), name.clone());
+    let check = move || of_thread.registry().check_migration(&named, &order, described);
     let (mut check, survey) = blocking(check).await?;
     if let Some(survey) = survey {
-        check.forecast = registry.survey(&name, survey).await;
+        check.forecast = state.registry().survey(&name, survey).await;
     }
     ok(check)
 }
