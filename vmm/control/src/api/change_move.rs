@@ -1,7 +1,8 @@
 //! Other limits for a move that is under way.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, OneOfBuilder, Schema, Type};
 
 use super::ApiError;
 use super::migration;
@@ -9,27 +10,51 @@ use super::migration;
 /// Give a move that is under way other limits: those that are named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(min_properties = 1)]
 pub struct ChangeMove {
     /// Milliseconds that the guest may stand still.
-    #[schema(minimum = 1, maximum = 600_000)]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 600_000, nullable = false)]
+    #[serde(default, deserialize_with = "named", skip_serializing_if = "Option::is_none")]
     pub max_downtime_ms: Option<u64>,
     /// Milliseconds for which the other host may be out of reach. The other host hears nothing of it: what it was told at
     /// the beginning is the most for which it keeps what it has of a machine whose host is silent.
-    #[schema(minimum = 1_000, maximum = 86_400_000)]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1_000, maximum = 86_400_000, nullable = false)]
+    #[serde(default, deserialize_with = "named", skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
     /// Bytes a second that pages may take while the guest runs, 65536 at least; 0 takes the limit away.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = bandwidth)]
+    #[serde(default, deserialize_with = "named", skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<u64>,
     /// Hundredths of its time for which the guest may be held if it writes too fast; 0 lets it go.
-    #[schema(minimum = 0, maximum = 99)]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 99, nullable = false)]
+    #[serde(default, deserialize_with = "named", skip_serializing_if = "Option::is_none")]
     pub throttle_percent: Option<u32>,
     /// Thousandths of a processor that sending pages may take while the guest runs, 10 at least; 0 takes the limit away.
-    #[schema(minimum = 0, maximum = 1_000_000)]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = cpu)]
+    #[serde(default, deserialize_with = "named", skip_serializing_if = "Option::is_none")]
     pub cpu_permille: Option<u32>,
+}
+
+/// What is named is a value: a null would be a limit that is named and nothing.
+fn named<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+fn bandwidth() -> Schema {
+    const IS: &str =
+        "Bytes a second that pages may take while the guest runs; 0 takes the limit away.";
+    nothing_or(migration::BANDWIDTH.describe(), IS)
+}
+
+fn cpu() -> Schema {
+    const IS: &str = "Thousandths of a processor that sending pages may take while the guest runs; 0 takes the limit away.";
+    nothing_or(migration::CPU.describe(), IS)
+}
+
+// utoipa takes no description from a field whose schema is made by a function.
+fn nothing_or(some: Object, is: &str) -> Schema {
+    let nothing = ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some([0]));
+    OneOfBuilder::new().item(nothing).item(some).description(Some(is)).build().into()
 }
 
 impl ChangeMove {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{KnownFormat, Object, ObjectBuilder, SchemaFormat, Type};
 
 use super::{ApiError, ChangeMove, ErrorCode, MachineName, ReceiptAudit, ReceiptStatement};
 
@@ -65,6 +66,18 @@ pub(super) const CPU: Bound = Bound::new("cpu_permille", 10, 1_000_000);
 impl Bound {
     const fn new(name: &'static str, least: u64, most: u64) -> Self {
         Self { name, least, most }
+    }
+
+    /// As the description of the API has it.
+    pub(super) fn describe(self) -> Object {
+        let format = SchemaFormat::KnownFormat(KnownFormat::UInt64);
+        let most = (self.most < u64::MAX).then_some(self.most);
+        ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .format(Some(format))
+            .minimum(Some(self.least))
+            .maximum(most)
+            .build()
     }
 
     pub(super) fn check(self, value: u64) -> Result<(), ApiError> {

@@ -191,7 +191,7 @@ impl Entry {
         Ok(())
     }
 
-    /// Tells the attendant something that is done at once.
+    /// Tells the attendant something that is done at once, or within a second or two.
     ///
     /// # Errors
     /// When an operation has the machine, or there is no process.

@@ -6,7 +6,7 @@ use utoipa::openapi::path::{
 };
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{
-    AdditionalProperties, KnownFormat, ObjectBuilder, SchemaFormat, Type,
+    AdditionalProperties, KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type,
 };
 use utoipa::openapi::{
     Components, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, PathsBuilder,
@@ -20,7 +20,7 @@ use crate::method::{HttpVerb, METHODS, Method};
 struct Doc {
     name: &'static str,
     summary: &'static str,
-    /// The body that it takes.
+    /// The body that it takes; where it only looks, what follows its path.
     takes: Option<&'static str>,
     /// The status of success, and what comes with it.
     status: &'static str,
@@ -120,7 +120,7 @@ const DOCS: [Doc; METHODS.len()] = [
     doc(
         "machines.migration_check",
         "Whether a machine could move to a host now, what is in the way, and how it would go",
-        None,
+        Some("Migrate"),
         "200",
         Gives::One("MigrationCheck"),
     ),
@@ -285,21 +285,9 @@ fn document() -> OpenApi {
         .build()
 }
 
-const CHECK: &str = "machines.migration_check";
-
-/// What may follow a method's path: its name and meaning. All but the host's name are numbers.
-const QUERIES: [(&str, &str, &str); 8] = [
+/// Numbers that may follow a method's path, beside what it takes: name and meaning.
+const QUERIES: [(&str, &str, &str); 2] = [
     ("events", "last", "Events that were already, to begin with; as far as they are kept"),
-    (CHECK, "to", "The host, by the name that it has here"),
-    (
-        CHECK,
-        "max_downtime_ms",
-        "Milliseconds that the guest may stand still; 300 if nothing is said",
-    ),
-    (CHECK, "bandwidth", "Bytes a second that pages may take while the guest runs"),
-    (CHECK, "stop_after_rounds", "Rounds after which the guest is stopped whatever that takes"),
-    (CHECK, "throttle_percent", "Hundredths of its time for which a guest may be held"),
-    (CHECK, "cpu_permille", "Thousandths of a processor that sending pages may take"),
     ("operations.show", "wait_ms", "Milliseconds to wait for its end; a minute at most"),
 ];
 
@@ -313,10 +301,12 @@ fn close_variants(components: &mut Components, name: &str) {
     }
 }
 
-/// Whether nothing at all will do for a body of this type: every field has a default.
+/// Whether nothing at all will do for a body of this type: every field has a default, and none has to be named.
 fn may_be_absent(components: &Components, name: &str) -> bool {
     match components.schemas.get(name) {
-        Some(RefOr::T(Schema::Object(object))) => object.required.is_empty(),
+        Some(RefOr::T(Schema::Object(object))) => {
+            object.required.is_empty() && object.min_properties.is_none()
+        }
         _ => false,
     }
 }
@@ -341,24 +331,23 @@ fn path_item(method: &Method, components: &Components) -> PathItem {
         );
     }
     for (_, name, meaning) in QUERIES.iter().filter(|(of, _, _)| *of == method.name) {
-        let is_name = *name == "to";
-        let schema = if is_name { parameter_schema("name}") } else { number() };
-        operation = operation.parameter(
-            ParameterBuilder::new()
-                .name(*name)
-                .parameter_in(ParameterIn::Query)
-                .required(if is_name { Required::True } else { Required::False })
-                .description(Some(*meaning))
-                .schema(Some(schema)),
-        );
+        operation = operation.parameter(query(name, Required::False, Some(*meaning), number()));
     }
-    if let Some(schema) = doc.takes {
-        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(schema))).build();
-        let absent = may_be_absent(components, schema);
-        let body = RequestBodyBuilder::new()
-            .content("application/json", content)
-            .required(Some(if absent { Required::False } else { Required::True }));
-        operation = operation.request_body(Some(body.build()));
+    match doc.takes {
+        Some(schema) if method.verb == HttpVerb::Get => {
+            for parameter in fields(components, schema) {
+                operation = operation.parameter(parameter);
+            }
+        }
+        Some(schema) => {
+            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(schema))).build();
+            let absent = may_be_absent(components, schema);
+            let body = RequestBodyBuilder::new()
+                .content("application/json", content)
+                .required(Some(if absent { Required::False } else { Required::True }));
+            operation = operation.request_body(Some(body.build()));
+        }
+        None => {}
     }
     let verb = match method.verb {
         HttpVerb::Get => HttpMethod::Get,
@@ -367,6 +356,50 @@ fn path_item(method: &Method, components: &Components) -> PathItem {
         HttpVerb::Delete => HttpMethod::Delete,
     };
     PathItem::new(verb, operation)
+}
+
+fn query(
+    name: &str,
+    required: Required,
+    meaning: Option<&str>,
+    schema: RefOr<Schema>,
+) -> ParameterBuilder {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Query)
+        .required(required)
+        .description(meaning)
+        .schema(Some(schema))
+}
+
+/// The fields of a type, where they follow a path.
+fn fields<'a>(
+    components: &'a Components,
+    name: &str,
+) -> impl Iterator<Item = ParameterBuilder> + use<'a> {
+    let object = match components.schemas.get(name) {
+        Some(RefOr::T(Schema::Object(object))) => Some(object),
+        _ => None,
+    };
+    object.into_iter().flat_map(|object| {
+        object.properties.iter().map(|(name, schema)| {
+            let mut schema = schema.clone();
+            let mut meaning = None;
+            if let RefOr::T(Schema::Object(object)) = &mut schema {
+                meaning = object.description.take();
+                // There, what is absent is not said.
+                let said = |kind: &&Type| **kind != Type::Null;
+                if let SchemaType::Array(kinds) = &object.schema_type
+                    && let Some(kind) = kinds.iter().find(said)
+                {
+                    object.schema_type = SchemaType::Type(kind.clone());
+                }
+            }
+            let is_required = object.required.contains(name);
+            let required = if is_required { Required::True } else { Required::False };
+            query(name, required, meaning.as_deref(), schema)
+        })
+    })
 }
 
 fn success(doc: &Doc) -> ResponseBuilder {

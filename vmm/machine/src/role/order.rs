@@ -146,8 +146,8 @@ pub enum Order {
     },
     /// Use another console, and show it what the guest printed so far. Descriptor: the console.
     Console,
-    /// Give up the snapshot, hand-over or move that is under way, as long as the guest stays as it is. Its report says how it
-    /// went.
+    /// Give up the job that is under way (snapshot, hand-over, move or survey), as long as the guest stays as it is. Its
+    /// report says how it went.
     Cancel,
     /// Say how far the snapshot, hand-over or move is.
     Progress,

@@ -5,14 +5,18 @@ use std::num::NonZeroU64;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dwcp::digest::DigestKey;
 use dwcp::ledger::Ledger;
 use dwcp::page::{Gfn, PageRun};
 use firmware::oracle::report::Report;
 use kvm_bindings::{Msrs, kvm_msr_entry};
 
 use super::*;
+use crate::dirty::{KvmBitmapLog, KvmRingLog};
 use crate::kvm::RingEntries;
 use crate::memory::{HOLE_END, MemoryLayout};
+use crate::meter::Meter;
+use crate::migrate::{MoveLimits, SurveyOrder, survey};
 use crate::vm::CpuCount;
 
 const MIB: u64 = 1 << 20;
@@ -214,6 +218,43 @@ fn every_page_that_changes_is_in_either_log_and_hardly_another() {
             // more than its stacks and tables, and what KVM writes for it.
             assert!(named <= changed + 16 * intervals, "{named} pages for {changed}");
         }
+    }
+}
+
+#[test]
+fn a_survey_sees_how_fast_a_guest_writes_and_leaves_no_log_behind() {
+    for (host, kind) in kinds("a_survey_sees_how_fast_a_guest_writes_and_leaves_no_log_behind") {
+        let mut running = running(&host, kind, "fill=8M pattern=page working_set=4M rate=500");
+        let limits = MoveLimits::default();
+        let order =
+            SurveyOrder { bytes_per_second: 1e9, round_trip: Duration::from_millis(1), limits };
+        let (key, meter) = (DigestKey::new([4; 32]), Meter::default());
+        let report = survey(&mut running, &order, &key, &meter).unwrap();
+        // At most so many are written, by either vCPU; a busy host lets the guest write fewer.
+        assert!((50.0..1_100.0).contains(&report.dirty_pages_per_second), "{kind}: {report:?}");
+        assert!((8 * MIB / 4096..32 * MIB / 4096).contains(&report.pages), "{kind}: {report:?}");
+        assert!((1.0..4_200.0).contains(&report.bytes_per_page), "{kind}: {report:?}");
+        assert!(report.blackout < limits.max_downtime, "{kind}: {report:?}");
+        assert_eq!(report.too_fast, None, "{kind}");
+
+        wait_for_writes(&running, 100);
+        let (vm, ram) = (&running.parts.vm, running.ram());
+        let mut ledger = ledger(ram);
+        match running.parts.rings() {
+            // KVM has no bitmap of a slot that does not log.
+            None => {
+                let mut log = KvmBitmapLog::new(Arc::clone(vm), Arc::clone(ram));
+                log.harvest(&mut ledger).unwrap_err();
+            }
+            Some(rings) => {
+                let mut log = KvmRingLog::new(Arc::clone(rings), Arc::clone(ram));
+                assert_eq!(log.harvest(&mut ledger).unwrap(), 0, "{kind}");
+            }
+        }
+
+        meter.cancel();
+        survey(&mut running, &order, &key, &meter).unwrap_err();
+        wait_for_writes(&running, 100);
     }
 }
 

@@ -1,5 +1,6 @@
 //! A machine moves between two daemons.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use control::api::{
@@ -189,7 +190,6 @@ fn what_is_in_the_way_of_a_move_is_said_before_anything_moves() {
     assert!(said.contains("it would not end: the guest writes"), "{said}");
     let said = hosts.daemons[0].says(&[&too_short[..], &["--stop-after-rounds", "3"]].concat());
     assert!(said.contains("it would take"), "{said}");
-    // Its log is off again, and it moves as if nobody had looked.
     hosts.busy(1, RestartPolicy::Never);
     let check = |why: &str| {
         let dry = hosts.daemons[0].novacron(&["migrate", "web", "--to", "west", "--dry-run"]);
@@ -209,6 +209,40 @@ fn what_is_in_the_way_of_a_move_is_said_before_anything_moves() {
     let unknown = hosts.daemons[0].novacron(&["migrate", "web", "--to", "north"]);
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("no host north"), "{unknown:?}");
     hosts.check(0, "web");
+}
+
+#[test]
+fn a_daemon_that_dies_while_it_looks_at_a_guest_finds_it_as_it_was() {
+    if !has_kvm("a_daemon_that_dies_while_it_looks_at_a_guest_finds_it_as_it_was") {
+        return;
+    }
+    let _shared = shared();
+    let mut hosts = Hosts::start();
+    hosts.busy(0, RestartPolicy::Never);
+    let process = hosts.daemons[0].show("web").process_id.unwrap();
+    let mut looks = hosts.daemons[0].command(&["migrate", "web", "--to", "west", "--dry-run"]);
+    looks.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut looks = looks.spawn().unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while !has_thread(process, "survey") {
+        assert!(Instant::now() < end && looks.try_wait().unwrap().is_none(), "{}", hosts.logs());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    hosts.restart(0);
+    assert!(!looks.wait().unwrap().success());
+    let found = hosts.daemons[0].wait_for_state("web", MachineState::Running);
+    assert_eq!(found.process_id, Some(process));
+    let outcome = hosts.moves(0, "web").unwrap();
+    assert_eq!(outcome.audited_different, 0, "{outcome:?}");
+    hosts.check(1, "web");
+}
+
+/// Whether a thread of a process is called so.
+fn has_thread(process: u32, name: &str) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    threads.flatten().any(|thread| {
+        std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
+    })
 }
 
 #[test]

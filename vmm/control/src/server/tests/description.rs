@@ -25,6 +25,8 @@ pub(super) struct Operation<'a> {
 pub(super) struct Parameter<'a> {
     pub(super) name: &'a str,
     pub(super) is_in_path: bool,
+    pub(super) is_required: bool,
+    pub(super) schema: &'a Value,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +90,11 @@ impl<'a> Operation<'a> {
 
 impl<'a> Parameter<'a> {
     fn of(parameter: &'a Value) -> Self {
-        Self { name: parameter["name"].as_str().unwrap(), is_in_path: parameter["in"] == "path" }
+        Self {
+            name: parameter["name"].as_str().unwrap(),
+            is_in_path: parameter["in"] == "path",
+            is_required: parameter["required"] == true,
+            schema: &parameter["schema"],
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::description::{Description, Operation};
+use super::description::{Description, Operation, Parameter};
 use super::random::Random;
 use super::values::{mutate, written};
 use crate::access::Role;
@@ -29,19 +29,11 @@ const HOSTILE_PARTS: [&str; 14] = [
 ];
 const VERBS: [&str; 9] =
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"];
-/// With the parameter's name for `N`, and whether a number that may stand there does.
-const QUERIES: [(&str, bool); 10] = [
-    ("", true),
-    ("?", true),
-    ("?N=0", true),
-    ("?N=20", true),
-    ("?N=18446744073709551616", false),
-    ("?N=-1", false),
-    ("?N=", false),
-    ("?N=1&N=2", false),
-    ("?%ff=%00&&&=", false),
-    ("?colour=1", false),
-];
+/// Values that no parameter of a query takes.
+const HOSTILE_VALUES: [&str; 6] = ["-1", "", "A", "%00", "%ff%fe", "1e3"];
+/// What follows a query, and whether nothing is wrong with that.
+const TAILS: [(&str, bool); 5] =
+    [("&", true), ("&&&", true), ("&colour=1", false), ("&=", false), ("&%ff=%00", false)];
 /// Content types, with whether they say JSON.
 const KINDS: [(Option<&str>, bool); 9] = [
     (Some("application/json"), true),
@@ -118,19 +110,8 @@ impl Description {
         let mut path = operation.path.to_owned();
         let mut query = String::new();
         for parameter in &operation.parameters {
-            if parameter.name == "to" {
-                let is_named = random.percent(90);
-                query =
-                    if is_named { format!("?to={}", random.pick(&NAMES)) } else { String::new() };
-                expected = if is_named { expected } else { Expected::Refused };
-                continue;
-            }
             if !parameter.is_in_path {
-                if random.percent(60) {
-                    let (form, is_sound) = random.pick(&QUERIES);
-                    query = form.replace('N', parameter.name);
-                    expected = if *is_sound { expected } else { Expected::Refused };
-                }
+                expected = expected.and(self.add_to_query(&mut query, *parameter, random));
                 continue;
             }
             let hostile = random.percent(15);
@@ -144,6 +125,14 @@ impl Description {
                 expected = Expected::Refused;
             }
             path = path.replace(&format!("{{{}}}", parameter.name), &text);
+        }
+        if random.percent(10) && operation.parameters.iter().any(|it| !it.is_in_path) {
+            let (tail, is_sound) = random.pick(&TAILS);
+            query.push_str(tail);
+            expected = if *is_sound { expected } else { Expected::Refused };
+        }
+        if !query.is_empty() || random.percent(5) {
+            query.insert(0, '?');
         }
         let mut parts = Parts {
             verb: operation.verb.clone(),
@@ -161,6 +150,36 @@ impl Description {
         }
         self.write_headers(&mut parts, operation, random, &mut expected);
         (parts, expected)
+    }
+
+    /// Says something of a parameter after the path, or nothing.
+    fn add_to_query(
+        &self,
+        query: &mut String,
+        parameter: Parameter<'_>,
+        random: &mut Random,
+    ) -> Expected {
+        let Parameter { name, is_required, schema, .. } = parameter;
+        if random.percent(if is_required { 5 } else { 60 }) {
+            return if is_required { Expected::Refused } else { Expected::Understood };
+        }
+        let is_sound = random.percent(90);
+        let value = match self.sound(schema, random) {
+            _ if !is_sound => (*random.pick(&HOSTILE_VALUES)).to_owned(),
+            // Nobody has so much time.
+            Value::Number(_) if schema["maximum"].is_null() => {
+                let more = u64::from(random.percent(50)) * 20;
+                (schema["minimum"].as_u64().unwrap_or(0) + more).to_string()
+            }
+            Value::String(text) => text,
+            value => value.to_string(),
+        };
+        let times = if random.percent(3) { 2 } else { 1 };
+        for _ in 0..times {
+            let separator = if query.is_empty() { "" } else { "&" };
+            query.push_str(&format!("{separator}{name}={value}"));
+        }
+        if is_sound && times == 1 { Expected::Understood } else { Expected::Refused }
     }
 
     fn write_body(

@@ -194,6 +194,7 @@ fn complain_of_plain(keyword: &str, operand: &Value, value: &Value) -> Option<&'
     let (is_wrong, complaint) = match keyword {
         "type" => (!has_type(operand, value), "is not of type"),
         "enum" => (!operand.as_array().unwrap().contains(value), "is not in"),
+        "minProperties" => (has_fewer(value, operand), "has fewer members than"),
         "pattern" => (!is_text(value, pattern(operand.as_str().unwrap()).fits), "does not fit"),
         "maxLength" => (!is_text(value, |text| fits_in(text, operand)), "is longer than"),
         "format" => (!has_format(operand.as_str().unwrap(), value), "is no"),
@@ -225,6 +226,10 @@ fn has_type(operand: &Value, value: &Value) -> bool {
         other => panic!("the judge of values does not know the type `{other}`"),
     };
     operand.as_array().map_or_else(|| is(operand), |names| names.iter().any(is))
+}
+
+fn has_fewer(value: &Value, least: &Value) -> bool {
+    value.as_object().is_some_and(|object| (object.len() as u64) < least.as_u64().unwrap())
 }
 
 fn is_text(value: &Value, fits: impl FnOnce(&str) -> bool) -> bool {

@@ -79,9 +79,13 @@ impl Description {
         let required = schema["required"].as_array();
         let is_required =
             |name: &str| required.is_some_and(|names| names.iter().any(|it| it == name));
+        let least = schema["minProperties"].as_u64().unwrap_or(0);
         let mut object = Map::new();
+        let mut left = schema["properties"].as_object().map_or(0, |all| all.len() as u64);
         for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
-            if is_required(name) || random.percent(50) {
+            let is_needed = is_required(name) || object.len() as u64 + left <= least;
+            left -= 1;
+            if is_needed || random.percent(50) {
                 object.insert(name.clone(), self.sound(schema, random));
             }
         }
