@@ -10,9 +10,10 @@
 //! that only the two QEMU processes have: no name, no port, nothing that anybody else could reach.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Shutdown};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use crate::case::Case;
 use crate::host::{HostError, HostImage, HostReport, RunningHost};
@@ -30,8 +31,39 @@ pub const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new
 pub struct WiredHosts {
     hosts: [RunningHost; 2],
     is_alive: [bool; 2],
-    /// Both ends stay open here: a host that loses its power falls silent, as on a cable, instead of hanging up.
-    _wire: [Arc<UnixDatagram>; 2],
+    wire: Wire,
+}
+
+/// Both ends of the wire. They stay open here: a host that loses its power falls silent, as on a cable, instead of hanging up.
+#[derive(Debug)]
+struct Wire {
+    ends: [Arc<UnixDatagram>; 2],
+    sinks: Vec<JoinHandle<()>>,
+}
+
+impl Wire {
+    /// Takes what comes to an end whose host has no power: on a cable that is lost, too. If nobody took it, the other host's
+    /// card would stand, and its QEMU would do nothing but look whether it can send again.
+    fn lose(&mut self, end: usize) {
+        let end = Arc::clone(&self.ends[end]);
+        self.sinks.push(thread::spawn(move || {
+            let mut frame = [0; 1 << 16];
+            // Nothing comes once it is shut down.
+            while end.recv(&mut frame).is_ok_and(|bytes| bytes > 0) {}
+        }));
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        for end in &self.ends {
+            // Shut down is all that it can be.
+            let _ = end.shutdown(Shutdown::Both);
+        }
+        for sink in self.sinks.drain(..) {
+            let _ = sink.join();
+        }
+    }
 }
 
 impl WiredHosts {
@@ -49,7 +81,8 @@ impl WiredHosts {
             image.boot_with_logs(&case.logs.join(NAMES[host]))
         };
         let hosts = [boot(east_image, east, 0)?, boot(west_image, west, 1)?];
-        Ok(Self { hosts, is_alive: [true; 2], _wire: wire })
+        let wire = Wire { ends: wire, sinks: Vec::new() };
+        Ok(Self { hosts, is_alive: [true; 2], wire })
     }
 
     /// One of the two.
@@ -69,7 +102,9 @@ impl WiredHosts {
     /// Takes a host's power away, with all that runs on it.
     pub fn kill(&mut self, host: usize) {
         self.hosts[host].machine().kill();
-        self.is_alive[host] = false;
+        if std::mem::take(&mut self.is_alive[host]) {
+            self.wire.lose(host);
+        }
     }
 
     /// Switches off the hosts that are alive, and says what their scripts did.
@@ -92,4 +127,26 @@ fn wire() -> io::Result<(WireEnd, WireEnd)> {
     // 0x02: an address that its owner, and no maker of cards, has given.
     let end = |socket, number| WireEnd { socket: Arc::new(socket), mac: [2, 0, 0, 0, 0, number] };
     Ok((end(east, 1), end(west, 2)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_sent_to_a_host_without_power_is_lost_and_holds_up_nobody() {
+        let (east, west) = wire().unwrap();
+        let mut wire = Wire { ends: [east, west].map(|end| end.socket), sinks: Vec::new() };
+        let east = Arc::clone(&wire.ends[0]);
+        east.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        wire.lose(1);
+        for _ in 0..10_000 {
+            assert_eq!(east.send(&[7; 1500]).unwrap(), 1500);
+        }
+        drop(wire);
+        // Nobody takes it any more.
+        assert!(east.send(&[7; 1500]).is_err());
+    }
 }

@@ -10,6 +10,7 @@ use control::api::{
     RestartPolicy, Shutdown,
 };
 use control::{CallError, Client};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Far more than anything takes on a loaded host.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -208,7 +209,8 @@ impl Drop for Daemon {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
-        for machine in self.client.get::<Vec<Machine>>("/v1/machines").unwrap_or_default() {
+        let machines = self.client.get::<Vec<Machine>>("/v1/machines").unwrap_or_default();
+        for machine in &machines {
             let stop = format!("/v1/machines/{}/stop", machine.name);
             let kill = format!("/v1/machines/{}/kill", machine.name);
             // One that waits for its next start has no process to be killed.
@@ -221,6 +223,18 @@ impl Drop for Daemon {
             let _ = self.child.kill();
         }
         let _ = self.child.wait();
+        // A test that has failed may leave a machine that does not do what it is told.
+        machines.iter().filter_map(|machine| machine.process_id).for_each(end);
+    }
+}
+
+/// Ends a process, if it is still a machine of ours.
+fn end(process: u32) {
+    let executable = std::fs::read_link(format!("/proc/{process}/exe"));
+    if executable.is_ok_and(|path| path == Path::new(env!("CARGO_BIN_EXE_novacron")))
+        && let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw)
+    {
+        let _ = kill_process(process, Signal::KILL);
     }
 }
 
