@@ -35,6 +35,9 @@ pub enum ArtifactError {
         /// The file.
         path: PathBuf,
     },
+    /// The firmware's variables cannot be copied.
+    #[error("cannot copy the firmware's variables")]
+    Firmware(#[source] io::Error),
     /// cargo does not start.
     #[error("cannot run cargo")]
     Cargo(#[source] io::Error),
@@ -134,7 +137,7 @@ fn executable(messages: &str) -> Option<PathBuf> {
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
 }
 
-fn existing(named_by: &'static str, path: PathBuf) -> Result<PathBuf, ArtifactError> {
+pub(crate) fn existing(named_by: &'static str, path: PathBuf) -> Result<PathBuf, ArtifactError> {
     if path.is_file() { Ok(path) } else { Err(ArtifactError::Missing { named_by, path }) }
 }
 

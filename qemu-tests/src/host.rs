@@ -11,6 +11,8 @@ use thiserror::Error;
 use crate::accelerator::Accelerator;
 use crate::artifacts::{ArtifactError, host_kernel};
 use crate::case::Case;
+use crate::disk::Disk;
+use crate::firmware::Firmware;
 use crate::initramfs::Initramfs;
 use crate::machine::{MachineError, MachineSpec, QemuMachine, WireEnd};
 use crate::orders::Orders;
@@ -31,6 +33,8 @@ pub struct HostImage {
     lacks: Vec<String>,
     /// Of its kernel, each with a space before it.
     parameters: String,
+    disks: Vec<Disk>,
+    firmware: Option<Firmware>,
     wire: Option<WireEnd>,
     time_limit: Duration,
 }
@@ -123,6 +127,8 @@ impl HostImage {
             accelerator: Accelerator::asked_for(),
             lacks: Vec::new(),
             parameters: String::new(),
+            disks: Vec::new(),
+            firmware: None,
             wire: None,
             time_limit: Duration::from_secs(60),
         })
@@ -214,6 +220,20 @@ impl HostImage {
         self
     }
 
+    /// Puts a disk into the host.
+    #[must_use]
+    pub fn disk(mut self, disk: &Disk) -> Self {
+        self.disks.push(disk.clone());
+        self
+    }
+
+    /// Starts the host's kernel by UEFI firmware.
+    #[must_use]
+    pub fn firmware(mut self, firmware: &Firmware) -> Self {
+        self.firmware = Some(firmware.clone());
+        self
+    }
+
     /// Gives the host a network card on a wire, with this address.
     pub(crate) fn wire(mut self, end: WireEnd, address: Ipv4Addr) -> Self {
         self.wire = Some(end);
@@ -243,6 +263,8 @@ impl HostImage {
             accelerator: self.accelerator,
             lacks: self.lacks,
             ports: self.ports,
+            disks: self.disks,
+            firmware: self.firmware,
             wire: self.wire,
             time_limit: self.time_limit,
             logs: logs.to_owned(),

@@ -6,7 +6,9 @@
 //!                          ▼
 //!                      QemuMachine: TCG with nested SVM, so kvm_amd works in it
 //!                       ├─ console   the kernel's messages        ─► <logs>/<test>/console.log
-//!                       └─ ports     test-init's report, and more ─► <logs>/<test>/<port>.log
+//!                       ├─ ports     test-init's report, and more ─► <logs>/<test>/<port>.log
+//!                       ├─ disks, firmware variables: files, for the next machine and for the test
+//!                       └─ a wire to another host
 //!                          │ power-off
 //!                          ▼
 //!                      HostReport: what each command of the script printed, and how it ended
@@ -23,6 +25,8 @@ mod artifacts;
 mod case;
 mod channel;
 mod debian;
+mod disk;
+mod firmware;
 mod host;
 mod initramfs;
 mod link;
@@ -36,6 +40,8 @@ pub use artifacts::{ArtifactError, Kernel, guest_kernel, host_kernel, novacron};
 pub use case::Case;
 pub use channel::{Channel, ChannelError};
 pub use debian::{DebianError, DebianKernel, debian_kernel};
+pub use disk::Disk;
+pub use firmware::{Firmware, Variable};
 pub use host::{CommandRun, Ending, HostError, HostImage, HostReport, RunningHost};
 pub use initramfs::Initramfs;
 pub use link::Link;

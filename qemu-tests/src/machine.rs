@@ -19,6 +19,8 @@ use thiserror::Error;
 
 use crate::accelerator::Accelerator;
 use crate::channel::{Channel, ChannelError};
+use crate::disk::Disk;
+use crate::firmware::Firmware;
 
 /// The program, found through PATH.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
@@ -49,6 +51,10 @@ pub struct MachineSpec {
     pub lacks: Vec<String>,
     /// Names of virtio-serial ports, each a [`Channel`] here and a `/dev/vport…` inside.
     pub ports: Vec<String>,
+    /// Its disks: `/dev/vda`, and so on.
+    pub disks: Vec<Disk>,
+    /// UEFI firmware, which then starts the kernel; else QEMU's BIOS does.
+    pub firmware: Option<Firmware>,
     /// Its end of a wire, if it has a network card.
     pub wire: Option<WireEnd>,
     /// How long the machine may live in all. Every wait ends then, and with it the machine.
@@ -205,11 +211,14 @@ impl Drop for QemuMachine {
 /// QEMU's arguments: exactly the devices that are named here, no network but a wire, no screen. A machine that
 /// resets ends, as one that switches itself off does.
 fn arguments(spec: &MachineSpec, initramfs: &Path, sockets: &Path) -> Vec<OsString> {
+    let disks = spec.disks.iter().enumerate().flat_map(|(number, disk)| disk.arguments(number));
     let mut arguments: Vec<OsString> =
         ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "q35"]
             .into_iter()
             .map(Into::into)
             .chain(spec.accelerator.arguments(&spec.lacks).map(Into::into))
+            .chain(spec.firmware.iter().flat_map(Firmware::arguments).map(Into::into))
+            .chain(disks.map(Into::into))
             .collect();
     let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
     add("-smp", spec.cpus.to_string().into());

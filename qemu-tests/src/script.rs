@@ -19,6 +19,9 @@ pub const ORDERS_PORT: &str = "org.novacron.orders";
 /// The command of a script that obeys until it is told to end.
 pub const OBEY: [&str; 2] = ["/init", "obey"];
 
+/// Whose variables a test's host sets in its firmware.
+pub const VENDOR: &str = "6e6f7661-6372-6f6e-7465-737476617273";
+
 /// The commands that a host runs, one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Script {

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use qemu_tests::script::REPORT_PORT;
-use qemu_tests::{ADDRESSES, Ending, HostError, Link, MachineError, WiredHosts};
+use qemu_tests::script::{REPORT_PORT, VENDOR};
+use qemu_tests::{
+    ADDRESSES, Disk, Ending, Firmware, HostError, Link, MachineError, RunningHost, Variable,
+    WiredHosts,
+};
 
 use crate::support::{case, host};
 
@@ -197,4 +200,75 @@ fn two_hosts_have_one_time_once_their_clocks_are_set() {
         assert!(after.ahead_ns.abs() < 10_000_000, "{after:?}");
     }
     hosts.finish().unwrap();
+}
+
+#[test]
+fn a_disk_has_what_one_machine_wrote_for_the_next_and_for_the_test() {
+    let name = "a_disk_has_what_one_machine_wrote_for_the_next_and_for_the_test";
+    let Some(case) = case(name) else { return };
+    let (first, second) =
+        (Disk::empty("first", 1 << 20).unwrap(), Disk::empty("second", 1 << 20).unwrap());
+    second.write(0, b"from the test").unwrap();
+    let running = host()
+        .disk(&first)
+        .disk(&second)
+        .run(&["/init", "disk-read", "second", "13"])
+        .run(&["/init", "disk-write", "first", "from the host"])
+        .run(&["/init", "disk-read", "third", "1"]);
+    let report = running.boot(&case).unwrap().finish().unwrap();
+    assert_eq!(report.runs[0].output, ["disk second: from the test"]);
+    assert_eq!(report.runs[1].ending, Ending::Exit(0), "{}", report.runs[1]);
+    assert!(report.runs[2].output[0].contains("no disk has the serial number third"));
+    assert_eq!(first.read(0, 14).unwrap(), b"from the host\0");
+    // It lost its power, and had been told that it was written.
+    let mut running = host()
+        .disk(&first)
+        .run(&["/init", "disk-read", "first", "13"])
+        .run(&["/init", "disk-write", "first", "then power is lost"])
+        .run(&["/init", "sleep", "3600"])
+        .boot(&case)
+        .unwrap();
+    let deadline = running.machine().deadline();
+    let report = running.machine().port(REPORT_PORT).unwrap();
+    report.wait_for("disk first: from the host", deadline).unwrap();
+    report.wait_for("host: run /init sleep", deadline).unwrap();
+    // Two machines that write to one disk would be a test that proves nothing.
+    let other = host().disk(&first).boot(&case).and_then(RunningHost::finish);
+    let words = std::fs::read_to_string(case.logs.join("qemu.log")).unwrap();
+    assert!(matches!(other, Err(HostError::Machine { .. })), "{other:?}");
+    assert!(words.contains("lock"), "{words}");
+    running.machine().kill();
+    assert_eq!(first.read(0, 19).unwrap(), b"then power is lost\0");
+}
+
+#[test]
+fn firmware_keeps_its_variables_from_one_machine_to_the_next() {
+    let name = "firmware_keeps_its_variables_from_one_machine_to_the_next";
+    let Some(case) = case(name) else { return };
+    let firmware = Firmware::new().unwrap();
+    let ours = |firmware: &Firmware| -> Vec<_> {
+        let all = firmware.variables().unwrap();
+        all.into_iter().filter(|variable| variable.vendor == VENDOR).collect()
+    };
+    assert_eq!(ours(&firmware), []);
+    let set = ["/init", "variable-set", "Which", "slot b"];
+    let get = ["/init", "variable-get", "Which"];
+    let run = |firmware: &Firmware, command: &[&str]| {
+        let running = host().firmware(firmware).run(command).boot(&case).unwrap();
+        let report = running.finish().unwrap();
+        report.runs.into_iter().next().unwrap()
+    };
+    let done = run(&firmware, &set);
+    assert_eq!(done.ending, Ending::Exit(0), "{done}");
+    let expected = Variable {
+        name: "Which".to_owned(),
+        vendor: VENDOR.to_owned(),
+        attributes: 7,
+        data: b"slot b".to_vec(),
+    };
+    assert_eq!(ours(&firmware), [expected]);
+    assert_eq!(run(&firmware, &get).output, ["variable Which: slot b"]);
+    // Another machine's is another's.
+    let other = run(&Firmware::new().unwrap(), &get);
+    assert_eq!(other.ending, Ending::Exit(64), "{other}");
 }

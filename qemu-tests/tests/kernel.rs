@@ -33,6 +33,8 @@ fn the_elf_kernel_boots_through_its_pvh_note_as_a_guest_of_qemu() {
         accelerator: Accelerator::asked_for(),
         lacks: Vec::new(),
         ports: Vec::new(),
+        disks: Vec::new(),
+        firmware: None,
         wire: None,
         time_limit: Duration::from_secs(30),
         logs: case.logs.clone(),

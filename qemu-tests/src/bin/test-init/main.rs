@@ -14,6 +14,7 @@ mod obey;
 mod ping;
 mod platform;
 mod programs;
+mod storage;
 mod system;
 
 use std::io::Write as _;

@@ -13,6 +13,7 @@ use crate::busy;
 use crate::host::port;
 use crate::obey::obey;
 use crate::ping::{echo, ping};
+use crate::storage;
 
 /// A command line is wrong.
 const USAGE: u8 = 64;
@@ -25,6 +26,10 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         ["exit", code] => return code.parse::<u8>().map_or(ExitCode::from(USAGE), ExitCode::from),
         ["sleep", seconds] => sleep(seconds),
         ["obey"] => obey(),
+        ["disk-read", serial, length] => storage::read(serial, length),
+        ["disk-write", serial, text] => storage::write(serial, text),
+        ["variable-get", name] => storage::variable(name),
+        ["variable-set", name, text] => storage::set_variable(name, text),
         ["echo"] => echo(),
         ["ping", address, count, every_us] => ping(address, count, every_us),
         ["work", number] => number.parse().map_err(io::Error::other).and_then(busy::work),
@@ -34,7 +39,8 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
             return passed_on(type_at(prompt, line, program, arguments));
         }
         _ => Err(io::Error::other(
-            "programs: kvm | answer PORT | exit CODE | sleep SECONDS | obey | echo | ping ADDRESS COUNT MICROSECONDS \
+            "programs: kvm | answer PORT | exit CODE | sleep SECONDS | obey \
+             | disk-read SERIAL BYTES | disk-write SERIAL TEXT | variable-get NAME | variable-set NAME TEXT | echo | ping ADDRESS COUNT MICROSECONDS \
              | work NUMBER | attend PROGRAM ARGUMENT... | time TEXT PROGRAM ARGUMENT... \
              | type PROMPT LINE PROGRAM ARGUMENT...",
         )),
