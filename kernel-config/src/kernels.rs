@@ -13,7 +13,7 @@ const BASE: File = ("base.config", include_str!("../base.config"));
 const HOST: File = ("host.config", include_str!("../host.config"));
 const GUEST: File = ("guest.config", include_str!("../guest.config"));
 const TEST: File = ("test.config", include_str!("../test.config"));
-const WIRE: File = ("wire.config", include_str!("../wire.config"));
+const TEST_HOST: File = ("test-host.config", include_str!("../test-host.config"));
 
 /// A kernel that we build.
 ///
@@ -57,7 +57,7 @@ impl Kernel {
     fn fragments(self) -> &'static [File] {
         match self {
             Self::Host => &[BASE, HOST],
-            Self::TestHost => &[BASE, HOST, TEST, WIRE],
+            Self::TestHost => &[BASE, HOST, TEST, TEST_HOST],
             Self::Guest => &[BASE, GUEST, TEST],
         }
     }

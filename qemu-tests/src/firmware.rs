@@ -83,8 +83,9 @@ const STORE_IS_SOUND: (usize, &[u8]) = (20, &[0x5a, 0xfe]);
 /// `AUTHENTICATED_VARIABLE_HEADER`, and what it starts with.
 const HEADER: usize = 60;
 const START: u16 = 0x55aa;
-/// States whose variable is in force: added; and added, with a newer one that is not whole yet.
-const IN_FORCE: [u8; 2] = [0x3f, 0x3e];
+/// States whose variable is in force: added; and added, unless there is a newer one that is whole.
+const ADDED: u8 = 0x3f;
+const REPLACED: u8 = 0x3e;
 
 /// The variables of a volume; none if it is no such volume.
 fn parse(volume: &[u8]) -> Option<Vec<Variable>> {
@@ -99,7 +100,7 @@ fn parse(volume: &[u8]) -> Option<Vec<Variable>> {
         return None;
     }
     let store = store.get(..size_at(store, 16)?)?;
-    let (mut found, mut at) = (Vec::new(), STORE_HEADER);
+    let (mut found, mut replaced, mut at) = (Vec::new(), Vec::new(), STORE_HEADER);
     while let Some(header) = store.get(at..at + HEADER)
         && u16_at(header, 0) == Some(START)
     {
@@ -107,18 +108,23 @@ fn parse(volume: &[u8]) -> Option<Vec<Variable>> {
         let name = at + HEADER;
         let data = name.checked_add(name_length)?;
         let end = data.checked_add(data_length)?;
-        if IN_FORCE.contains(&header[2]) {
+        if [ADDED, REPLACED].contains(&header[2]) {
             let units = store.get(name..data)?.chunks_exact(2);
             let units: Vec<_> = units.map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
-            found.push(Variable {
+            let variable = Variable {
                 name: String::from_utf16(units.strip_suffix(&[0])?).ok()?,
                 vendor: guid(header.get(44..60)?.try_into().ok()?),
                 attributes: u32::try_from(size_at(header, 4)?).ok()?,
                 data: store.get(data..end)?.to_vec(),
-            });
+            };
+            if header[2] == ADDED { found.push(variable) } else { replaced.push(variable) }
         }
         at = end.next_multiple_of(4);
     }
+    let same =
+        |one: &Variable, other: &Variable| one.name == other.name && one.vendor == other.vendor;
+    replaced.retain(|old| !found.iter().any(|new| same(old, new)));
+    found.append(&mut replaced);
     Some(found)
 }
 
@@ -178,6 +184,14 @@ mod tests {
         let vendor = "00000000-0000-0000-0000-000000000000".to_owned();
         let expected = Variable { name: "N".into(), vendor, attributes: 7, data: b"abc".into() };
         assert_eq!(whole, [expected]);
+        // One of which the power was lost while a newer one was written, and when it was.
+        let at = 72 + STORE_HEADER;
+        volume[at + 2] = REPLACED;
+        assert_eq!(parse(&volume).unwrap(), whole);
+        volume[at + variable.len() + 2] = ADDED;
+        volume[at + variable.len() + HEADER + 4] = b'x';
+        let newer = parse(&volume).unwrap();
+        assert_eq!((newer.len(), newer[0].data.as_slice()), (1, &b"xbc"[..]));
         for length in 0..volume.len() {
             assert_eq!(parse(&volume[..length]), None, "{length}");
         }

@@ -46,6 +46,8 @@ impl Wire {
     /// card would stand, and its QEMU would do nothing but look whether it can send again.
     fn lose(&mut self, end: usize) {
         let end = Arc::clone(&self.ends[end]);
+        // QEMU, which had the same socket, has made it one on which nobody waits.
+        let _ = end.set_nonblocking(false);
         self.sinks.push(thread::spawn(move || {
             let mut frame = [0; 1 << 16];
             // Nothing comes once it is shut down.
@@ -141,6 +143,8 @@ mod tests {
         let mut wire = Wire { ends: [east, west].map(|end| end.socket), sinks: Vec::new() };
         let east = Arc::clone(&wire.ends[0]);
         east.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        // As QEMU leaves it.
+        wire.ends[1].set_nonblocking(true).unwrap();
         wire.lose(1);
         for _ in 0..10_000 {
             assert_eq!(east.send(&[7; 1500]).unwrap(), 1500);

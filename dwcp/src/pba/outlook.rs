@@ -72,6 +72,18 @@ impl Outlook<'_> {
     /// What comes if rounds go on while they are worth it, and until the blackout is within the budget.
     #[must_use]
     pub fn forecast(&self, debt: Debt, budget: Duration) -> Forecast {
+        self.look_ahead(debt, budget, None)
+    }
+
+    /// The same, where the guest is stopped after so many rounds, however long it will stand still; and not before, unless
+    /// that is within the budget.
+    #[must_use]
+    pub fn forecast_of_forced_stop(&self, debt: Debt, budget: Duration, after: u32) -> Forecast {
+        self.look_ahead(debt, budget, Some(after))
+    }
+
+    fn look_ahead(&self, debt: Debt, budget: Duration, forced_after: Option<u32>) -> Forecast {
+        let most = forced_after.unwrap_or(ROUNDS_MAX);
         let mut owed = debt.owed_pages as f64;
         let mut unacknowledged = debt.unacknowledged_bytes as f64;
         let mut elapsed = Duration::ZERO;
@@ -83,7 +95,8 @@ impl Outlook<'_> {
             let next = self.stop_of(next_owed, on_its_way);
             let is_worth_it = is_shorter(next.blackout, stop.blackout);
             let fits = stop.blackout <= budget;
-            if rounds == ROUNDS_MAX || !is_worth_it {
+            let is_over = !is_worth_it && (fits || forced_after.is_none());
+            if rounds >= most || is_over {
                 let waits =
                     if stop.settles_first { self.settling(unacknowledged) } else { Duration::ZERO };
                 let duration = elapsed.saturating_add(waits).saturating_add(stop.blackout);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
-use utoipa::openapi::schema::{Object, ObjectBuilder, OneOfBuilder, Schema, Type};
+use utoipa::openapi::schema::{KnownFormat, Object, ObjectBuilder, OneOfBuilder, Schema, Type};
 
 use super::ApiError;
 use super::migration;
@@ -21,7 +21,7 @@ pub struct ChangeMove {
     #[schema(minimum = 1_000, maximum = 86_400_000, nullable = false)]
     #[serde(default, deserialize_with = "named", skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// Bytes a second that pages may take while the guest runs, 65536 at least; 0 takes the limit away.
+    /// Bytes a second that pages may take while the guest runs; 0 takes the limit away.
     #[schema(schema_with = bandwidth)]
     #[serde(default, deserialize_with = "named", skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<u64>,
@@ -29,7 +29,7 @@ pub struct ChangeMove {
     #[schema(minimum = 0, maximum = 99, nullable = false)]
     #[serde(default, deserialize_with = "named", skip_serializing_if = "Option::is_none")]
     pub throttle_percent: Option<u32>,
-    /// Thousandths of a processor that sending pages may take while the guest runs, 10 at least; 0 takes the limit away.
+    /// Thousandths of a processor that sending pages may take while the guest runs; 0 takes the limit away.
     #[schema(schema_with = cpu)]
     #[serde(default, deserialize_with = "named", skip_serializing_if = "Option::is_none")]
     pub cpu_permille: Option<u32>,
@@ -43,12 +43,12 @@ fn named<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Opti
 fn bandwidth() -> Schema {
     const IS: &str =
         "Bytes a second that pages may take while the guest runs; 0 takes the limit away.";
-    nothing_or(migration::BANDWIDTH.describe(), IS)
+    nothing_or(migration::BANDWIDTH.describe(KnownFormat::UInt64), IS)
 }
 
 fn cpu() -> Schema {
     const IS: &str = "Thousandths of a processor that sending pages may take while the guest runs; 0 takes the limit away.";
-    nothing_or(migration::CPU.describe(), IS)
+    nothing_or(migration::CPU.describe(KnownFormat::UInt32), IS)
 }
 
 // utoipa takes no description from a field whose schema is made by a function.

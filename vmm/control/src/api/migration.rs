@@ -69,8 +69,8 @@ impl Bound {
     }
 
     /// As the description of the API has it.
-    pub(super) fn describe(self) -> Object {
-        let format = SchemaFormat::KnownFormat(KnownFormat::UInt64);
+    pub(super) fn describe(self, format: KnownFormat) -> Object {
+        let format = SchemaFormat::KnownFormat(format);
         let most = (self.most < u64::MAX).then_some(self.most);
         ObjectBuilder::new()
             .schema_type(Type::Integer)
@@ -148,9 +148,12 @@ pub struct MigrationCheck {
     /// How the move would go, by what was seen of the guest in a second; absent if it was not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forecast: Option<MigrationForecast>,
+    /// Why it was not looked at, where it could have been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_forecast: Option<String>,
 }
 
-/// How a move would go over the link as it was measured.
+/// How a move would go over the link as it was measured, if the other host had kept nothing of the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MigrationForecast {
     /// Pages of the guest's memory that have content.

@@ -61,6 +61,7 @@ impl Registry {
             bytes_per_second: None,
             memory_bytes: record.spec.memory_bytes,
             forecast: None,
+            no_forecast: None,
         };
         let description = match described {
             Ok(Some(description)) => *description,
@@ -111,21 +112,22 @@ impl Registry {
         Ok((check, None))
     }
 
-    /// Has a machine's guest looked at; none if it cannot be now.
+    /// Has a machine's guest looked at.
+    ///
+    /// # Errors
+    /// It cannot be now.
     pub(crate) async fn survey(
         &self,
         name: &MachineName,
         order: SurveyOrder,
-    ) -> Option<MigrationForecast> {
+    ) -> Result<MigrationForecast, ApiError> {
         let (reply, answer) = oneshot::channel();
-        let entry = self.find(name).ok()?;
-        let told = entry.tell("looked at", Command::Survey(Box::new(order), reply));
-        let answered = match told {
-            Ok(()) => answer.await.ok()?,
-            Err(error) => Err(error),
+        self.find(name)?.tell("looked at", Command::Survey(Box::new(order), reply))?;
+        let ended = |_| {
+            let why = format!("the guest of machine {name} has ended");
+            ApiError::new(ErrorCode::MachineFailed, why)
         };
-        let report = answered.inspect_err(|error| tracing::info!(%error, "no forecast")).ok()?;
-        Some(forecast(*report))
+        answer.await.map_err(ended)?.map(|report| forecast(*report))
     }
 }
 
@@ -154,14 +156,15 @@ pub(crate) fn measure(client: &PeerClient) -> Result<(Duration, f64), PeerError>
         tracing::debug!(version, release, "the other host");
         quickest = quickest.min(began.elapsed());
     }
-    let (mut best, began) = (0.0_f64, Instant::now());
+    let (mut shortest, began) = (Duration::MAX, Instant::now());
     for _ in 0..TRIALS {
-        let sent = client.send_trial(TRIAL_BYTES)?;
-        let sending = sent.saturating_sub(quickest).max(Duration::from_micros(1));
-        best = best.max(TRIAL_BYTES as f64 / sending.as_secs_f64());
+        shortest = shortest.min(client.send_trial(TRIAL_BYTES)?);
         if began.elapsed() >= TRIALS_TAKE {
             break;
         }
     }
-    Ok((quickest, best))
+    let round_trip = quickest.min(shortest);
+    // Where the way there and back is nearly all of it, what is left is mostly chance.
+    let sending = (shortest - round_trip).max(shortest / 16).max(Duration::from_micros(1));
+    Ok((round_trip, TRIAL_BYTES as f64 / sending.as_secs_f64()))
 }

@@ -244,7 +244,11 @@ async fn check_migration(
     let check = move || of_thread.registry().check_migration(&named, &order, described);
     let (mut check, survey) = blocking(check).await?;
     if let Some(survey) = survey {
-        check.forecast = state.registry().survey(&name, survey).await;
+        match state.registry().survey(&name, survey).await {
+            Ok(forecast) => check.forecast = Some(forecast),
+            // What was found stands all the same.
+            Err(error) => check.no_forecast = Some(error.message),
+        }
     }
     ok(check)
 }

@@ -276,9 +276,7 @@ impl Pace {
         }
         let dirty = if self.probes.is_known() { &self.probes } else { &self.dirty };
         let unthrottled = Outlook { guest_speed: 1.0, dirty, ..outlook };
-        let fitting_speed = unthrottled
-            .fitting_speed(debt, allowed.mul_f64(AIM))
-            .or_else(|| unthrottled.fitting_speed(debt, allowed));
+        let fitting_speed = fitting_speed(&unthrottled, debt, allowed);
         let shortfall = Shortfall {
             dirty_pages_per_second: dirty.pages_per_second(),
             live_pages_per_second: outlook.live_pages_per_second(),
@@ -298,7 +296,13 @@ impl Pace {
         };
         let is_early =
             rounds - self.changed_in < ROUNDS_MAX || self.changed_at.elapsed() < STUCK_LEAST;
-        if is_hopeful && is_early { Ok(None) } else { Err(MigrateError::TooFast(shortfall)) }
+        // Somebody has said after how many rounds it stops.
+        let is_decided = self.limits.stop_after_rounds.is_some();
+        if is_decided || (is_hopeful && is_early) {
+            Ok(None)
+        } else {
+            Err(MigrateError::TooFast(shortfall))
+        }
     }
 
     /// Holds the guest for so many hundredths of its time from now on. How fast it writes is seen anew.
@@ -340,6 +344,12 @@ impl Pace {
             (encoders.bytes_per_page(step), encoders.pages_per_second(step))
         })
     }
+}
+
+/// The share of its time in which a guest may run, so that its stop fits: with some room, if that can be had.
+pub(super) fn fitting_speed(outlook: &Outlook<'_>, debt: Debt, allowed: Duration) -> Option<f64> {
+    let roomy = outlook.fitting_speed(debt, allowed.mul_f64(AIM));
+    roomy.or_else(|| outlook.fitting_speed(debt, allowed))
 }
 
 /// Processors that this process may run on.

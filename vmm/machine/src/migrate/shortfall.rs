@@ -12,7 +12,7 @@ pub struct Shortfall {
     pub dirty_pages_per_second: Option<f64>,
     /// Pages that go out in a second while it runs.
     pub live_pages_per_second: f64,
-    /// For how long it would stand still if it were stopped now.
+    /// For how long it would stand still.
     pub blackout: Duration,
     /// For how long it may.
     pub allowed: Duration,
@@ -42,7 +42,7 @@ impl fmt::Display for Shortfall {
         }
         write!(
             f,
-            "; pages go out at {}; it would stand still for {} ms now, and may for {} ms",
+            "; pages go out at {}; it would stand still for {} ms, and may for {} ms",
             Rate(live_pages_per_second),
             blackout.as_millis(),
             allowed.as_millis()
@@ -103,26 +103,26 @@ mod tests {
             (
                 SHORT,
                 "the guest writes 12000 pages/s (46.9 MiB/s); pages go out at 5120 pages/s (20.0 MiB/s); it would \
-                 stand still for 900 ms now, and may for 300 ms; it would fit at 4800 pages/s (18.8 MiB/s) or less: \
+                 stand still for 900 ms, and may for 300 ms; it would fit at 4800 pages/s (18.8 MiB/s) or less: \
                  allow a longer --max-downtime, slow the guest down with --throttle 60%, or let pages go out faster (the link, --bandwidth, --cpu)",
             ),
             (
                 Shortfall { throttled: 50, ..SHORT },
                 "the guest writes 12000 pages/s (46.9 MiB/s) at full speed, and was slowed to 50 %; pages go out at \
-                 5120 pages/s (20.0 MiB/s); it would stand still for 900 ms now, and may for 300 ms; it would fit at \
+                 5120 pages/s (20.0 MiB/s); it would stand still for 900 ms, and may for 300 ms; it would fit at \
                  4800 pages/s (18.8 MiB/s) or less: allow a longer --max-downtime, slow the guest down with \
                  --throttle 60%, or let pages go out faster (the link, --bandwidth, --cpu)",
             ),
             (
                 Shortfall { throttled: 80, fitting_speed: Some(0.0001), ..SHORT },
                 "the guest writes 12000 pages/s (46.9 MiB/s) at full speed, and was slowed to 20 %; pages go out at \
-                 5120 pages/s (20.0 MiB/s); it would stand still for 900 ms now, and may for 300 ms; it would fit at \
+                 5120 pages/s (20.0 MiB/s); it would stand still for 900 ms, and may for 300 ms; it would fit at \
                  1 pages/s (0.0 MiB/s) or less: allow a longer --max-downtime, or let pages go out faster (the link, --bandwidth, --cpu)",
             ),
             (
                 Shortfall { dirty_pages_per_second: None, fitting_speed: None, ..SHORT },
-                "the guest writes too fast; pages go out at 5120 pages/s (20.0 MiB/s); it would stand still for 900 ms \
-                 now, and may for 300 ms; that is too short for any guest at this rate: allow a longer --max-downtime",
+                "the guest writes too fast; pages go out at 5120 pages/s (20.0 MiB/s); it would stand still for 900 ms, \
+                 and may for 300 ms; that is too short for any guest at this rate: allow a longer --max-downtime",
             ),
         ] {
             assert_eq!(shortfall.to_string(), words);

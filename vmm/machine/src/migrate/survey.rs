@@ -8,11 +8,13 @@ use dwcp::digest::DigestKey;
 use dwcp::hde::{Batch, Encoder, Ladder, Sending, TierCounts};
 use dwcp::ledger::{Ledger, SendNumber};
 use dwcp::page::{Gfn, PageRun};
-use dwcp::pba::{Debt, DirtyEstimator, EncodedBatch, EncoderEstimator, LinkEstimate, Outlook};
+use dwcp::pba::{
+    Debt, DirtyEstimator, EncodedBatch, EncoderEstimator, Forecast, LinkEstimate, Outlook,
+};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use super::pace::{FIRST_STEP, OVERHEAD, processors};
+use super::pace::{FIRST_STEP, OVERHEAD, fitting_speed, processors};
 use super::shortfall::needed;
 use super::{MigrateError, MoveLimits, Shortfall};
 use crate::memory::{Extents, GuestRam};
@@ -37,7 +39,7 @@ pub struct SurveyOrder {
     pub limits: MoveLimits,
 }
 
-/// What was seen of a guest, and what would become of its move.
+/// What was seen of a guest, and what would become of its move, if the other host has nothing of it yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SurveyReport {
     /// Pages that have content.
@@ -74,37 +76,56 @@ pub(crate) fn survey(
     let bytes_per_page = encoders.bytes_per_page(FIRST_STEP);
     let encoded = encoders.pages_per_second(FIRST_STEP);
     let allowed = limits.bandwidth.map_or(f64::INFINITY, |most| most.get() as f64);
+    // Each stream encodes what it sends, the control stream too.
+    let threads = processors().min(limits.streams as f64 + 1.0);
     let outlook = Outlook {
         link: LinkEstimate { bytes_per_second, round_trip },
         dirty: &dirty,
         guest_speed: 1.0,
-        live_bytes_per_second: allowed
-            .min(encoded * limits.processors(processors()) * bytes_per_page),
+        live_bytes_per_second: allowed.min(encoded * limits.processors(threads) * bytes_per_page),
         bytes_per_page,
-        pages_per_second: encoded * processors(),
+        pages_per_second: encoded * threads,
         overhead: OVERHEAD,
     };
     let debt = Debt { owed_pages: pages, unacknowledged_bytes: 0 };
-    let forecast = outlook.forecast(debt, limits.max_downtime);
-    let fitting_speed = outlook.fitting_speed(debt, limits.max_downtime);
-    let is_held = fitting_speed.is_some_and(|speed| needed(speed) <= limits.throttle);
-    let is_decided = limits.stop_after_rounds.is_some() || is_held;
-    let shortfall = || Shortfall {
-        dirty_pages_per_second: dirty.pages_per_second(),
-        live_pages_per_second: outlook.live_pages_per_second(),
-        blackout: outlook.stop(debt).blackout,
-        allowed: limits.max_downtime,
-        fitting_speed,
-        throttled: 0,
-    };
+    let (forecast, shortfall) = foresee(&outlook, debt, limits);
     Ok(SurveyReport {
         pages,
         dirty_pages_per_second: dirty.pages_per_second().unwrap_or(0.0),
         bytes_per_page,
         duration: forecast.duration,
         blackout: forecast.blackout,
-        too_fast: (!forecast.fits && !is_decided).then(|| shortfall().to_string()),
+        too_fast: shortfall.map(|shortfall| shortfall.to_string()),
     })
+}
+
+/// What becomes of a move, and by how much its guest is too fast: none if it is not, or somebody has decided what then.
+fn foresee(outlook: &Outlook<'_>, debt: Debt, limits: MoveLimits) -> (Forecast, Option<Shortfall>) {
+    let allowed = limits.max_downtime;
+    let look = |outlook: &Outlook<'_>| match limits.stop_after_rounds {
+        Some(rounds) => outlook.forecast_of_forced_stop(debt, allowed, rounds),
+        None => outlook.forecast(debt, allowed),
+    };
+    let free = look(outlook);
+    if free.fits {
+        return (free, None);
+    }
+    let fitting_speed = fitting_speed(outlook, debt, allowed);
+    let held = fitting_speed.map_or(0, needed).min(limits.throttle);
+    let forecast = match held {
+        0 => free,
+        held => look(&Outlook { guest_speed: f64::from(100 - held) / 100.0, ..*outlook }),
+    };
+    let shortfall = Shortfall {
+        dirty_pages_per_second: outlook.dirty.pages_per_second(),
+        live_pages_per_second: outlook.live_pages_per_second(),
+        blackout: forecast.blackout,
+        allowed,
+        fitting_speed,
+        throttled: held,
+    };
+    let is_decided = forecast.fits || limits.stop_after_rounds.is_some();
+    (forecast, (!is_decided).then_some(shortfall))
 }
 
 /// How fast the guest writes.
@@ -201,6 +222,54 @@ mod tests {
 
     fn run(first: u64, pages: u64) -> PageRun {
         PageRun::new(Gfn(first), pages).unwrap()
+    }
+
+    /// A guest that writes 10,000 pages a second, over a link that carries 5,000 of them.
+    fn with_outlook(test: impl FnOnce(Outlook<'_>, Debt)) {
+        let mut dirty = DirtyEstimator::new(Gfn(100_000));
+        let mut words = vec![0_u64; 100_000 / 64];
+        for round in 0..20 {
+            words.fill(0);
+            let first = round * 1_000 % 90_000;
+            (first..first + 1_000).for_each(|page| words[page / 64] |= 1 << (page % 64));
+            dirty.observe(Duration::from_millis(100), &words);
+        }
+        let outlook = Outlook {
+            link: LinkEstimate { bytes_per_second: 20e6, round_trip: Duration::from_millis(1) },
+            dirty: &dirty,
+            guest_speed: 1.0,
+            live_bytes_per_second: f64::INFINITY,
+            bytes_per_page: 4_000.0,
+            pages_per_second: f64::INFINITY,
+            overhead: OVERHEAD,
+        };
+        test(outlook, Debt { owed_pages: 50_000, unacknowledged_bytes: 0 });
+    }
+
+    #[test]
+    fn a_guest_that_is_too_fast_is_foreseen_as_it_was_decided_about() {
+        with_outlook(|outlook, debt| {
+            let limits = MoveLimits::default();
+            let (free, shortfall) = foresee(&outlook, debt, limits);
+            let shortfall = shortfall.expect("it is too fast");
+            assert!(!free.fits && shortfall.blackout == free.blackout, "{free:?}");
+            let speed = shortfall.fitting_speed.unwrap();
+            assert!((0.05..0.9).contains(&speed), "{speed}");
+
+            let throttle = needed(speed);
+            let (held, none) = foresee(&outlook, debt, MoveLimits { throttle, ..limits });
+            assert!(held.fits && held.blackout <= limits.max_downtime, "{held:?}");
+            assert_eq!(none, None);
+            let (little, some) = foresee(&outlook, debt, MoveLimits { throttle: 1, ..limits });
+            assert!(!little.fits && some.is_some_and(|some| some.throttled == 1), "{little:?}");
+
+            let of = |rounds| MoveLimits { stop_after_rounds: Some(rounds), ..limits };
+            let (early, none) = foresee(&outlook, debt, of(1));
+            assert_eq!((early.rounds, none), (1, None));
+            let (late, none) = foresee(&outlook, debt, of(100));
+            assert_eq!((late.rounds, none), (100, None));
+            assert!(late.duration > free.duration, "{late:?} {free:?}");
+        });
     }
 
     #[test]

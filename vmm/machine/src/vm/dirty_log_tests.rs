@@ -230,31 +230,36 @@ fn a_survey_sees_how_fast_a_guest_writes_and_leaves_no_log_behind() {
             SurveyOrder { bytes_per_second: 1e9, round_trip: Duration::from_millis(1), limits };
         let (key, meter) = (DigestKey::new([4; 32]), Meter::default());
         let report = survey(&mut running, &order, &key, &meter).unwrap();
-        // At most so many are written, by either vCPU; a busy host lets the guest write fewer.
-        assert!((50.0..1_100.0).contains(&report.dirty_pages_per_second), "{kind}: {report:?}");
+        // So many are written by either vCPU, and more where it makes up for lost time, and the guest's stacks; a busy
+        // host lets it write fewer.
+        assert!((50.0..1_600.0).contains(&report.dirty_pages_per_second), "{kind}: {report:?}");
         assert!((8 * MIB / 4096..32 * MIB / 4096).contains(&report.pages), "{kind}: {report:?}");
         assert!((1.0..4_200.0).contains(&report.bytes_per_page), "{kind}: {report:?}");
         assert!(report.blackout < limits.max_downtime, "{kind}: {report:?}");
         assert_eq!(report.too_fast, None, "{kind}");
 
-        wait_for_writes(&running, 100);
-        let (vm, ram) = (&running.parts.vm, running.ram());
-        let mut ledger = ledger(ram);
-        match running.parts.rings() {
-            // KVM has no bitmap of a slot that does not log.
-            None => {
-                let mut log = KvmBitmapLog::new(Arc::clone(vm), Arc::clone(ram));
-                log.harvest(&mut ledger).unwrap_err();
-            }
-            Some(rings) => {
-                let mut log = KvmRingLog::new(Arc::clone(rings), Arc::clone(ram));
-                assert_eq!(log.harvest(&mut ledger).unwrap(), 0, "{kind}");
-            }
-        }
-
+        has_no_log(&running, kind);
         meter.cancel();
         survey(&mut running, &order, &key, &meter).unwrap_err();
-        wait_for_writes(&running, 100);
+        has_no_log(&running, kind);
+    }
+}
+
+/// Panics if what the guest writes is logged.
+fn has_no_log(running: &Running, kind: DirtyLogKind) {
+    wait_for_writes(running, 100);
+    let (vm, ram) = (&running.parts.vm, running.ram());
+    let mut ledger = ledger(ram);
+    match running.parts.rings() {
+        // KVM has no bitmap of a slot that does not log.
+        None => {
+            let mut log = KvmBitmapLog::new(Arc::clone(vm), Arc::clone(ram));
+            log.harvest(&mut ledger).unwrap_err();
+        }
+        Some(rings) => {
+            let mut log = KvmRingLog::new(Arc::clone(rings), Arc::clone(ram));
+            assert_eq!(log.harvest(&mut ledger).unwrap(), 0, "{kind}");
+        }
     }
 }
 

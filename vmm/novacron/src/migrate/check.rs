@@ -1,4 +1,4 @@
-//! `novacron migrate --dry-run`: what is in the way of a move.
+//! `novacron migrate --dry-run`: what is in the way of a move, and how it would go.
 
 use control::Size;
 use control::api::{MachineName, Migrate, MigrationCheck, MigrationForecast};
@@ -12,7 +12,7 @@ use crate::output::{plain, print, print_json};
 use crate::table::Table;
 use crate::top::whole_bytes;
 
-/// Asks both hosts, and changes nothing. What is in the way is a failure of this verb.
+/// Asks both hosts, and changes nothing. What is in the way is a failure of this verb, and so is a guest that is too fast.
 pub(super) fn check(
     name: &MachineName,
     order: &Migrate,
@@ -26,7 +26,11 @@ pub(super) fn check(
         OutputForm::Json => print_json(&check)?,
         OutputForm::Text => print(&findings(&check))?,
     }
+    let is_too_fast = check.forecast.is_some_and(|forecast| forecast.too_fast.is_some());
     match check.blockers.len() {
+        0 if is_too_fast => Err(Failure::Other(format!(
+            "the move of {name} to {to} would not end: the guest is too fast"
+        ))),
         0 => Ok(()),
         1 => Err(Failure::Other(format!("{name} cannot move to {to}: one thing is in the way"))),
         count => Err(Failure::Other(format!(
@@ -67,6 +71,9 @@ fn findings(check: &MigrationCheck) -> String {
     if let Some(forecast) = &check.forecast {
         text += &foreseen(forecast);
     }
+    if let Some(why) = &check.no_forecast {
+        text += &format!("no forecast: {}\n", plain(why));
+    }
     text
 }
 
@@ -99,11 +106,15 @@ mod tests {
             bytes_per_second: None,
             memory_bytes: 512 << 20,
             forecast: None,
+            no_forecast: None,
         }
     }
 
     #[test]
     fn a_way_that_is_free_is_said_to_be_with_what_was_measured() {
+        let no_forecast = Some("its memory is still being read".to_owned());
+        let unseen = findings(&MigrationCheck { no_forecast, ..check(Vec::new()) });
+        assert!(unseen.ends_with("no forecast: its memory is still being read\n"), "{unseen}");
         let check = MigrationCheck {
             round_trip_ns: Some(1_234_567),
             bytes_per_second: Some(110 << 20),

@@ -131,6 +131,15 @@ fn a_guest_that_writes_too_fast_stays_and_it_is_said_by_how_much() {
     }
     assert_eq!(settled(&hosts), Rest::Stayed);
     hosts.check(0, "web");
+    // Somebody for whom it may stand still after more rounds than it was given up after is heard.
+    let operation = hosts.begin_move(0, "web", |request| {
+        request.max_downtime_ms = DOWNTIME_MS;
+        request.stop_after_rounds = Some(14);
+    });
+    let ended = hosts.end_of(0, &operation.unwrap());
+    let outcome = ended.migration.unwrap_or_else(|| panic!("{:?}\n{}", ended.error, hosts.logs()));
+    assert!(outcome.rounds >= 14, "{outcome:?}");
+    hosts.check(1, "web");
 }
 
 #[test]

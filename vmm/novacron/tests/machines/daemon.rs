@@ -209,15 +209,23 @@ impl Drop for Daemon {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
-        let machines = self.client.get::<Vec<Machine>>("/v1/machines").unwrap_or_default();
-        for machine in &machines {
-            let stop = format!("/v1/machines/{}/stop", machine.name);
-            let kill = format!("/v1/machines/{}/kill", machine.name);
-            // One that waits for its next start has no process to be killed.
-            let timeout = control::api::Stop { timeout_ms: Some(0) };
-            let _ = self.client.post::<Operation>(&stop, &timeout);
-            let _ = self.client.post::<Machine>(&kill, &());
-        }
+        let limit = Instant::now() + Duration::from_secs(10);
+        // Again and again: one that an operation has cannot be stopped, and comes again if that is its policy.
+        let machines = loop {
+            let machines = self.client.get::<Vec<Machine>>("/v1/machines").unwrap_or_default();
+            if machines.iter().all(|it| it.process_id.is_none()) || Instant::now() >= limit {
+                break machines;
+            }
+            for machine in &machines {
+                let stop = format!("/v1/machines/{}/stop", machine.name);
+                let kill = format!("/v1/machines/{}/kill", machine.name);
+                // One that waits for its next start has no process to be killed.
+                let timeout = control::api::Stop { timeout_ms: Some(0) };
+                let _ = self.client.post::<Operation>(&stop, &timeout);
+                let _ = self.client.post::<Machine>(&kill, &());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
         let asked = self.client.post_for_nothing("/v1/shutdown", &Shutdown::default());
         if asked.is_err() {
             let _ = self.child.kill();

@@ -229,7 +229,8 @@ fn a_host_is_as_far_away_as_it_is_whether_it_was_connected_with_before_or_not() 
     for _ in 0..2 {
         let (round_trip, bytes_per_second) = measure(&liar.client).unwrap();
         assert!((2 * LATER..3 * LATER).contains(&round_trip), "{round_trip:?}");
-        assert!(bytes_per_second > 0.0);
+        // Two MiB take a round trip, and some of that besides: by chance no link is infinitely fast.
+        assert!((1e5..3e8).contains(&bytes_per_second), "{bytes_per_second}");
     }
 }
 
