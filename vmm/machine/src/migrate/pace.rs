@@ -276,7 +276,10 @@ impl Pace {
         }
         let dirty = if self.probes.is_known() { &self.probes } else { &self.dirty };
         let unthrottled = Outlook { guest_speed: 1.0, dirty, ..outlook };
-        let fitting_speed = fitting_speed(&unthrottled, debt, allowed);
+        // By whole rounds it is stuck, whatever short looks hope.
+        let by_rounds = Outlook { dirty: &self.dirty, ..unthrottled };
+        let [short, long] = [unthrottled, by_rounds].map(|it| fitting_speed(&it, debt, allowed));
+        let fitting_speed = short.map(|short| long.map_or(short, |long| long.min(short)));
         let shortfall = Shortfall {
             dirty_pages_per_second: dirty.pages_per_second(),
             live_pages_per_second: outlook.live_pages_per_second(),

@@ -1,4 +1,6 @@
 //! Guests that write too fast for their move, and limits that are changed while it is under way.
+//!
+//! Each test runs alone: how fast a guest writes depends on who else has the processors.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,7 @@ use control::api::{
 };
 use control::{CallError, Client};
 
-use crate::harness::{has_kvm, shared};
+use crate::harness::{alone, has_kvm};
 use crate::hosts::Hosts;
 use crate::moments::{Rest, settled, wait_until_sent};
 
@@ -110,7 +112,7 @@ fn a_guest_that_writes_too_fast_stays_and_it_is_said_by_how_much() {
     if !has_kvm("a_guest_that_writes_too_fast_stays_and_it_is_said_by_how_much") {
         return;
     }
-    let _shared = shared();
+    let _alone = alone();
     let hosts = far_too_eager();
     let order = ["migrate", "web", "--to", "west", "--max-downtime", "400ms"];
     let refused = hosts.daemons[0].novacron(&order);
@@ -147,7 +149,7 @@ fn a_guest_that_writes_too_fast_is_slowed_down_moves_and_has_its_speed_again() {
     if !has_kvm("a_guest_that_writes_too_fast_is_slowed_down_moves_and_has_its_speed_again") {
         return;
     }
-    let _shared = shared();
+    let _alone = alone();
     let hosts = eager();
     let full = speed(&hosts, 0, 9);
     let operation = hosts.begin_move(0, "web", |request| {
@@ -175,7 +177,7 @@ fn a_slowed_guest_has_its_speed_again_while_its_link_is_cut_and_when_its_move_is
     if !has_kvm(name) {
         return;
     }
-    let _shared = shared();
+    let _alone = alone();
     let hosts = far_too_eager();
     let full = speed(&hosts, 0, 9);
     // A guest that is held for so little does not fit: it goes on until it is cancelled.
@@ -209,7 +211,7 @@ fn a_stuck_move_ends_once_its_guest_may_stand_still_for_longer_whatever_becomes_
     if !has_kvm(name) {
         return;
     }
-    let _shared = shared();
+    let _alone = alone();
     let mut hosts = eager();
     hosts.wires[1].limit(8 << 20);
     let operation = hosts.begin_move(0, "web", |request| request.max_downtime_ms = 50).unwrap();
@@ -246,7 +248,7 @@ fn limits_are_changed_of_a_move_that_is_under_way_and_to_what_a_move_can_have() 
     if !has_kvm(name) {
         return;
     }
-    let _shared = shared();
+    let _alone = alone();
     let hosts = far_too_eager();
     let refuse = |operation: &Operation, change: ChangeMove, code, words: &str| match set(
         &hosts, operation, change,
@@ -305,7 +307,7 @@ fn sending_takes_no_more_of_the_processors_than_it_may_and_more_when_it_may() {
     if !has_kvm(name) {
         return;
     }
-    let _shared = shared();
+    let _alone = alone();
     let hosts = eager();
     hosts.wires[1].limit(0);
     let operation = hosts.begin_move(0, "web", |request| {
