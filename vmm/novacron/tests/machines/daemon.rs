@@ -213,9 +213,6 @@ impl Drop for Daemon {
         // Again and again: one that an operation has cannot be stopped, and comes again if that is its policy.
         let machines = loop {
             let machines = self.client.get::<Vec<Machine>>("/v1/machines").unwrap_or_default();
-            if machines.iter().all(|it| it.process_id.is_none()) || Instant::now() >= limit {
-                break machines;
-            }
             for machine in &machines {
                 let stop = format!("/v1/machines/{}/stop", machine.name);
                 let kill = format!("/v1/machines/{}/kill", machine.name);
@@ -223,6 +220,9 @@ impl Drop for Daemon {
                 let timeout = control::api::Stop { timeout_ms: Some(0) };
                 let _ = self.client.post::<Operation>(&stop, &timeout);
                 let _ = self.client.post::<Machine>(&kill, &());
+            }
+            if machines.iter().all(|it| it.process_id.is_none()) || Instant::now() >= limit {
+                break machines;
             }
             std::thread::sleep(Duration::from_millis(2));
         };
