@@ -23,7 +23,7 @@ mod table;
 mod terminal;
 mod top;
 
-use std::process::ExitCode;
+use std::process::{ExitCode, abort};
 
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Verb};
@@ -42,6 +42,12 @@ mod exit_code {
 }
 
 fn main() -> ExitCode {
+    // As the profile of a release says, too; a build for tests unwinds.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        abort()
+    }));
     let Cli { globals, verb } = Cli::parse();
     match verb {
         // It logs as its configuration says.

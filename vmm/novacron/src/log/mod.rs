@@ -11,6 +11,7 @@ mod unwaiting;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};
+use std::process::abort;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -106,6 +107,7 @@ pub(crate) fn start_daemon(config: &LogConfig) -> Result<DaemonLog, Failure> {
             BacktraceStatus::Captured => format!("{name}: {panic}\n{backtrace}"),
             _ => format!("{name}: {panic}"),
         });
+        abort()
     }));
     start(level, json, move || Line(move |line: &[u8]| queue.push(line)));
     let environment = [(FILTER_VARIABLE, level), (JSON_VARIABLE, if json { "1" } else { "0" })];
