@@ -14,7 +14,7 @@ const DEMO: [&str; 9] = [
     "--plain",
     "--times=1",
     "--cpus=2",
-    "--memory=32M",
+    "--memory=18M",
     "--hole-start=16M",
     "--working-set=1M",
     "--rate=200",
