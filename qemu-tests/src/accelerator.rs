@@ -7,7 +7,8 @@ const EMULATED_CPU: &str = "EPYC,+svm,+npt";
 
 /// How QEMU runs a machine.
 ///
-/// QEMU 7.2's emulation of SVM has two faults, and each way to emulate is right for what seldom meets them:
+/// QEMU 7.2's emulation of SVM has two faults, and each way to emulate is right for what seldom meets them; a third one is
+/// met by starting the machine again:
 ///
 /// - With a thread for each processor, once in a hundred hand-overs of a guest with two vCPUs one of them
 ///   faults right after a VMRUN: the first page walk finds a page table entry absent that is there before
@@ -31,6 +32,9 @@ const EMULATED_CPU: &str = "EPYC,+svm,+npt";
 ///     with interrupts off, and the one whose stack was read has the timer's handler on it twice, the inner one over
 ///     code that had interrupts off, and nothing in service in its local APIC. With that one store taken out of QEMU,
 ///     3 of 3 lived through 2,800 stops each.
+/// - With a thread for each processor, a host's second processor took no timer interrupt any more from its start on, once
+///   in some thousand boots. The kernel said that it runs init, of which nothing was heard, and after 20 s that its thread
+///   for RCU starves ("possible timer handling issue on cpu=1"). No guest had been there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accelerator {
     /// Software, with SVM and nested paging emulated, so that kvm_amd works inside. The same on

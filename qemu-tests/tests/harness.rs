@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use qemu_tests::script::{REPORT_PORT, VENDOR};
 use qemu_tests::{
-    ADDRESSES, Disk, Ending, Firmware, HostError, Link, MachineError, RunningHost, Variable,
-    WiredHosts,
+    ADDRESSES, Accelerator, Disk, Ending, Firmware, HostError, Link, MachineError, RunningHost,
+    Variable, WiredHosts,
 };
 
 use crate::support::{case, host};
@@ -121,6 +121,26 @@ fn a_host_whose_kernel_panics_ends_at_once_with_the_panic_in_the_failure() {
     assert!(started.elapsed() < Duration::from_secs(30));
     let text = error.to_string();
     assert!(text.contains("Kernel panic"), "{text}");
+}
+
+#[test]
+fn an_emulated_host_that_does_not_come_to_its_init_is_started_again_and_given_up() {
+    let name = "an_emulated_host_that_does_not_come_to_its_init_is_started_again_and_given_up";
+    let Some(case) = case(name) else { return };
+    if Accelerator::asked_for() == Accelerator::Kvm {
+        return;
+    }
+    // Less than any machine needs to emulate a boot; half of it is how long each of three starts may take.
+    let limit = Duration::from_millis(600);
+    let asked = Instant::now();
+    let running = host().run(&["/init", "exit", "0"]).time_limit(limit).boot(&case).unwrap();
+    assert!(asked.elapsed() > limit * 3 / 2, "{:?}", asked.elapsed());
+    let error = running.finish().unwrap_err();
+    assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
+    assert!(
+        matches!(error, HostError::Machine { error: MachineError::StillRunning, .. }),
+        "{error}"
+    );
 }
 
 /// What came back of datagrams of 1,000 bytes.
