@@ -1,5 +1,5 @@
 //! ASS, asynchronous state synchronisation: the machine's state is sent ahead while the guest runs,
-//! so that after the pause only the difference travels. See `SPEC.md`, "State".
+//! so that after the pause only the difference travels. See `SPEC.md`, 10.3.
 //!
 //! A state is bytes here: what they mean is the machine's business. Two states of one machine differ
 //! in a few registers and counters, and stand at the same offsets as long as no section changes its

@@ -43,8 +43,8 @@ mke2fs -q -t ext4 -d root disk 3G
 umount root"#,
 ];
 const MEMORY_MIB: u64 = 768;
-/// Everything that QEMU is told, in the folder of the build; `{}` is the seed. Each serial port of the
-/// guest: its console, and what this program speaks with.
+/// Everything that QEMU is told, in the folder of the build. Each serial port of the guest: its console, and what
+/// this program speaks with.
 const QEMU: &str = "-nodefaults -no-user-config -display none -no-reboot -M q35 -accel tcg -cpu max -smp 1 \
      -object memory-backend-file,id=ram,mem-path=ram,size=768M,share=on -M memory-backend=ram -m 768M \
      -kernel vmlinuz -initrd initrd -drive file=disk,format=raw,if=virtio,cache=unsafe \

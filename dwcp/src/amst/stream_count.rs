@@ -17,7 +17,7 @@ const HELD: u32 = 40;
 /// Finds the number of data streams by trying: twice as many, and if they do not deliver more, back to before.
 /// While one stream recovers from a lost packet the others go on: on a long link with losses many deliver far more
 /// than one. Finding out takes several epochs: in simulated moves of seconds (`simulated-wan.md`) the count that is
-/// found is no better than the one that it begins with. It is for moves of minutes.
+/// found is better than the one that it begins with on one link of three, and on one worse. It is for moves of minutes.
 #[derive(Clone, Debug)]
 pub struct StreamCount {
     count: usize,
