@@ -32,8 +32,8 @@ const EMULATED_CPU: &str = "EPYC,+svm,+npt";
 ///     with interrupts off, and the one whose stack was read has the timer's handler on it twice, the inner one over
 ///     code that had interrupts off, and nothing in service in its local APIC. With that one store taken out of QEMU,
 ///     3 of 3 lived through 2,800 stops each.
-/// - With a thread for each processor, a host's second processor took no timer interrupt any more from its start on, once
-///   in some thousand boots. The kernel said that it runs init, of which nothing was heard, and after 20 s that its thread
+/// - With a thread for each processor, a host's second processor took no timer interrupt any more from its start on. It
+///   was seen once. The kernel said that it runs init, of which nothing was heard, and after 20 s that its thread
 ///   for RCU starves ("possible timer handling issue on cpu=1"). No guest had been there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accelerator {

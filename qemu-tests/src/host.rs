@@ -25,7 +25,7 @@ const LINES_SHOWN: usize = 25;
 /// The first words of a host's report.
 const REACHED: &str = "host: init reached ";
 /// How long a host may take to its init, on a machine however busy; half of its time, if that is less. It takes 2 s,
-/// and 8 s from firmware.
+/// and less than 10 s from firmware.
 const INIT_LIMIT: Duration = Duration::from_secs(30);
 /// How often a host that does not come so far is started.
 const STARTS: u32 = 3;
