@@ -1,11 +1,9 @@
 //! DWCP v3, the protocol that moves a running virtual machine between two hosts: its pure core, and, as a feature, the
-//! sockets that carry it.
-//!
-//! **Without the feature `transport` this crate reads no clock, opens no socket or file, spawns no thread and draws no
-//! randomness**: times, seeds, keys and identifiers are arguments, storage is a trait that the caller implements.
-//! It knows nothing of KVM, of TLS or of an operating system. What it decides therefore depends on
-//! its arguments alone, and one seed reproduces any run. `clippy.toml` beside this crate's manifest
-//! turns a violation into an error.
+//! sockets that carry it. **Without the feature `transport` this crate reads no clock, opens no socket or file, spawns no
+//! thread and draws no randomness**: times, seeds, keys and identifiers are arguments, storage is a trait that the caller
+//! implements. It knows nothing of KVM, of TLS or of an operating system. What it decides therefore depends on its
+//! arguments alone, and one seed reproduces any run. `clippy.toml` beside this crate's manifest turns a violation into an
+//! error.
 //!
 //! | module | what it holds |
 //! |---|---|

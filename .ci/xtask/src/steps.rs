@@ -46,11 +46,13 @@ const LONG: [Step; 4] = [
     step("schemathesis", 180, schemathesis::check),
 ];
 
-/// Feature sets in which every crate must be clean: all features at once, what ships, and the least.
-const CLIPPY: [&[&str]; 3] = [
+/// Feature sets in which every crate must be clean: all features at once, what ships, and the least; and the protocol's
+/// core alone, since in the workspace somebody always wants its sockets.
+const CLIPPY: [&[&str]; 4] = [
     &["--workspace", "--all-targets", "--all-features"],
     &["--workspace", "--all-targets"],
     &["--workspace", "--all-targets", "--no-default-features"],
+    &["--package", "dwcp", "--no-default-features"],
 ];
 
 const fn step(name: &'static str, limit_minutes: u64, action: Action) -> Step {
@@ -131,6 +133,31 @@ mod tests {
         assert_eq!(names(false, &["fuzzing"]).unwrap(), ["fuzzing"]);
         let red = names(true, &["rules", "rule"]).unwrap_err();
         assert!(red.why.contains("`rule`") && red.code == 2, "{red:?}");
+    }
+
+    #[test]
+    fn a_clock_a_socket_a_thread_a_file_or_dice_planted_in_the_protocols_core_turn_clippy_red() {
+        let core = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dwcp");
+        let folder = tempfile::tempdir().unwrap();
+        for (planted, is_red) in [
+            ("std::time::Instant::now()", true),
+            ("std::time::SystemTime::now()", true),
+            ("std::thread::spawn(|| ())", true),
+            ("std::hash::RandomState::new()", true),
+            ("std::net::TcpStream::connect(\"\")", true),
+            ("std::fs::rename(\"\", \"\")", true),
+            ("std::time::Duration::from_secs(1)", false),
+        ] {
+            let source = format!("pub fn planted() {{ let _ = {planted}; }}\n");
+            std::fs::write(folder.path().join("planted.rs"), source).unwrap();
+            let mut clippy = std::process::Command::new("clippy-driver");
+            clippy.args(["--edition=2024", "--crate-type=lib", "--emit=metadata", "-Dwarnings"]);
+            clippy.arg("planted.rs").current_dir(folder.path()).env("CLIPPY_CONF_DIR", core);
+            let output = clippy.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(i32::from(is_red)), "{planted}: {said}");
+            assert!(!is_red || said.contains("use of a disallowed"), "{planted}: {said}");
+        }
     }
 
     #[test]

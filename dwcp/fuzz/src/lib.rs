@@ -2,6 +2,8 @@
 //!
 //! | target | bytes from | what it tries |
 //! |---|---|---|
+//! | `greeting` | anybody | reading whom a connection is for |
+//! | `frame-headers` | a peer | reading the heads of frames |
 //! | `frame-payloads` | a peer | reading the payload of any kind but `Pages` |
 //! | `page-batch` | a peer | decoding the payload of `Pages` |
 //! | `destination` | a peer, in any order, with what the caller does between | the destination's state machine |
