@@ -1,40 +1,35 @@
 //! ASS, asynchronous state synchronisation: the machine's state is sent ahead while the guest runs,
 //! so that after the pause only the difference travels. See `SPEC.md`, 10.3.
 //!
-//! A state is bytes here: what they mean is the machine's business. Two states of one machine differ
-//! in a few registers and counters, and stand at the same offsets as long as no section changes its
-//! length; so a difference is a list of patches, and costs what has changed.
+//! A state is bytes here: what they mean is the machine's business. Two states of one machine are mostly the same bytes,
+//! though not always in the same places: a number that has grown, or a line that was printed, moves all that follow. So a
+//! difference is what zstd makes of a state with another one as the content before it.
+
+use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
 
 /// A difference that cannot be one. The peer is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the peer sent a state whose {0} makes no sense")]
 pub struct StateError(&'static str);
 
-/// Equal bytes between two patches that are not worth a patch of their own.
-const GAP: usize = PATCH_HEAD;
+/// The last difference is made while the guest stands still: higher levels save fewer bytes of it than they take time.
+const LEVEL: i32 = 1;
 
-/// Offset and length of a patch.
-const PATCH_HEAD: usize = 8;
-
-/// A state, encoded as its difference to a state that the other side holds, or to nothing.
+/// A state, encoded as its difference to a state that the other side holds, or to nothing. They must be two buffers: of one
+/// that is both, zstd uses nothing as a base.
 ///
 /// # Panics
-/// When the state has 4 GiB or more.
+/// When there is no memory for zstd.
 #[must_use]
 pub fn encode(base: &[u8], state: &[u8]) -> Vec<u8> {
-    let mut encoded = length(state.len()).to_vec();
-    let mut at = 0;
-    while let Some(start) = next_difference(base, state, at) {
-        let mut end = start + 1;
-        // The patch goes on over gaps that are shorter than the head of another patch.
-        while let Some(next) = next_difference(base, state, end).filter(|next| next - end < GAP) {
-            end = next + 1;
-        }
-        encoded.extend(length(start));
-        encoded.extend(length(end - start));
-        encoded.extend(&state[start..end]);
-        at = end;
-    }
+    let mut encoded = Vec::with_capacity(zstd_safe::compress_bound(state.len()));
+    let mut context = CCtx::create();
+    let written = context
+        .set_parameter(CParameter::CompressionLevel(LEVEL))
+        .and_then(|_| context.ref_prefix(base))
+        .and_then(|_| context.compress2(&mut encoded, state));
+    // There is room, and the level exists.
+    written.map_err(zstd_safe::get_error_name).expect("memory for zstd's tables");
     encoded
 }
 
@@ -42,40 +37,25 @@ pub fn encode(base: &[u8], state: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// When `encoded` is no difference, or makes too large a state.
+///
+/// # Panics
+/// When there is no memory for zstd.
 pub fn decode(base: &[u8], encoded: &[u8], max: usize) -> Result<Vec<u8>, StateError> {
-    let (total, mut rest) = take_length(encoded).ok_or(StateError("length"))?;
-    if total > max {
-        return Err(StateError("length"));
+    // What is too large is not even begun, and behind the frame there is no second one. Whatever window it names, nothing
+    // is allocated for it: it is decompressed in place.
+    let length = zstd_safe::get_frame_content_size(encoded).ok().flatten();
+    let length = length.and_then(|length| usize::try_from(length).ok());
+    let length = length.filter(|length| *length <= max).ok_or(StateError("length"))?;
+    if zstd_safe::find_frame_compressed_size(encoded) != Ok(encoded.len()) {
+        return Err(StateError("end"));
     }
-    let mut state = base[..base.len().min(total)].to_vec();
-    state.resize(total, 0);
-    let mut at = 0;
-    while !rest.is_empty() {
-        let patch = take_length(rest).and_then(|(start, rest)| Some((start, take_length(rest)?)));
-        let (start, (bytes, after)) = patch.ok_or(StateError("patch"))?;
-        let (patch, after) = after.split_at_checked(bytes).ok_or(StateError("patch"))?;
-        let place = start.checked_add(bytes).and_then(|end| state.get_mut(start..end));
-        let place = place.filter(|place| start >= at && !place.is_empty());
-        place.ok_or(StateError("patch"))?.copy_from_slice(patch);
-        (at, rest) = (start + bytes, after);
+    let mut state = vec![0; length];
+    let mut context = DCtx::create();
+    context.ref_prefix(base).map_err(zstd_safe::get_error_name).expect("memory for zstd");
+    match context.decompress(&mut state[..], encoded) {
+        Ok(written) if written == length => Ok(state),
+        _ => Err(StateError("content")),
     }
-    Ok(state)
-}
-
-/// The first byte at or after `from` that the base does not have; what lies beyond it counts as 0.
-fn next_difference(base: &[u8], state: &[u8], from: usize) -> Option<usize> {
-    let common = base.len().min(state.len());
-    let in_common = (from..common).find(|at| base[*at] != state[*at]);
-    in_common.or_else(|| (from.max(common)..state.len()).find(|at| state[*at] != 0))
-}
-
-fn length(value: usize) -> [u8; 4] {
-    u32::try_from(value).expect("a state below 4 GiB").to_le_bytes()
-}
-
-fn take_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let (value, rest) = bytes.split_first_chunk()?;
-    Some((usize::try_from(u32::from_le_bytes(*value)).ok()?, rest))
 }
 
 #[cfg(test)]
@@ -84,13 +64,27 @@ mod tests {
 
     use super::*;
 
+    /// Bytes that nothing makes shorter.
+    fn noise(seed: u8, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
     #[test]
-    fn an_unchanged_state_costs_its_length_field() {
-        let state = vec![7; 5000];
-        assert_eq!(encode(&state, &state).len(), 4);
+    fn what_has_not_changed_costs_next_to_nothing_wherever_it_stands() {
+        let state = noise(1, 80_000);
+        assert!(encode(&[], &state).len() >= state.len(), "without a base there is no other way");
+        assert!(encode(&state, &state.clone()).len() < 40);
         let mut changed = state.clone();
-        (changed[100], changed[104], changed[4000]) = (1, 2, 3);
-        assert_eq!(encode(&state, &changed).len(), 4 + (8 + 5) + (8 + 1), "near patches are one");
+        changed[100..108].copy_from_slice(&[1; 8]);
+        changed[70_000] ^= 1;
+        // A byte more in front of nearly everything.
+        changed.insert(1000, 7);
+        changed.extend([3; 20]);
+        let encoded = encode(&state, &changed);
+        assert!(encoded.len() < 400, "{}", encoded.len());
+        assert_eq!(decode(&state, &encoded, changed.len()), Ok(changed));
     }
 
     proptest! {
@@ -113,28 +107,40 @@ mod tests {
                 prop_assert!(state.len() <= 100);
             }
         }
+
+        #[test]
+        fn a_difference_that_is_cut_short_is_refused_and_one_that_is_damaged_bounded(
+            at in any::<prop::sample::Index>(), change in 1..=255_u8,
+        ) {
+            let base = noise(1, 3000);
+            let mut encoded = encode(&base, &[&base[..], b"and more"].concat());
+            let at = at.index(encoded.len());
+            prop_assert!(decode(&base, &encoded[..at], 8000).is_err());
+            encoded[at] ^= change;
+            if let Ok(state) = decode(&base, &encoded, 8000) {
+                prop_assert!(state.len() <= 8000);
+            }
+        }
     }
 
     #[test]
-    fn patches_ascend_within_the_state() {
-        let patches = |patches: &[(u32, &[u8])]| {
-            let mut encoded = length(8).to_vec();
-            for (start, bytes) in patches {
-                encoded.extend(start.to_le_bytes());
-                encoded.extend(length(bytes.len()));
-                encoded.extend(*bytes);
-            }
-            decode(&[], &encoded, 8)
-        };
-        assert_eq!(patches(&[(0, b"ab"), (2, b"c")]), Ok(b"abc\0\0\0\0\0".to_vec()));
-        for wrong in [
-            &[(2, &b"c"[..]), (0, b"ab")][..],
-            &[(0, b"ab"), (1, b"c")],
-            &[(7, b"ab")],
-            &[(u32::MAX, b"a")],
-            &[(3, b"")],
-        ] {
-            assert_eq!(patches(wrong), Err(StateError("patch")), "{wrong:?}");
-        }
+    fn a_difference_is_one_frame_that_says_how_long_its_state_is() {
+        let encoded = encode(b"a base", b"a state");
+        assert_eq!(decode(b"a base", &encoded, 7), Ok(b"a state".to_vec()));
+        let twice = [&encoded[..], &encoded].concat();
+        assert_eq!(decode(b"a base", &twice, 100), Err(StateError("end")));
+        let mut without_size = Vec::with_capacity(100);
+        let mut context = CCtx::create();
+        context.set_parameter(CParameter::ContentSizeFlag(false)).unwrap();
+        context.compress2(&mut without_size, b"a state").unwrap();
+        assert_eq!(decode(&[], &without_size, 100), Err(StateError("length")));
+        assert_eq!(decode(&[], &[], 100), Err(StateError("length")));
+    }
+
+    #[test]
+    fn a_difference_to_another_base_is_no_panic() {
+        let (base, other) = (noise(1, 5000), noise(2, 100));
+        let encoded = encode(&base, &base.clone());
+        assert_ne!(decode(&other, &encoded, 5000), Ok(base));
     }
 }
