@@ -52,12 +52,13 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// A guest that has filled about two thirds of its memory.
-    pub(super) fn new(layout: &[PageRun], seed: u64) -> Self {
+    /// A guest that has filled about two thirds of its memory, with a state of so many bytes.
+    pub(super) fn new(layout: &[PageRun], state_bytes: usize, seed: u64) -> Self {
         let limit = layout.last().expect("a guest has memory").end();
         let words = usize::try_from(limit.0.div_ceil(64)).expect("a small guest");
         let mut rng = Rng::new(seed);
-        let state = rng.bytes::<700>().to_vec();
+        let mut state = vec![0; state_bytes];
+        rng.fill(&mut state);
         let mut guest = Self {
             memory: Memory::new(limit),
             layout: layout.to_vec(),

@@ -88,6 +88,8 @@ pub struct Scenario {
     pub pages_at_switch: u64,
     /// How long the guest may stand still before a switch is cancelled.
     pub switch_budget: Duration,
+    /// Bytes of the machine's state.
+    pub state_bytes: usize,
     /// The machine's state is sent ahead while the guest runs.
     pub speculates: bool,
     /// How pages are encoded: a step of [`Ladder`](crate::hde::Ladder).
@@ -120,6 +122,8 @@ impl Scenario {
             // However bad the link is, the table says how long it takes.
             switch_budget: Duration::from_mins(1),
             shadow_bytes: 16 << 20,
+            // Four vCPUs, and a console that has filled its history.
+            state_bytes: 24 << 10,
             ..Self::quiet(seed)
         }
     }
@@ -157,6 +161,7 @@ impl Scenario {
             settles_first: false,
             pages_at_switch: 6,
             switch_budget: Duration::from_secs(2),
+            state_bytes: 700,
             speculates: true,
             ladder_step: 2,
             tiers: Tiers::ALL,

@@ -129,7 +129,7 @@ impl<'a, N: Network> World<'a, N> {
             let made = storage::ensure(&source_storage, vm, keeper, &event, |_| false);
             made.expect("a new machine");
         }
-        let guest = Guest::new(&scenario.memory, rng.next());
+        let guest = Guest::new(&scenario.memory, scenario.state_bytes, rng.next());
         let agreement = agreement(&mut rng, scenario);
         let mut world = Self {
             scenario,

@@ -37,6 +37,8 @@ pub struct Counts {
     pub payload_bytes: u64,
     /// Bytes of payload by which the destination told what it has kept.
     pub kept_bytes: u64,
+    /// Bytes of the machine's state, as differences: those that were sent ahead, and the last.
+    pub state_bytes: u64,
     /// Batches.
     pub batches: u64,
     /// Switches that were begun.

@@ -49,8 +49,11 @@ impl StatesOut {
         self.held.as_ref().map(|held| (held.number, &held.state[..]))
     }
 
-    /// Calls `emit` with the next part, if there is one.
-    pub(super) fn next_part<T>(&mut self, emit: impl FnOnce(&Message<'_>) -> T) -> Option<T> {
+    /// Calls `emit` with the next part, if there is one; also returns how many bytes of the state that is.
+    pub(super) fn next_part<T>(
+        &mut self,
+        emit: impl FnOnce(&Message<'_>) -> T,
+    ) -> Option<(T, u64)> {
         let sending = self.sending.as_mut()?;
         let rest = &sending.encoded[sending.offset..];
         let bytes = &rest[..rest.len().min(STATE_PART_MAX)];
@@ -62,11 +65,12 @@ impl StatesOut {
             offset: length(sending.offset),
             bytes,
         }));
-        sending.offset += bytes.len();
+        let sent = bytes.len();
+        sending.offset += sent;
         if sending.offset == sending.encoded.len() {
             self.held = self.sending.take().map(|sending| sending.state);
         }
-        Some(emitted)
+        Some((emitted, sent as u64))
     }
 
     /// A new connection, over which the destination has said which state it holds. What was only on

@@ -73,7 +73,9 @@ impl Source {
 
     fn state_part(&mut self, stream: StreamId) -> Option<Vec<u8>> {
         let outgoing = self.link.outgoing(stream)?;
-        self.states.next_part(|part| outgoing.frame(part))
+        let (frame, bytes) = self.states.next_part(|part| outgoing.frame(part))?;
+        self.pages.counts.state_bytes += bytes;
+        Some(frame)
     }
 
     /// The permit frame, if everything else is out: the last of the burst.

@@ -383,6 +383,16 @@ pub struct MigrationOutcome {
     /// Bytes by which the other host told what it had kept.
     #[serde(default)]
     pub kept_bytes: u64,
+    /// Bytes of the machine's state, each time as what is different from the state before: what was sent ahead, and the
+    /// last.
+    #[serde(default)]
+    pub state_bytes: u64,
+    /// Of those, while the guest stood still.
+    #[serde(default)]
+    pub state_bytes_paused: u64,
+    /// Nanoseconds that the guest had stood still before, so that its state could be sent ahead; 0 if it was not.
+    #[serde(default)]
+    pub looked_ns: u64,
     /// Bytes of payload that carried pages.
     pub payload_bytes: u64,
     /// Of those, while the guest stood still.

@@ -89,6 +89,11 @@ impl Console {
         }
     }
 
+    /// How many bytes it remembers.
+    pub(crate) fn remembers(&self) -> usize {
+        self.history().ring.len()
+    }
+
     /// Takes over another console's past.
     pub(crate) fn restore(&self, state: &ConsoleStateV1) {
         let mut history = self.history();

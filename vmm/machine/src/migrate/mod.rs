@@ -6,6 +6,7 @@
 //!  dirty log on, everything is owed
 //!  rounds: harvest, owe ════ pages ═══════════════► write, check digests
 //!  offer: record Held → Offered
+//!  look, on a slow link: pause, save, resume ═════► a state that is sent ahead
 //!  settle: what is on its way arrives first
 //!  pause, drain, save, last harvest
 //!  switch ══════════════════ last pages, state ═══► check the root
@@ -176,6 +177,12 @@ pub struct MoveReport {
     pub payload_bytes: u64,
     /// Of those, bytes while the guest stood still.
     pub payload_bytes_paused: u64,
+    /// Bytes of its state, as differences: what was sent ahead, and the last.
+    pub state_bytes: u64,
+    /// Of those, bytes while the guest stood still.
+    pub state_bytes_paused: u64,
+    /// For how long it had stood still before, so that its state could be sent ahead.
+    pub looked: Duration,
     /// Pages sent again since a stream that carried them had died, or the destination lacked what they built on.
     pub pages_again: u64,
     /// Pages that were not sent, since the destination had kept them.

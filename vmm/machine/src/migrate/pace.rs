@@ -45,6 +45,9 @@ const FIRST_BATCH: NonZeroU64 = NonZeroU64::new(16).expect("not zero");
 const GROWING_MOST: usize = 2;
 /// The step of the ladder that a move begins with: it costs little, and the link is not known yet.
 pub(super) const FIRST_STEP: usize = 1;
+/// How long the link has to take for a state, so that the guest is stopped for a moment to send it ahead: reading it
+/// takes less than half of this, for which the guest stands still, too.
+const LOOK_PAYS_FROM: Duration = Duration::from_millis(5);
 /// How often the step of the ladder and the streams are looked at. On a fast link a guest has moved within a second.
 const RETHINK_EVERY: Duration = Duration::from_millis(50);
 
@@ -207,6 +210,14 @@ impl Pace {
         )]
         let pages = (bytes / bytes_per_page.max(1.0)).min(encoded) as u64;
         NonZeroU64::new(pages.max(BATCH_LEAST)).unwrap_or(most).min(most)
+    }
+
+    /// Whether a state of so many bytes is to be sent ahead before the guest is stopped for good.
+    pub(super) fn is_worth_a_look(&self, link: &SourceLink, state_bytes: usize) -> bool {
+        let estimate = link.with(|source, _| source.link().estimate());
+        estimate.is_some_and(|estimate| {
+            state_bytes as f64 / estimate.bytes_per_second > LOOK_PAYS_FROM.as_secs_f64()
+        })
     }
 
     /// What was decided so far, and when.

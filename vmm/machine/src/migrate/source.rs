@@ -11,7 +11,7 @@ use dwcp::hde::{Tier, Tiers};
 use dwcp::ledger::Ledger;
 use dwcp::page::{Gfn, PageRun};
 use dwcp::pba::{HotPages, Stop};
-use dwcp::session::{Agreement, Source, SourceEnd, SourceEvent, SourceTimers};
+use dwcp::session::{Agreement, Source, SourceCounts, SourceEnd, SourceEvent, SourceTimers};
 use dwcp::transport::{
     KeyPair, LinkEvent, PAGES_PROTOCOL, PublicKey, SourceLink, SourceSide, SourceTerms, TlsClient,
 };
@@ -61,6 +61,8 @@ pub(crate) struct Emigration<'a> {
     rounds: u32,
     forecast: Option<Duration>,
     how_audited: Audit,
+    /// For how long the guest stood still so that its state could be sent ahead.
+    looked: Duration,
     /// Why the last connection ended that did not end as it should.
     trouble: Option<String>,
 }
@@ -146,6 +148,7 @@ impl<'a> Emigration<'a> {
             rounds: 0,
             forecast: None,
             how_audited: order.limits.audit,
+            looked: Duration::ZERO,
             trouble: None,
         };
         emigration.apply(order.limits);
@@ -193,10 +196,19 @@ impl<'a> Emigration<'a> {
             return self.go_on(Failure::Running(Box::new(running), why));
         }
         loop {
-            let stop = match self.until_stop(&running, log.as_mut()) {
+            let stop = match self.until_offered(&running, log.as_mut()) {
                 Ok(stop) => stop,
                 Err(why) => return self.go_on(Failure::Running(Box::new(running), why)),
             };
+            if self.pace.is_worth_a_look(&self.link, running.state_bytes()) {
+                running = match self.look(running) {
+                    Ok(running) => running,
+                    Err(failure) => return self.go_on(failure),
+                };
+            }
+            if let Err(why) = self.settle(&running, log.as_mut(), &stop) {
+                return self.go_on(Failure::Running(Box::new(running), why));
+            }
             self.forecast = Some(stop.blackout);
             self.show(MovePhase::Switch);
             let mut blackout = Blackout::begin();
@@ -204,7 +216,7 @@ impl<'a> Emigration<'a> {
             blackout.mark(Cause::Pause);
             self.brake.release();
             reached(Step::MovePaused);
-            let before = self.link.with(|source, _| source.counts().payload_bytes);
+            let before = self.link.with(|source, _| source.counts());
             match self.switch(&paused, log.as_mut(), &mut blackout) {
                 Ok(true) => return self.in_doubt(paused, blackout, before),
                 // The connection was cut, or it took too long: the guest runs on, and it is tried again.
@@ -235,8 +247,8 @@ impl<'a> Emigration<'a> {
         Ok(())
     }
 
-    /// While the guest runs: rounds, the offer, and what comes before a stop.
-    fn until_stop(
+    /// While the guest runs: rounds, and the offer.
+    fn until_offered(
         &mut self,
         running: &Running,
         log: &mut (dyn DirtyLog + Send),
@@ -261,11 +273,39 @@ impl<'a> Emigration<'a> {
         }
         reached(Step::MoveOffered);
         self.link.with(|source, _| source.offered());
+        Ok(stop)
+    }
+
+    /// Sends the machine's state ahead, for which the guest stands still for as long as it takes to read it: what is left
+    /// for the blackout is what changes until then.
+    fn look(&mut self, running: Running) -> Result<Running, Failure> {
+        let began = Instant::now();
+        let paused = running.pause();
+        let moment = match moment(&paused) {
+            Ok(moment) if paused.exit().is_none() => moment,
+            Ok(_) => return Err(Failure::Paused(Box::new(paused), MigrateError::GuestEnded)),
+            Err(why) => return Err(Failure::Paused(Box::new(paused), why)),
+        };
+        let running = paused.resume();
+        let stood = began.elapsed();
+        tracing::debug!(?stood, bytes = moment.len(), "the state is sent ahead");
+        self.looked += stood;
+        self.link.with(|source, _| source.speculate(moment));
+        Ok(running)
+    }
+
+    /// What comes before a stop: what is on its way arrives, if that is to come first, and no new batch begins.
+    fn settle(
+        &mut self,
+        running: &Running,
+        log: &mut (dyn DirtyLog + Send),
+        stop: &Stop,
+    ) -> Result<(), MigrateError> {
         if stop.settles_first {
-            self.settle(running, log)?;
+            self.until_settled(running, log)?;
         }
         self.link.with(|source, _| source.drain());
-        Ok(stop)
+        Ok(())
     }
 
     /// Looks, so long into a round, what the guest has written: it is sent in this round, too, as far as it was not owed
@@ -357,7 +397,7 @@ impl<'a> Emigration<'a> {
     }
 
     /// Lets what is on its way arrive before the guest stops. What it writes meanwhile goes out at once.
-    fn settle(
+    fn until_settled(
         &mut self,
         running: &Running,
         log: &mut (dyn DirtyLog + Send),
@@ -401,9 +441,7 @@ impl<'a> Emigration<'a> {
         }
         self.resident.console.detach();
         blackout.mark(Cause::Drain);
-        let realtime_ns = realtime_ns();
-        let state = paused.save()?.encode().map_err(VmError::from)?;
-        let moment = SavedMoment { realtime_ns, boot_id: boot_id(), state }.encode();
+        let moment = moment(paused)?;
         blackout.mark(Cause::State);
         reached(Step::MoveSaved);
         self.harvest(paused.ram(), log)?;
@@ -428,7 +466,7 @@ impl<'a> Emigration<'a> {
     }
 
     /// The permit frame is out: only an answer ends this.
-    fn in_doubt(mut self, paused: Paused, mut blackout: Blackout, before: u64) -> Outcome {
+    fn in_doubt(mut self, paused: Paused, mut blackout: Blackout, before: SourceCounts) -> Outcome {
         let root = self.link.with(|source, _| source.root()).map_or([0; 64], Root::to_bytes);
         let end = loop {
             self.show(MovePhase::InDoubt);
@@ -521,7 +559,7 @@ impl<'a> Emigration<'a> {
         });
     }
 
-    fn report(&self, blackout: Blackout, before: u64, root: [u8; 64]) -> MoveReport {
+    fn report(&self, blackout: Blackout, before: SourceCounts, root: [u8; 64]) -> MoveReport {
         let counts = self.link.with(|source, _| source.counts());
         MoveReport {
             blackout,
@@ -529,7 +567,10 @@ impl<'a> Emigration<'a> {
             rounds: self.rounds,
             pages_sent: counts.pages_sent,
             payload_bytes: counts.payload_bytes,
-            payload_bytes_paused: counts.payload_bytes - before,
+            payload_bytes_paused: counts.payload_bytes - before.payload_bytes,
+            state_bytes: counts.state_bytes,
+            state_bytes_paused: counts.state_bytes - before.state_bytes,
+            looked: self.looked,
             pages_again: counts.pages_lost + counts.pages_wanted,
             pages_kept: self.link.tiers().of(Tier::Kept).pages,
             kept_bytes: counts.kept_bytes,
@@ -592,6 +633,13 @@ impl<'a> Emigration<'a> {
             SourceEnd::Ran => MigrateError::Aborted("it runs at the destination".to_owned()),
         }
     }
+}
+
+/// What the machine is just now, besides its memory.
+fn moment(paused: &Paused) -> Result<Vec<u8>, MigrateError> {
+    let realtime_ns = realtime_ns();
+    let state = paused.save()?.encode().map_err(VmError::from)?;
+    Ok(SavedMoment { realtime_ns, boot_id: boot_id(), state }.encode())
 }
 
 /// Whether all that a round owes is on its way.

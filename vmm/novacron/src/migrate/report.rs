@@ -27,6 +27,7 @@ pub(crate) fn report(
         row("kept", kept(outcome));
     }
     row("payload", payload(outcome));
+    row("state", state(outcome));
     if outcome.connections != 1 {
         row("connections", outcome.connections.to_string());
     }
@@ -91,6 +92,19 @@ fn payload(outcome: &MigrationOutcome) -> String {
     });
     let paused = whole_bytes(payload_bytes_paused);
     format!("{}{rate}; {paused} while the guest stood still", whole_bytes(payload_bytes))
+}
+
+/// How much the state was, how much of it while the guest stood still, and what it took to send some of it ahead.
+fn state(outcome: &MigrationOutcome) -> String {
+    let MigrationOutcome { state_bytes, state_bytes_paused, looked_ns, .. } = *outcome;
+    let (all, paused) = (whole_bytes(state_bytes), whole_bytes(state_bytes_paused));
+    match looked_ns {
+        0 => all,
+        _ => format!(
+            "{all}, {paused} of them in the blackout; before it, it stood still for {} to be read",
+            milliseconds(looked_ns)
+        ),
+    }
 }
 
 /// One part of a blackout.
@@ -182,6 +196,9 @@ mod tests {
             pages_again: 12,
             pages_kept: 0,
             kept_bytes: 0,
+            state_bytes: 80 << 10,
+            state_bytes_paused: 80 << 10,
+            looked_ns: 0,
             payload_bytes: 500 << 20,
             payload_bytes_paused: 3 << 19,
             connections: 1,
@@ -221,6 +238,7 @@ mod tests {
             rounds    5\n\
             pages     140123 sent, 12 of them again\n\
             payload   500 MiB, 41 MiB/s; 1.5 MiB while the guest stood still\n\
+            state     80 KiB\n\
             blackout  200.34 ms, 180.00 ms were forecast\n\
             digest    cccccccccccccccc… on both\n\
             audit     2048 pages looked at again, each as it was sent\n\
@@ -248,6 +266,19 @@ mod tests {
     }
 
     #[test]
+    fn a_state_that_was_sent_ahead_says_what_that_took() {
+        let outcome = MigrationOutcome {
+            state_bytes: 84 << 10,
+            state_bytes_paused: 4 << 10,
+            looked_ns: 2 * MS,
+            ..outcome(200 * MS, &[("wire", 200 * MS)])
+        };
+        let report = report(&outcome, &names, 40);
+        let row = "state     84 KiB, 4.0 KiB of them in the blackout; before it, it stood still for 2.00 ms to be read\n";
+        assert!(report.contains(row), "{report}");
+    }
+
+    #[test]
     fn what_is_not_known_or_as_usual_has_no_row() {
         let outcome = MigrationOutcome {
             forecast_ns: None,
@@ -270,6 +301,7 @@ mod tests {
             rounds       5\n\
             pages        140123 sent, 12 of them again\n\
             payload      500 MiB; 1.5 MiB while the guest stood still\n\
+            state        80 KiB\n\
             connections  3\n\
             throttle     slowed to 30 %, for 4.56 s\n\
             blackout     0.00 ms\n\

@@ -437,6 +437,41 @@ fn what_is_known_of_a_link_follows_it_in_seconds() {
 }
 
 #[test]
+fn over_a_slow_link_most_of_the_state_goes_before_the_blackout() {
+    if !has_kvm("over_a_slow_link_most_of_the_state_goes_before_the_blackout") {
+        return;
+    }
+    let _shared = shared();
+    let hosts = Hosts::start();
+    // Four vCPUs, and a console that has always printed more.
+    let options = "fill=256k working_set=128k rate=100 report=5".to_owned();
+    let (cpus, boot) = (4.try_into().unwrap(), Boot::Oracle { options });
+    let spec = MachineSpec { cpus, boot, memory_bytes: 64 << 20, ..MachineSpec::default() };
+    let create = CreateMachine { name: "web".parse().unwrap(), spec };
+    hosts.daemons[0].client().post::<Machine>("/v1/machines", &create).unwrap();
+    hosts.daemons[0].operate("web", "start").unwrap();
+    hosts.daemons[0].wait_for_log("web", "ready");
+    hosts.wires[1].limit(128 << 10);
+    let operation = hosts.begin_move(0, "web", |request| request.max_downtime_ms = 2_000).unwrap();
+    let there = hosts.end_of(0, &operation).migration.unwrap_or_else(|| panic!("{}", hosts.logs()));
+    hosts.check(1, "web");
+    println!(
+        "{} bytes of state, {} of them in the blackout; it stood still for {} us before",
+        there.state_bytes,
+        there.state_bytes_paused,
+        there.looked_ns / 1000
+    );
+    assert!((1..200_000_000).contains(&there.looked_ns), "{there:?}");
+    let ahead = there.state_bytes - there.state_bytes_paused;
+    assert!(there.state_bytes_paused > 0 && there.state_bytes_paused * 2 < ahead, "{there:?}");
+
+    // Where the link takes it at once, the guest does not stand still twice.
+    let back = hosts.moves(1, "web").unwrap_or_else(|error| panic!("{error}\n{}", hosts.logs()));
+    hosts.check(0, "web");
+    assert_eq!((back.looked_ns, back.state_bytes), (0, back.state_bytes_paused), "{back:?}");
+}
+
+#[test]
 fn whoever_is_no_host_is_turned_away_and_holds_up_nobody_for_long() {
     if !has_kvm("whoever_is_no_host_is_turned_away_and_holds_up_nobody_for_long") {
         return;
