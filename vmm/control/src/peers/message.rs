@@ -1,4 +1,5 @@
-//! What daemons say to each other on the control channel (`novacron/1`): HTTP/1.1 and JSON inside of TLS.
+//! What daemons say to each other on the control channel (`novacron/1`): HTTP/1.1 and JSON inside of TLS. See
+//! `dwcp/SPEC.md`, 12, whose examples are tested here.
 //!
 //! | request | what it asks | answer |
 //! |---|---|---|
@@ -86,7 +87,7 @@ pub(crate) struct Question {
     pub(crate) report: bool,
 }
 
-/// By the record of the one who is asked (SPEC.md, 7.4).
+/// By the record of the one who is asked (`dwcp/SPEC.md`, 7.4).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Answered {
     pub(crate) answer: Answer,
@@ -122,4 +123,86 @@ pub(crate) struct Offer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Countersigned {
     pub(crate) signature: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use dwcp::transport::PublicKey;
+    use serde::de::DeserializeOwned;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::api::{ApiError, ErrorCode, Receipt};
+
+    const SPECIFICATION: &str = include_str!("../../../../dwcp/SPEC.md");
+
+    /// What stands in a block of this kind behind this line of the specification.
+    fn block(line: &str, kind: &str) -> &'static str {
+        let (_, section) = SPECIFICATION.split_once("\n## 12 ").expect("the section");
+        let (_, rest) = section.split_once(line).unwrap_or_else(|| panic!("no {line}"));
+        let (head, rest) = rest.split_once("```").expect("a block");
+        let rest = rest.strip_prefix(kind).unwrap_or_else(|| panic!("behind {line}: {rest:.20}"));
+        assert!(head.trim().is_empty(), "between {line} and its block stands {head}");
+        rest.trim_start().split_once("```").expect("its end").0
+    }
+
+    /// The specification's example of a message, which must have every field of it, and no other.
+    fn example<T: Serialize + DeserializeOwned>(name: &str) -> T {
+        let text = block(&format!("\n`{name}`:\n"), "json");
+        let message: T =
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let specified: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_value(&message).unwrap(), specified, "{name}");
+        message
+    }
+
+    #[test]
+    fn the_specification_has_an_example_of_each_message() {
+        let hello: Hello = example("Hello");
+        let invitation: Invitation = example("Invitation");
+        assert_eq!([hello.version, invitation.version], [VERSION; 2]);
+        let shape = crate::spec::check(&invitation.spec).unwrap();
+        assert_eq!(shape.config, invitation.description.config);
+        let known = serde_json::to_value(machine::MachineState::sections()).unwrap();
+        assert_eq!(serde_json::to_value(&invitation.description).unwrap()["sections"], known);
+        let checked: Checked = example("Checked");
+        assert_eq!(checked.blockers[0].kind.name(), "memory");
+        let admission: Admission = example("Admission");
+        assert_ne!(admission.key, invitation.key);
+        let question: Question = example("Question");
+        assert_eq!(question.session, invitation.session);
+        let answered: Answered = example("Answered");
+        assert_eq!(answered.answer, Answer::Ran);
+        let refusal: ApiError = example("Refusal");
+        assert_eq!(refusal.code, ErrorCode::Blocked);
+    }
+
+    #[test]
+    fn every_answer_is_in_the_specification() {
+        let all = [Answer::Ran, Answer::NeverRan, Answer::Undecided, Answer::Unknown];
+        let words = all.map(|answer| serde_json::to_string(&answer).unwrap().replace('"', "`"));
+        let row = format!("by the record (7.4): {} |", words.join(", "));
+        assert!(SPECIFICATION.contains(&row), "{row}");
+    }
+
+    #[test]
+    fn the_specifications_receipt_is_signed_by_both_hosts() {
+        let Offer { statement, signature, outcome } = example("Offer");
+        assert!(outcome.is_of(&statement));
+        let signed = block("ended by a line feed.\n", "text");
+        assert_eq!(statement.signed_bytes(), signed.as_bytes());
+        let key: PublicKey = statement.from.parse().unwrap();
+        assert!(key.verifies(signed.as_bytes(), &signature.parse().unwrap()));
+        let countersigned: Countersigned = example("Countersigned");
+        Receipt::new(statement, signature, countersigned.signature).verify().unwrap();
+    }
+
+    #[test]
+    fn the_limits_are_those_of_the_specification() {
+        assert!(SPECIFICATION.contains("A body has at most 4,194,304 bytes"));
+        assert_eq!(MESSAGE_MAX_BYTES, 4_194_304);
+        let invitation: Invitation = example("Invitation");
+        let late = Invitation { patience_ms: u64::MAX, ..invitation };
+        assert_eq!(late.patience(), Duration::from_millis(86_400_000));
+    }
 }
