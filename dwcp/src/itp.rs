@@ -2,7 +2,8 @@
 //!
 //! First what must be: a host that lacks one of these is out, and every reason is named, so that a user sees
 //! at once all that is to be changed. Then what is better: each term has a value from 0 to 1 and a weight, and
-//! the score is their weighted mean, so that it can be read as it is printed.
+//! the score is their weighted mean. A [`Ranking`] is printed with all of that: what each term adds to the score, and
+//! what of each host is lacking by how much.
 //!
 //! ```
 //! use dwcp::acp::HostName;
@@ -17,6 +18,10 @@
 //! let ranking = rank(&machine, &[host("a", 3), host("b", 8), host("c", 60)], &Weights::default());
 //! assert_eq!(ranking.fit[0].host.as_str(), "c");
 //! assert_eq!(ranking.unfit[0].reasons[0].to_string(), "1 GiB of memory too little");
+//! assert_eq!(
+//!     ranking.fit[1].to_string(),
+//!     "b: 0.461 = memory left 0.062 × 3/8 + idle 1.000 × 3/8 + soon 0.500 × 1/8 + kept 0.000 × 1/8"
+//! );
 //! ```
 
 use std::collections::BTreeSet;
@@ -179,13 +184,19 @@ impl fmt::Display for Reason {
             Self::IsThere => f.write_str("the machine runs there already"),
             Self::DoesNotAccept => f.write_str("it takes no machines now"),
             Self::NotDurable => f.write_str("its permit records would not survive a power cut"),
-            Self::Vcpus { needed, most } => write!(f, "{needed} vCPUs, and at most {most} there"),
+            Self::Vcpus { needed, most } => {
+                let over = needed.saturating_sub(*most);
+                write!(f, "{needed} vCPUs, and at most {most} there: {over} too many")
+            }
             Self::Memory { lacking } => {
                 write!(f, "{} of memory too little", Bytes(*lacking))
             }
             Self::CpuFeatures(lacking) => write!(f, "its processor lacks {}", list(lacking)),
             Self::Tsc { needed, has } => {
-                write!(f, "its TSC runs at {has} kHz and not at {needed}, and cannot be scaled")
+                let off = u128::from(needed.abs_diff(*has)) * 1_000_000;
+                let ppm = off.div_ceil(u128::from(*needed).max(1));
+                write!(f, "its TSC runs at {has} kHz and not at {needed}, and cannot be scaled: ")?;
+                write!(f, "{ppm} ppm off, {TSC_TOLERANCE_PPM} at most")
             }
             Self::Resources(lacking) => write!(f, "it has no {}", list(lacking)),
             Self::Versions { needed, has } => {
@@ -230,6 +241,17 @@ impl Term {
     const ALL: [Self; 4] = [Self::MemoryLeft, Self::Idle, Self::Soon, Self::Kept];
 }
 
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MemoryLeft => "memory left",
+            Self::Idle => "idle",
+            Self::Soon => "soon",
+            Self::Kept => "kept",
+        })
+    }
+}
+
 /// How much each term counts. Only their proportions matter; what is negative or no number counts nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Weights {
@@ -262,15 +284,41 @@ impl Weights {
     }
 }
 
+/// What a term says of a host, and what that is worth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Factor {
+    /// The term.
+    pub term: Term,
+    /// From 0 to 1: the more, the better.
+    pub value: f64,
+    /// Its weight, as it counts: 0 or more.
+    pub weight: f64,
+    /// What it adds to the score: the value times the weight's part of all weights.
+    pub contribution: f64,
+}
+
 /// A host that can take the machine, and how good it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Placement {
     /// The host.
     pub host: HostName,
-    /// From 0 to 1: the weighted mean of the terms.
+    /// From 0 to 1: the weighted mean of the terms, which is the sum of their contributions.
     pub score: f64,
-    /// Each term with its value, from 0 to 1.
-    pub terms: [(Term, f64); 4],
+    /// Each term.
+    pub factors: [Factor; 4],
+}
+
+impl fmt::Display for Placement {
+    /// The score as the sum that it is, to three decimals: whoever checks it needs nothing else.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:.3} =", self.host, self.score)?;
+        let all: f64 = self.factors.iter().map(|factor| factor.weight).sum();
+        for (index, Factor { term, value, weight, .. }) in self.factors.iter().enumerate() {
+            let plus = if index == 0 { "" } else { " +" };
+            write!(f, "{plus} {term} {value:.3} × {weight}/{all}")?;
+        }
+        Ok(())
+    }
 }
 
 /// A host that cannot, and all the reasons.
@@ -282,6 +330,17 @@ pub struct Misfit {
     pub reasons: Vec<Reason>,
 }
 
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: no, ", self.host)?;
+        for (index, reason) in self.reasons.iter().enumerate() {
+            let sign = if index == 0 { "" } else { "; " };
+            write!(f, "{sign}{reason}")?;
+        }
+        Ok(())
+    }
+}
+
 /// All hosts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ranking {
@@ -289,6 +348,14 @@ pub struct Ranking {
     pub fit: Vec<Placement>,
     /// In the order in which they were given.
     pub unfit: Vec<Misfit>,
+}
+
+impl fmt::Display for Ranking {
+    /// A line for each host.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fit.iter().try_for_each(|placement| writeln!(f, "{placement}"))?;
+        self.unfit.iter().try_for_each(|misfit| writeln!(f, "{misfit}"))
+    }
 }
 
 /// Ranks hosts for a machine.
@@ -343,7 +410,8 @@ fn tsc(needed: u64, host: &HostFacts) -> Option<Reason> {
 
 fn placement(machine: &MachineNeeds, host: &HostFacts, weights: &Weights) -> Placement {
     let left = host.memory_free_bytes.saturating_sub(machine.memory_bytes);
-    let terms = Term::ALL.map(|term| {
+    let all: f64 = Term::ALL.iter().map(|term| weights.of(*term)).sum();
+    let factors = Term::ALL.map(|term| {
         let value = match term {
             Term::MemoryLeft => left as f64 / host.memory_bytes.max(1) as f64,
             Term::Idle => 1.0 - host.busy,
@@ -353,12 +421,13 @@ fn placement(machine: &MachineNeeds, host: &HostFacts, weights: &Weights) -> Pla
                 .map_or(0.5, |duration| DURATION_HALF / (DURATION_HALF + duration.as_secs_f64())),
             Term::Kept => host.kept,
         };
-        (term, if value.is_nan() { 0.0 } else { value.clamp(0.0, 1.0) })
+        let value = if value.is_nan() { 0.0 } else { value.clamp(0.0, 1.0) };
+        let weight = weights.of(term);
+        let part = if all > 0.0 { weight / all } else { 0.0 };
+        Factor { term, value, weight, contribution: value * part }
     });
-    let all: f64 = terms.iter().map(|(term, _)| weights.of(*term)).sum();
-    let sum: f64 = terms.iter().map(|(term, value)| weights.of(*term) * value).sum();
-    let score = if all > 0.0 { sum / all } else { 0.0 };
-    Placement { host: host.name.clone(), score, terms }
+    let score = factors.iter().map(|factor| factor.contribution).sum();
+    Placement { host: host.name.clone(), score, factors }
 }
 
 #[cfg(test)]

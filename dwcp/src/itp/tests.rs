@@ -50,12 +50,16 @@ fn each_constraint_refuses_by_itself_and_says_why() {
     assert_eq!(reason(|host| host.accepts = false), "it takes no machines now");
     let durable = reason(|host| host.is_durable = false);
     assert_eq!(durable, "its permit records would not survive a power cut");
-    assert_eq!(reason(|host| host.vcpus_max = 3), "4 vCPUs, and at most 3 there");
+    assert_eq!(reason(|host| host.vcpus_max = 3), "4 vCPUs, and at most 3 there: 1 too many");
     assert_eq!(reason(|host| host.memory_free_bytes = 5 << 30), "3 GiB of memory too little");
     assert_eq!(reason(|host| host.memory_free_bytes -= (24 << 30) + 1), "1 B of memory too little");
     assert_eq!(reason(|host| host.cpu_features = set(&[])), "its processor lacks avx2, sse4_2");
     let tsc = reason(|host| host.tsc_khz = 3_000_000);
-    assert_eq!(tsc, "its TSC runs at 3000000 kHz and not at 2400000, and cannot be scaled");
+    let how_far = "250000 ppm off, 250 at most";
+    let runs = "its TSC runs at 3000000 kHz and not at 2400000, and cannot be scaled";
+    assert_eq!(tsc, format!("{runs}: {how_far}"));
+    let just = reason(|host| host.tsc_khz = 2_400_601);
+    assert!(just.ends_with("251 ppm off, 250 at most"), "{just}");
     assert_eq!(reason(|host| host.resources = set(&["dmz"])), "it has no lan");
     let versions = reason(|host| host.versions = 4..=5);
     assert_eq!(versions, "it speaks DWCP 4 to 5, and the machine 3 to 3");
@@ -112,10 +116,45 @@ fn the_score_is_the_weighted_mean_of_what_is_printed() {
     let weights = Weights { memory_left: 1.0, idle: 2.0, soon: 1.0, kept: 0.0 };
     let ranking = rank(&machine(), &[host], &weights);
     let placement = &ranking.fit[0];
-    let expected =
-        [(Term::MemoryLeft, 0.375), (Term::Idle, 0.75), (Term::Soon, 0.5), (Term::Kept, 0.0)];
-    assert_eq!(placement.terms, expected);
+    let factor = |term, value, weight, contribution| Factor { term, value, weight, contribution };
+    let expected = [
+        factor(Term::MemoryLeft, 0.375, 1.0, 0.375 / 4.0),
+        factor(Term::Idle, 0.75, 2.0, 0.75 / 2.0),
+        factor(Term::Soon, 0.5, 1.0, 0.5 / 4.0),
+        factor(Term::Kept, 0.0, 0.0, 0.0),
+    ];
+    assert_eq!(placement.factors, expected);
     assert!((placement.score - (0.375 + 1.5 + 0.5) / 4.0).abs() < 1e-12);
+    assert_eq!(
+        placement.to_string(),
+        "a: 0.594 = memory left 0.375 × 1/4 + idle 0.750 × 2/4 + soon 0.500 × 1/4 + kept 0.000 × 0/4"
+    );
+}
+
+#[test]
+fn a_ranking_is_printed_with_a_line_for_each_host_and_all_its_reasons() {
+    let broken = HostFacts { accepts: false, memory_free_bytes: 7 << 30, ..host("b") };
+    let ranking = rank(&machine(), &[broken, host("a")], &Weights::default());
+    let printed = ranking.to_string();
+    let [fit, unfit] = printed.lines().collect::<Vec<_>>()[..] else { panic!("{printed}") };
+    assert_eq!(fit, ranking.fit[0].to_string());
+    assert_eq!(unfit, "b: no, it takes no machines now; 1 GiB of memory too little");
+}
+
+#[test]
+fn what_is_printed_adds_up_to_the_score_whatever_the_weights() {
+    let host = HostFacts { busy: 0.3, kept: 0.7, ..host("a") };
+    let none = Weights { memory_left: 0.0, idle: 0.0, soon: 0.0, kept: 0.0 };
+    let mad = Weights { memory_left: f64::NAN, idle: -3.0, kept: 0.5, soon: 1.5 };
+    for weights in [Weights::default(), mad, none] {
+        let ranking = rank(&machine(), std::slice::from_ref(&host), &weights);
+        let Placement { score, factors, .. } = &ranking.fit[0];
+        let sum: f64 = factors.iter().map(|factor| factor.contribution).sum();
+        assert!((sum - score).abs() < 1e-12, "{ranking}");
+        let all: f64 = factors.iter().map(|factor| factor.weight).sum();
+        let mean: f64 = factors.iter().map(|factor| factor.value * factor.weight).sum();
+        assert!((mean - score * all).abs() < 1e-12, "{ranking}");
+    }
 }
 
 #[test]
