@@ -3,7 +3,7 @@
 //! Each host keeps one [`PermitRecord`] a machine. It moves by the table behind [`Event`] only,
 //! which is the same for a hand-over between processes of a host, for a move between hosts, for
 //! refusals, for returns, and for a person's override. [`PermitState`] shows it as a diagram;
-//! `SPEC.md` numbers its rules.
+//! `SPEC.md`, 7.1, numbers its rules.
 //!
 //! A value of these types proves what the record said at one moment. Only a successful
 //! [`PermitRecord::apply`] gives the right to act on a change, since it alone compares and writes

@@ -1,4 +1,4 @@
-//! One digest a page, computed once a side and used four times.
+//! One digest a page, computed once a side and used four times. See `SPEC.md`, 5.
 //!
 //! `D(page)` is keyed BLAKE3 over the page's content at its guest-physical address; the key is a
 //! secret of the virtual machine. An all-zero page counts as 0 and is not hashed. The source computes

@@ -1,4 +1,4 @@
-//! [`Ledger`]: the pages that a migration owes its destination, and those on their way.
+//! [`Ledger`]: the pages that a migration owes its destination, and those on their way. See `SPEC.md`, 4.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! [`NumberSet`]: a set of send numbers, as ranges.
+//! [`NumberSet`]: a set of send numbers, as ranges. Its gaps are what `SPEC.md`, 4, bounds, and its ranges what
+//! `Welcome`, `Acknowledge` and `Want` carry (`SPEC.md`, 10.2).
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! One attempt to move a machine: the [`Source`] and the [`Destination`] as state machines.
+//! One attempt to move a machine: the [`Source`] and the [`Destination`] as state machines. See `SPEC.md`, 3 and 8.
 //!
 //! Neither opens a socket, reads a clock or touches a record. Both follow one contract, whose method
 //! names tell what a call is:

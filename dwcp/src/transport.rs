@@ -1,4 +1,4 @@
-//! Sockets, TLS and threads that carry a session between two hosts.
+//! Sockets, TLS and threads that carry a session between two hosts. See `SPEC.md`, 8.5.
 //!
 //! This module decides nothing. A [`SourceLink`] does what a [`Source`](crate::session::Source) asks for, a
 //! [`DestinationLink`] what a [`Destination`](crate::session::Destination) does, and both tell it what became of that.

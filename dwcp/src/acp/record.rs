@@ -1,4 +1,5 @@
-//! [`PermitRecord`]: the record of one machine on this host, changed by compare-and-swap only.
+//! [`PermitRecord`]: the record of one machine on this host, changed by compare-and-swap only. See
+//! `SPEC.md`, 6 and 7.1.
 
 use super::slot::{SLOT_BYTES, Slot};
 use super::storage::{self, LoadError, Loaded, LockedSlots, RecordStorage};

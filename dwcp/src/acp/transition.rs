@@ -1,4 +1,5 @@
-//! The table: which event may follow which state, by whom, and what it makes of the record.
+//! The table: which event may follow which state, by whom, and what it makes of the record. See
+//! `SPEC.md`, 7.2.
 
 use super::state::OUTCOMES_MAX;
 use super::{

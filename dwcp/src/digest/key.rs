@@ -11,7 +11,7 @@ use crate::page::{PAGE_BYTES, Page, PageRun};
 const STATE_CONTEXT: &str = "NovaCron DWCP v3 root of the machine state";
 
 /// The digest of one page: its chaining value in the keyed BLAKE3 of guest-physical memory, or 0 for an all-zero
-/// page. See SPEC.md, section 5.
+/// page. See `SPEC.md`, 5.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct PageDigest(pub [u8; 32]);
 

@@ -1,4 +1,4 @@
-//! [`Destination`]: the side that may come to have the permit.
+//! [`Destination`]: the side that may come to have the permit. See `SPEC.md`, 3 and 7.3.
 
 mod kept;
 mod pages;

@@ -1,4 +1,4 @@
-//! [`Fault`]: what a peer did that no correct peer does.
+//! [`Fault`]: what a peer did that no correct peer does. See `SPEC.md`, 8.4.
 
 use crate::ass::StateError;
 use crate::ledger::LedgerError;

@@ -1,4 +1,4 @@
-//! [`Outgoing`]: one direction of a stream, frame by frame.
+//! [`Outgoing`]: one direction of a stream, frame by frame. See `SPEC.md`, 10.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! [`Source`]: the side that has the permit, and the guest.
+//! [`Source`]: the side that has the permit, and the guest. See `SPEC.md`, 3 and 7.3.
 
 mod kept;
 mod link;

@@ -1,4 +1,4 @@
-//! Every timer of a session. See `SPEC.md`, "Timers".
+//! Every timer of a session. See `SPEC.md`, 8.3.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! [`Greeting`]: what a new connection wants, told from its first bytes, which stay where they are.
+//! [`Greeting`]: what a new connection wants, told from its first bytes, which stay where they are. See
+//! `SPEC.md`, 8.5.
 
 use rustls::server::Acceptor;
 

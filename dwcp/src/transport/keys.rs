@@ -1,4 +1,4 @@
-//! [`KeyPair`] and [`PublicKey`]: who is at the other end. A [`Signature`]: what it has said.
+//! [`KeyPair`] and [`PublicKey`]: who is at the other end. A [`Signature`]: what it has said. See `SPEC.md`, 12.1.
 
 use std::fmt;
 use std::sync::Arc;

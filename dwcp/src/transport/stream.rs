@@ -1,4 +1,4 @@
-//! [`Stream`]: frames in and out of a TLS connection.
+//! [`Stream`]: frames in and out of a TLS connection. See `SPEC.md`, 8.5 and 10.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};

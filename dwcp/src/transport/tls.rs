@@ -1,4 +1,4 @@
-//! TLS 1.3, in which both ends show a raw public key (RFC 7250) that the other one knows.
+//! TLS 1.3, in which both ends show a raw public key (RFC 7250) that the other one knows. See `SPEC.md`, 8.5 and 12.1.
 
 use std::fmt;
 use std::sync::Arc;

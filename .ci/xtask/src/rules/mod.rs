@@ -3,6 +3,7 @@
 //! Each rule is a pure function over text, so that its tests show it go red.
 
 mod allowances;
+mod citations;
 mod code;
 mod dependencies;
 mod imports;
@@ -33,7 +34,8 @@ const OF_A_FILE: [FileRule; 7] = [
 ];
 
 /// Rules that judge the packages and their manifests.
-const OF_THE_TREE: [TreeRule; 4] = [
+const OF_THE_TREE: [TreeRule; 5] = [
+    |_, files| citations::name_sections(files),
     |tree, _| dependencies::point_one_way(&tree.packages),
     |_, files| manifests::versions_stand_in_the_root_with_a_reason(files),
     |tree, files| manifests::members_take_the_lints(&tree.packages, files),

@@ -1,4 +1,4 @@
-//! [`KeptOut`]: telling the source what is kept here of an earlier stay of the machine.
+//! [`KeptOut`]: telling the source what is kept here of an earlier stay of the machine. See `SPEC.md`, 8.6.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! [`PagesIn`]: which content the guest's memory has here.
+//! [`PagesIn`]: which content the guest's memory has here. See `SPEC.md`, 4.
 
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use crate::session::{Agreement, Fault, contains};
 
 /// Gaps between the numbers of batches that arrived: each stream may have a few on their way. More
 /// mean a peer that wants our memory.
-/// SPEC.md, section 4, tells sources.
+/// `SPEC.md`, 4, tells sources.
 const GAPS_MAX: usize = 16 << 10;
 
 /// The guest's memory at the destination, where nothing runs yet: zeros, until it is written.

@@ -1,4 +1,4 @@
-//! [`Phase`]: how far an attempt has come, as the destination sees it.
+//! [`Phase`]: how far an attempt has come, as the destination sees it. See `SPEC.md`, 3.
 
 use crate::wire::{Permit, Text};
 

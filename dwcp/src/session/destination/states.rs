@@ -1,4 +1,4 @@
-//! [`StatesIn`]: the machine's state, put together from its parts.
+//! [`StatesIn`]: the machine's state, put together from its parts. See `SPEC.md`, 10.3.
 
 use crate::ass;
 use crate::session::Fault;

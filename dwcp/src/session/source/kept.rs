@@ -1,4 +1,4 @@
-//! [`Recall`]: what the destination has kept of an earlier stay of the machine.
+//! [`Recall`]: what the destination has kept of an earlier stay of the machine. See `SPEC.md`, 8.6.
 
 use std::time::Duration;
 

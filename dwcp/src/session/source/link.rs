@@ -1,4 +1,4 @@
-//! [`Link`]: the source's connection, and when to make the next one.
+//! [`Link`]: the source's connection, and when to make the next one. See `SPEC.md`, 8.1 and 8.3.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;

@@ -1,4 +1,4 @@
-//! [`PagesOut`]: which pages go out on which stream, and what became of them.
+//! [`PagesOut`]: which pages go out on which stream, and what became of them. See `SPEC.md`, 4 and 8.2.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU64;

@@ -1,4 +1,4 @@
-//! [`Phase`]: how far an attempt has come, as the source sees it.
+//! [`Phase`]: how far an attempt has come, as the source sees it. See `SPEC.md`, 3.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! [`StatesOut`]: the machine's state on its way to the destination.
+//! [`StatesOut`]: the machine's state on its way to the destination. See `SPEC.md`, 10.3.
 
 use crate::ass;
 use crate::wire::{Message, STATE_PART_MAX, StatePart};

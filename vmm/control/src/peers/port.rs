@@ -1,4 +1,4 @@
-//! The port on which other hosts reach this one: who is it, and for whom.
+//! The port on which other hosts reach this one: who is it, and for whom. See `dwcp/SPEC.md`, 12.1 and 12.2.
 //!
 //! ```text
 //!  connection ─► peek at its greeting, no key needed ─┬─ novacron/1 ─────► TLS with the host's key ─► the peer's calls
