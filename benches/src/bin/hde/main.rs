@@ -7,6 +7,7 @@
 mod content;
 mod moved;
 mod report;
+mod tiers;
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use dwcp::hde::{Held, Ladder, LadderStep, Offer, Tiers};
 use dwcp::page::{Gfn, PAGE_BYTES, Page, PageRun};
 use moved::{Earlier, Moved, StepOutcome};
 use serde::Serialize;
+use tiers::TierOutcome;
 
 /// The targets: encoding takes so much of zstd's own time on the same pages, and a zero page is
 /// found at 10 GB/s.
@@ -31,8 +33,10 @@ const COMPARED_STEP: usize = 2;
 const MOVED_STEPS: [usize; 2] = [COMPARED_STEP, 3];
 /// Parts of the pages that are rewritten before the memory returns, in per cent.
 const REWRITTEN: [usize; 2] = [5, 25];
-/// Bytes of the digest of a page: what a page that is not zero takes in a manifest.
-const MANIFEST_ENTRY: u64 = 32;
+/// What a `Kept` takes for a page that is not zero: the beginning of its digest; and for a run of them: where it
+/// begins and how long it is (`SPEC.md`, 10.2).
+const KEPT_PAGE_BYTES: u64 = 8;
+const KEPT_RUN_BYTES: u64 = 12;
 /// Pages of the content that no codec shrinks, and of the zeros.
 const GENERATED_PAGES: usize = 16 << 10;
 
@@ -63,6 +67,7 @@ struct Outcome {
     setting: Setting,
     contents: Vec<ContentOutcome>,
     moves: Vec<MoveOutcome>,
+    tiers: Vec<TierOutcome>,
     verdicts: Vec<Verdict>,
 }
 
@@ -99,7 +104,7 @@ fn run(options: &Options) -> Result<(), Stop> {
     let judged = COMPARED_STEP..=COMPARED_STEP;
     let steps = if options.quick { &Ladder::STEPS[judged] } else { &Ladder::STEPS[..] };
     let mut setting = Setting::now(concat!("benches ", env!("CARGO_PKG_VERSION")));
-    let (mut contents, mut moves) = (Vec::new(), Vec::new());
+    let (mut contents, mut moves, mut tiers) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(path) = &options.file {
         let content = read(path, options.mib)?;
         contents.push(measure(&name(path), &content, steps, times)?);
@@ -107,8 +112,12 @@ fn run(options: &Options) -> Result<(), Stop> {
         if !options.quick {
             moves.extend(first_and_returns(&content, times)?);
         }
-        if let Some(later) = options.later.as_ref().filter(|_| !options.quick) {
-            moves.extend(after_work(&content, &read(later, options.mib)?, times)?);
+        let later = options.later.as_ref().map(|later| read(later, options.mib)).transpose()?;
+        if let Some(later) = later.as_ref().filter(|_| !options.quick) {
+            moves.extend(after_work(&content, later, times)?);
+        }
+        for step in steps {
+            tiers.extend(tiers::measure(&content, later.as_deref(), step, times)?);
         }
     }
     contents.push(measure("noise", &noise(GENERATED_PAGES), steps, times)?);
@@ -116,7 +125,7 @@ fn run(options: &Options) -> Result<(), Stop> {
     contents.push(measure("zeros", &zeros, steps, times)?);
     setting.end();
     let verdicts = verdicts(&contents);
-    let outcome = Outcome { setting, contents, moves, verdicts };
+    let outcome = Outcome { setting, contents, moves, tiers, verdicts };
     show(&outcome, options.json, report::print)
 }
 
@@ -174,11 +183,18 @@ fn non_zero_bytes(content: &[Page]) -> u64 {
     bytes(content.iter().filter(|page| !is_zero(&page[..])).count())
 }
 
+/// What the destination says of the pages that it has kept: all that are not zero. Heads of frames are not counted.
+fn manifest_bytes(content: &[Page]) -> u64 {
+    let runs = content.chunk_by(|a, b| !is_zero(&a[..]) && !is_zero(&b[..]));
+    let runs = runs.filter(|run| !is_zero(&run[0][..]));
+    runs.map(|run| KEPT_RUN_BYTES + run.len() as u64 * KEPT_PAGE_BYTES).sum()
+}
+
 /// The first move of a memory, and its return to where it came from with a part of it rewritten.
 fn first_and_returns(content: &[Page], times: u32) -> Result<Vec<MoveOutcome>, Stop> {
     let mut moves = all_of("first move", content, &(), 0, times)?;
     let kept = Earlier::kept(content)?;
-    let manifest = non_zero_bytes(content) / PAGE_BYTES as u64 * MANIFEST_ENTRY;
+    let manifest = manifest_bytes(content);
     for per_cent in REWRITTEN {
         let name = format!("return, {per_cent} % rewritten");
         moves.extend(all_of(&name, &rewritten(content, per_cent, 1), &kept, manifest, times)?);
@@ -189,7 +205,7 @@ fn first_and_returns(content: &[Page], times: u32) -> Result<Vec<MoveOutcome>, S
 /// The same memory after its guest has worked: it returns, or what differs is sent again, as deltas and
 /// without them.
 fn after_work(before: &[Page], after: &[Page], times: u32) -> Result<Vec<MoveOutcome>, Stop> {
-    let manifest = non_zero_bytes(before) / PAGE_BYTES as u64 * MANIFEST_ENTRY;
+    let manifest = manifest_bytes(before);
     let mut moves = all_of("return, after work", after, &Earlier::kept(before)?, manifest, times)?;
     let step = Ladder::step(COMPARED_STEP);
     let without = LadderStep { tiers: Tiers { delta: false, ..Tiers::ALL }, ..step };
@@ -258,4 +274,16 @@ fn verdicts(contents: &[ContentOutcome]) -> Vec<Verdict> {
         }
     }
     verdicts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_has_no_zero_pages_and_a_head_for_each_run_of_the_others() {
+        let memory = [0, 1, 2, 0, 0, 3, 0].map(|byte| [byte; PAGE_BYTES]);
+        assert_eq!(manifest_bytes(&memory), 2 * 12 + 3 * 8);
+        assert_eq!(manifest_bytes(&memory[3..5]), 0);
+    }
 }

@@ -10,7 +10,7 @@ use dwcp::hde::{
 use dwcp::ledger::SendNumber;
 use dwcp::page::{Gfn, PAGE_BYTES, Page, PageRun};
 use serde::Serialize;
-use zstd::zstd_safe::{CCtx, CParameter, compress_bound, get_error_name};
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound, get_error_name};
 
 /// The machine's key.
 const KEY: [u8; 32] = [7; 32];
@@ -23,6 +23,8 @@ pub(crate) struct StepOutcome {
     pub(crate) batch_pages: u64,
     /// One frame a batch of its non-zero pages, which lie ready: zstd alone.
     pub(crate) zstd_ns: u64,
+    /// The same frames decompressed.
+    pub(crate) unzstd_ns: u64,
     pub(crate) encode_ns: u64,
     pub(crate) decode_ns: u64,
     pub(crate) payload_bytes: u64,
@@ -126,6 +128,15 @@ impl<'a, K: Offer + Held> Moved<'a, K> {
         }
     }
 
+    /// How the first page travels, if it is alone in its batch.
+    pub(crate) fn tier_of_first(&self, encoder: &mut Encoder, step: &LadderStep) -> Option<Tier> {
+        let (batch, content) = self.batches.first()?;
+        let key = DigestKey::new(KEY);
+        let sending = Sending { key: &key, batch, content, settled_below: batch.first_number() };
+        let tiers = encoder.encode(&sending, step, self.known, &mut Vec::new()).tiers;
+        Tier::ALL.into_iter().find(|tier| tiers.of(*tier).pages > 0)
+    }
+
     /// So many passes at this step.
     pub(crate) fn measure(&self, step: &LadderStep, times: u32) -> Result<StepOutcome, Stop> {
         let key = DigestKey::new(KEY);
@@ -138,7 +149,17 @@ impl<'a, K: Offer + Held> Moved<'a, K> {
             .map_err(|code| Stop::Failed(get_error_name(code).to_owned()))?;
         let longest = blocks.iter().map(Vec::len).max().unwrap_or(0);
         let mut frame = Vec::with_capacity(compress_bound(longest));
-        let (mut alone, mut encode, mut decode) = (Vec::new(), Vec::new(), Vec::new());
+        let mut frames = Vec::with_capacity(blocks.len());
+        for block in blocks.iter().filter(|block| !block.is_empty()) {
+            context
+                .compress2(&mut frame, block)
+                .map_err(|code| Stop::Failed(get_error_name(code).to_owned()))?;
+            frames.push(frame.clone());
+        }
+        let mut decompressor = DCtx::create();
+        let mut plain = Vec::with_capacity(longest);
+        let (mut alone, mut undone) = (Vec::new(), Vec::new());
+        let (mut encode, mut decode) = (Vec::new(), Vec::new());
         let (mut digest, mut digests) = (Vec::new(), Vec::new());
         let mut counts = TierCounts::default();
         // The first pass touches the payloads' memory for the first time, and does not count.
@@ -147,6 +168,11 @@ impl<'a, K: Offer + Held> Moved<'a, K> {
             timed(&mut alone, || {
                 for block in blocks.iter().filter(|block| !block.is_empty()) {
                     let _ = black_box(context.compress2(&mut frame, block));
+                }
+            });
+            timed(&mut undone, || {
+                for frame in &frames {
+                    let _ = black_box(decompressor.decompress(&mut plain, frame));
                 }
             });
             counts = TierCounts::default();
@@ -174,6 +200,7 @@ impl<'a, K: Offer + Held> Moved<'a, K> {
             compresses: step.tiers.zstd,
             batch_pages: step.batch_pages.get(),
             zstd_ns: median(alone.split_off(1)),
+            unzstd_ns: median(undone.split_off(1)),
             encode_ns: median(encode.split_off(1)),
             decode_ns: median(decode.split_off(1)),
             digest_ns: median(digest.split_off(1)),

@@ -2,8 +2,10 @@
 
 use benches::{Table, rate, ratio};
 use dwcp::hde::Tier;
+use dwcp::page::PAGE_BYTES;
 
 use crate::moved::StepOutcome;
+use crate::tiers::TierOutcome;
 use crate::{ContentOutcome, MoveOutcome, Outcome};
 
 pub(crate) fn print(outcome: &Outcome) {
@@ -14,6 +16,10 @@ pub(crate) fn print(outcome: &Outcome) {
     if !outcome.moves.is_empty() {
         println!("\nmoves of {}", outcome.contents[0].name);
         print!("{}", moves(&outcome.moves));
+    }
+    if !outcome.tiers.is_empty() {
+        println!("\npages of one tier, at most about 64 MiB of each");
+        print!("{}", tiers(&outcome.tiers));
     }
     println!("\nMB/s of processor time, of the bytes that are not zero (of all, if all are)");
     for verdict in &outcome.verdicts {
@@ -39,6 +45,8 @@ fn print_content(content: &ContentOutcome) {
         "encode",
         "decode",
         "encode/zstd",
+        "unzstd",
+        "decode/unzstd",
         "payload",
         "ratio",
         "with zeros",
@@ -56,6 +64,8 @@ fn print_content(content: &ContentOutcome) {
             rate(counted, step.encode_ns),
             rate(counted, step.decode_ns),
             format!("{:.2}", ratio(step.zstd_ns, step.encode_ns)),
+            rate(counted, step.unzstd_ns),
+            format!("{:.2}", ratio(step.unzstd_ns, step.decode_ns)),
             step.payload_bytes.to_string(),
             format!("{:.2}", ratio(non_zero, step.payload_bytes)),
             format!("{:.2}", ratio(bytes, step.payload_bytes)),
@@ -100,6 +110,27 @@ fn moves(moves: &[MoveOutcome]) -> Table {
             tier(step, Tier::Delta),
             tier(step, Tier::Zstd),
             tier(step, Tier::Raw),
+        ]);
+    }
+    table
+}
+
+fn tiers(tiers: &[TierOutcome]) -> Table {
+    let mut table = Table::new(&[
+        "tier", "level", "batch", "pages", "payload", "a page", "digest", "encode", "decode",
+    ]);
+    for it in tiers {
+        let (step, bytes) = (&it.step, it.pages * PAGE_BYTES as u64);
+        table.row([
+            it.tier.clone(),
+            level(step),
+            format!("{} KiB", step.batch_pages * 4),
+            it.pages.to_string(),
+            step.payload_bytes.to_string(),
+            format!("{:.1}", ratio(step.payload_bytes, it.pages)),
+            rate(bytes, step.digest_ns),
+            rate(bytes, step.encode_ns),
+            rate(bytes, step.decode_ns),
         ]);
     }
     table
