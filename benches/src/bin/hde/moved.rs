@@ -149,13 +149,7 @@ impl<'a, K: Offer + Held> Moved<'a, K> {
             .map_err(|code| Stop::Failed(get_error_name(code).to_owned()))?;
         let longest = blocks.iter().map(Vec::len).max().unwrap_or(0);
         let mut frame = Vec::with_capacity(compress_bound(longest));
-        let mut frames = Vec::with_capacity(blocks.len());
-        for block in blocks.iter().filter(|block| !block.is_empty()) {
-            context
-                .compress2(&mut frame, block)
-                .map_err(|code| Stop::Failed(get_error_name(code).to_owned()))?;
-            frames.push(frame.clone());
-        }
+        let frames = frames_of(&mut context, &blocks, longest)?;
         let mut decompressor = DCtx::create();
         let mut plain = Vec::with_capacity(longest);
         let (mut alone, mut undone) = (Vec::new(), Vec::new());
@@ -212,6 +206,22 @@ impl<'a, K: Offer + Held> Moved<'a, K> {
                 .collect(),
         })
     }
+}
+
+/// A frame of each block that has anything in it.
+fn frames_of(
+    context: &mut CCtx<'_>,
+    blocks: &[Vec<u8>],
+    longest: usize,
+) -> Result<Vec<Vec<u8>>, Stop> {
+    let mut frame = Vec::with_capacity(compress_bound(longest));
+    let frames = blocks.iter().filter(|block| !block.is_empty()).map(|block| {
+        context
+            .compress2(&mut frame, block)
+            .map_err(|code| Stop::Failed(get_error_name(code).to_owned()))?;
+        Ok(frame.clone())
+    });
+    frames.collect()
 }
 
 fn non_zero(content: &[u8]) -> Vec<u8> {
