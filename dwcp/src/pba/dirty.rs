@@ -20,6 +20,12 @@ const KEPT: usize = 6;
 /// A last value and the moving average alone do no better over short times on the recorded guests, and are
 /// wrong by twice as much over two to four times a harvest's (`the_forecast_beats_the_simpler_ones`).
 ///
+/// One estimator for each region of the guest, summed, is no better over short times and worse over longer ones: a region
+/// has few pages to catch twice. Nor does it pay to send those regions last that were written lately: what was written
+/// since the last harvest goes out in the next round, in whichever order this one goes; and with a harvest every 20 ms, such
+/// an order saves 2 % of what is sent again where the link is twice to four times as fast as the guest writes, and costs up
+/// to a tenth where it is not (`regions`, in tests alone: the simpler one ships).
+///
 /// [chapman]: https://en.wikipedia.org/wiki/Mark_and_recapture#Chapman_estimator
 #[derive(Clone, Debug)]
 pub struct DirtyEstimator {
@@ -118,5 +124,7 @@ impl DirtyEstimator {
     }
 }
 
+#[cfg(test)]
+mod regions;
 #[cfg(test)]
 mod tests;
