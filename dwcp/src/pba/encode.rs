@@ -31,8 +31,10 @@ const KEPT_PAGES: f64 = 4096.0;
 const BELIEF_PAGES: f64 = 256.0;
 /// At least so many pages are believed to shrink, though none did lately: others will come.
 const SHARE_LEAST: f64 = 0.05;
-/// How much a new batch changes what is said of those that come next.
-const WEIGHT: f64 = 0.2;
+/// How much of what is said of the next pages is of the last ones, where they are so many. More follows a single batch
+/// better, whose bytes nothing foretells as well as those of the one before; less, a round of thousands of pages.
+const WEIGHT: f64 = 0.4;
+const WEIGHT_PAGES: f64 = 64.0;
 
 /// Another step must be better by this part, so that the choice does not swing.
 const BETTER: f64 = 1.1;
@@ -58,6 +60,12 @@ pub struct EncodedBatch {
 
 /// Keeps what batches took. There are two answers: what the next pages will take, which are like the last ones; and what
 /// the steps would make of all pages, as far as they were seen, from which [`best_step`] chooses.
+///
+/// On recordings of a Debian's memory, the next pages' time is foretold better than by the last batch or a moving average
+/// at any step, and after a change of the step both bytes and time are, of which those two know nothing. The bytes of the
+/// next megabytes at the same step are foretold better than by a moving average, and hardly better than by the last batch;
+/// those of the next batch alone, by the last one best (`the_forecasts_beat_the_simpler_ones`). Nobody asks for those
+/// alone: what is planned is the pages that are owed.
 #[derive(Clone, Debug)]
 pub struct EncoderEstimator {
     /// The part of all pages that zstd is worth being tried on.
@@ -150,7 +158,8 @@ impl EncoderEstimator {
 
         let (bytes, takes) = (bytes / pages, took / pages);
         let recent = self.recent_at(step).map_or((bytes, takes), |(old_bytes, old_takes)| {
-            let mix = |old: f64, new: f64| old + WEIGHT * (new - old);
+            let weight = 1.0 - (1.0 - WEIGHT).powf(pages / WEIGHT_PAGES);
+            let mix = |old: f64, new: f64| old + weight * (new - old);
             (mix(old_bytes, bytes), mix(old_takes, takes))
         });
         self.recent = Some(Recent { step, bytes: recent.0, takes: recent.1 });
@@ -258,6 +267,9 @@ pub fn best_step(
     }
     best
 }
+
+#[cfg(test)]
+mod traces;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,8 @@
-//! [`Trace`]: which pages a guest wrote, interval by interval, as a recording that forecasts are judged by.
+//! Recordings that forecasts are judged by: [`Trace`] of which pages a guest wrote, interval by interval, [`LinkTrace`] of
+//! what a link did, [`BatchTrace`] of what encoding took.
+
+mod batches;
+mod link;
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -6,7 +10,10 @@ use std::time::Duration;
 use crate::page::{Gfn, PageRun};
 use crate::page_set::PageSet;
 
-/// A recording.
+pub use batches::BatchTrace;
+pub use link::{LinkEvent, LinkTrace};
+
+/// A recording of a guest's writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     /// The first frame beyond the guest's memory.
