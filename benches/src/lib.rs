@@ -8,8 +8,10 @@ mod bare;
 mod connection;
 mod executable;
 mod guest;
+pub mod network;
 mod processor;
 mod qemu;
+pub mod relay;
 mod scheduled;
 mod setting;
 mod smaps;
@@ -17,6 +19,7 @@ mod statistics;
 mod stop;
 mod supervisor;
 mod table;
+mod tun;
 
 pub use bare::{BareStart, start_bare};
 pub use connection::{Connection, attach};

@@ -15,7 +15,7 @@ use dwcp::page::{Gfn, PAGE_BYTES, Page, PageRun};
 use dwcp::pba::EncodedBatch;
 use dwcp::pba::trace::BatchTrace;
 
-/// The step of the traces that stay at one: the one that most moves are at.
+/// The step of the traces that stay at one: the one that encoding is judged by elsewhere, too.
 const STEP: usize = 2;
 /// Pages from one change of the step to the next: many batches of the smallest size, and two of the largest.
 const STRETCH_PAGES: usize = 2048;

@@ -110,7 +110,7 @@ impl Bottleneck {
     pub fn may_carry(&self, bytes_per_second: f64) -> f64 {
         let ceiling = self.ceiling.map_or(f64::INFINITY, |(_, rate)| rate);
         if self.is_link {
-            // What is believed is the best of some time, in which a buffer may have taken more than the link.
+            // What is believed may be the best of some time, in which a buffer took more than the link.
             return bytes_per_second.min(ceiling);
         }
         if self.before.work.busy.is_zero() {

@@ -125,6 +125,12 @@ impl Source {
         &self.pages.link
     }
 
+    /// Keeps what is told to [`Source::link`] from now on, so that others can be judged by it:
+    /// [`LinkEstimator::recorded`].
+    pub fn record_link(&mut self) {
+        self.pages.link.record();
+    }
+
     /// What a page digested to when it was read last; none if the guest has no such page.
     #[must_use]
     pub fn digest(&self, gfn: Gfn) -> Option<PageDigest> {

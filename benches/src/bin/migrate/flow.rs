@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use benches::Stop;
 use serde::Serialize;
 
-use crate::network::{Network, SOURCE};
 use crate::outcome::nanoseconds;
+use benches::network::{Network, SOURCE};
 
 /// How often the source's interface is looked at.
 const EVERY: Duration = Duration::from_millis(3);

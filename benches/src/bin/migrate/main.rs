@@ -3,15 +3,12 @@
 
 mod flow;
 mod load;
-mod network;
 mod ours;
 mod outcome;
 mod peer;
 mod qmp;
-mod relay;
 mod report;
 mod site;
-mod tun;
 mod usage;
 
 use std::fs;
@@ -19,10 +16,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use benches::network::{Kind, Network};
 use benches::{Executable, FileSystem, Setting, Stop, finish};
 use clap::Parser;
 use load::{Load, Wanted};
-use network::{Kind, Network};
 use ours::Hosts;
 use outcome::Ended;
 use peer::Way;

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use crate::flow::Flow;
 use crate::load::Load;
-use crate::network::{DESTINATION, HOSTS, Network, SOURCE, inside};
 use crate::outcome::{Ended, Moved, nanoseconds};
 use crate::site::{Site, program};
 use crate::usage::{Usage, Watched, thread_ns, vcpu_thread};
+use benches::network::{DESTINATION, HOSTS, Network, SOURCE, inside};
 
 /// The heading of its column.
 pub(crate) const NAME: &str = "ours, TLS";

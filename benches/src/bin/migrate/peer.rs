@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use crate::flow::Flow;
 use crate::load::Load;
-use crate::network::{DESTINATION, HOSTS, Network, SOURCE, inside};
 use crate::outcome::{Ended, Moved, nanoseconds};
 use crate::qmp::Qmp;
 use crate::site::{Site, program};
 use crate::usage::{Usage, thread_ns};
+use benches::network::{DESTINATION, HOSTS, Network, SOURCE, inside};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 /// A microvm without what this guest does not need. Its memory is what QEMU takes by itself.

@@ -3,8 +3,8 @@
 use benches::{Samples, Setting, Summary, Table, ratio};
 use serde::Serialize;
 
-use crate::network::Kind;
 use crate::outcome::{Ended, Moved};
+use benches::network::Kind;
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]

@@ -15,7 +15,7 @@ use benches::Stop;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::network;
+use benches::network;
 
 /// Stands in the environment of every process that a measurement starts, and of those that they start.
 const MARK: (&str, &str) = ("BENCHES_MIGRATE", "of-a-measurement");

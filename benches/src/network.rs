@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use benches::Stop;
+use crate::stop::Stop;
 use clap::ValueEnum;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::Serialize;
@@ -15,9 +15,11 @@ use serde::Serialize;
 use crate::relay::{Line, Relay};
 
 /// Who moves to whom.
-pub(crate) const HOSTS: [&str; 2] = ["east", "west"];
-pub(crate) const SOURCE: usize = 0;
-pub(crate) const DESTINATION: usize = 1;
+pub const HOSTS: [&str; 2] = ["east", "west"];
+/// The place of who moves.
+pub const SOURCE: usize = 0;
+/// The place of whom it moves to.
+pub const DESTINATION: usize = 1;
 
 const NAMESPACES: [&str; 2] = ["novacron-migrate-east", "novacron-migrate-west"];
 /// Where `ip netns` keeps them.
@@ -36,12 +38,13 @@ const WAN: Line = Line {
     delay: Duration::from_millis(40),
     // As much as the line itself holds in a round trip.
     queue_bytes: 10_000_000,
+    loss_per_million: 0,
 };
 
 /// The links over which a guest moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A veth pair as it is
     Unshaped,
     /// The same, 1 Gbit/s each way
@@ -53,10 +56,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Unshaped, Self::Gigabit, Self::Hundred, Self::Wan];
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Unshaped, Self::Gigabit, Self::Hundred, Self::Wan];
 
     /// As it is asked for.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Unshaped => "unshaped",
             Self::Gigabit => "gigabit",
@@ -66,7 +70,7 @@ impl Kind {
     }
 
     /// What it is made of.
-    pub(crate) fn description(self) -> &'static str {
+    pub fn description(self) -> &'static str {
         match self {
             Self::Unshaped => "a veth pair as it is",
             Self::Gigabit => "a veth pair, tbf of 1 Gbit/s on both ends",
@@ -78,7 +82,7 @@ impl Kind {
     }
 
     /// What it carries, in bits a second, if that is bounded.
-    pub(crate) fn rate(self) -> Option<u64> {
+    pub fn rate(self) -> Option<u64> {
         match self {
             Self::Unshaped => None,
             Self::Gigabit => Some(GIGABIT),
@@ -89,20 +93,51 @@ impl Kind {
 }
 
 /// Both namespaces; gone with the value.
-pub(crate) struct Network {
+pub struct Network {
     relay: Option<Relay>,
 }
 
 impl Network {
-    pub(crate) fn make(kind: Kind) -> Result<Self, Stop> {
+    /// Makes both, with a link of this kind.
+    ///
+    /// # Errors
+    /// When the user may not, or the kernel cannot.
+    pub fn make(kind: Kind) -> Result<Self, Stop> {
+        match kind {
+            Kind::Wan => Self::of(kind.rate(), Some(WAN)),
+            _ => Self::of(kind.rate(), None),
+        }
+    }
+
+    /// The same with a line of which whoever asks decides, and which can be changed.
+    ///
+    /// # Errors
+    /// When the user may not, or the kernel cannot.
+    pub fn with_line(line: Line) -> Result<Self, Stop> {
+        let network = Self::of(None, Some(line))?;
+        // A packet that is lost is one on the wire, and not many that the kernel has put into one.
+        for namespace in NAMESPACES {
+            ip(&["-n", namespace, "link", "set", DEVICE, "gso_max_segs", "1"])?;
+        }
+        Ok(network)
+    }
+
+    /// From now on the line is like this.
+    pub fn set_line(&self, line: Line) {
+        if let Some(relay) = &self.relay {
+            relay.set_line(line);
+        }
+    }
+
+    fn of(rate: Option<u64>, line: Option<Line>) -> Result<Self, Stop> {
         for namespace in NAMESPACES {
             ip(&["netns", "add", namespace])?;
         }
         // From here on, dropping it removes what there is.
         let mut network = Self { relay: None };
-        match kind {
-            Kind::Wan => network.relay = Some(Relay::start(WAN, DEVICE)?),
-            _ => veth()?,
+        match line {
+            Some(line) => network.relay = Some(Relay::start(line, DEVICE)?),
+            None => veth()?,
         }
         for (namespace, address) in NAMESPACES.iter().zip(ADDRESSES) {
             let address = format!("{address}/30");
@@ -112,7 +147,7 @@ impl Network {
             ip(&["-n", namespace, "addr", "add", &address, "dev", DEVICE])?;
             ip(&["-n", namespace, "link", "set", DEVICE, "up"])?;
             ip(&["-n", namespace, "link", "set", "lo", "up"])?;
-            if let (Some(rate), None) = (kind.rate(), &network.relay) {
+            if let (Some(rate), None) = (rate, &network.relay) {
                 let rate = format!("{rate}bit");
                 let place = ["-n", namespace, "qdisc", "add", "dev", DEVICE, "root"];
                 let shape = ["tbf", "rate", &rate, "burst", BURST, "latency", QUEUE];
@@ -123,12 +158,15 @@ impl Network {
     }
 
     /// The address of a host in its namespace.
-    pub(crate) fn address(host: usize) -> Ipv4Addr {
+    pub fn address(host: usize) -> Ipv4Addr {
         ADDRESSES[host]
     }
 
     /// Bytes that both interfaces have sent.
-    pub(crate) fn sent() -> Result<u64, Stop> {
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn sent() -> Result<u64, Stop> {
         let one = |host| {
             let table = io::read_to_string(Self::counters(host)?);
             let table = table.map_err(Stop::failed("/proc/net/dev"))?;
@@ -139,23 +177,29 @@ impl Network {
     }
 
     /// The counters of a host's interfaces, which can be read again and again, wherever the reader is.
-    pub(crate) fn counters(host: usize) -> Result<File, Stop> {
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn counters(host: usize) -> Result<File, Stop> {
         let opened = inside(host, || File::open("/proc/thread-self/net/dev"))?;
         opened.map_err(Stop::failed("/proc/net/dev"))
     }
 
     /// Bytes that the interface has sent, by such counters.
-    pub(crate) fn sent_in(table: &str) -> Option<u64> {
+    pub fn sent_in(table: &str) -> Option<u64> {
         sent_by(table, DEVICE)
     }
 
     /// Lets both kernels forget what they know of the line from earlier connections.
-    pub(crate) fn forget() -> Result<(), Stop> {
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn forget() -> Result<(), Stop> {
         NAMESPACES.iter().try_for_each(|namespace| ip(&["-n", namespace, "tcp_metrics", "flush"]))
     }
 
     /// Packets that found a queue of the relay full.
-    pub(crate) fn dropped(&self) -> Option<u64> {
+    pub fn dropped(&self) -> Option<u64> {
         self.relay.as_ref().map(Relay::dropped)
     }
 }
@@ -168,7 +212,10 @@ impl Drop for Network {
 }
 
 /// Does something in a host's namespace, on a thread of its own: what is started there, stays there.
-pub(crate) fn inside<T: Send>(host: usize, act: impl FnOnce() -> T + Send) -> Result<T, Stop> {
+///
+/// # Errors
+/// When there is no such namespace.
+pub fn inside<T: Send>(host: usize, act: impl FnOnce() -> T + Send) -> Result<T, Stop> {
     let path = format!("{FOLDER}/{}", NAMESPACES[host]);
     let namespace = File::open(&path).map_err(Stop::failed(&path))?;
     std::thread::scope(|scope| {
@@ -184,7 +231,10 @@ pub(crate) fn inside<T: Send>(host: usize, act: impl FnOnce() -> T + Send) -> Re
 }
 
 /// Removes the namespaces, with all that is in them.
-pub(crate) fn remove() -> Result<(), Stop> {
+///
+/// # Errors
+/// When they are there, and stay.
+pub fn remove() -> Result<(), Stop> {
     for namespace in NAMESPACES {
         if fs::exists(format!("{FOLDER}/{namespace}")).unwrap_or(true) {
             ip(&["netns", "delete", namespace])?;

@@ -4,12 +4,12 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use benches::Stop;
+use crate::stop::Stop;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::network::{self, DESTINATION, SOURCE};
@@ -24,35 +24,46 @@ const FRAME_MAX_BYTES: usize = (64 << 10) + tun::HEADER_BYTES;
 
 /// What each direction is like.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Line {
-    pub(crate) bits_per_second: u64,
+pub struct Line {
+    /// Its rate.
+    pub bits_per_second: u64,
     /// One way.
-    pub(crate) delay: Duration,
+    pub delay: Duration,
     /// What finds so much waiting before it is dropped.
-    pub(crate) queue_bytes: u64,
+    pub queue_bytes: u64,
+    /// Packets that get lost on it, of a million.
+    pub loss_per_million: u64,
 }
 
 /// A running relay. Its devices go with it.
-pub(crate) struct Relay {
+pub struct Relay {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Default)]
 struct Shared {
+    line: Mutex<Line>,
     is_over: AtomicBool,
     dropped: AtomicU64,
 }
 
 impl Relay {
     /// Makes an interface of this name in each namespace.
-    pub(crate) fn start(line: Line, device: &str) -> Result<Self, Stop> {
+    ///
+    /// # Errors
+    /// When there are no such namespaces, no TUN devices, or no threads.
+    pub fn start(line: Line, device: &str) -> Result<Self, Stop> {
         let tun = |host| network::inside(host, || tun::open(device))?.map_err(Stop::failed("TUN"));
         let devices = [tun(SOURCE)?, tun(DESTINATION)?];
-        let shared = Arc::new(Shared::default());
+        let shared = Shared {
+            line: Mutex::new(line),
+            is_over: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
+        };
+        let shared = Arc::new(shared);
         let of_thread = Arc::clone(&shared);
         let relay = move || {
-            if let Err(error) = relay(&of_thread, &devices, line) {
+            if let Err(error) = relay(&of_thread, &devices) {
                 eprintln!("migrate: the relay has ended: {error}");
             }
         };
@@ -60,8 +71,14 @@ impl Relay {
         Ok(Self { shared, thread: Some(thread.map_err(Stop::failed("a thread"))?) })
     }
 
-    /// Packets that found a queue full.
-    pub(crate) fn dropped(&self) -> u64 {
+    /// From now on the line is like this. What is on it already arrives as it would have.
+    pub fn set_line(&self, line: Line) {
+        *self.shared.line.lock().unwrap_or_else(PoisonError::into_inner) = line;
+    }
+
+    /// Packets that found a queue full, or got lost.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 }
@@ -75,10 +92,13 @@ impl Drop for Relay {
     }
 }
 
-fn relay(shared: &Shared, devices: &[File; 2], line: Line) -> io::Result<()> {
-    let mut ways = [Way::new(line), Way::new(line)];
+fn relay(shared: &Shared, devices: &[File; 2]) -> io::Result<()> {
+    let line = || *shared.line.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut ways = [Way::new(line()), Way::new(line())];
     let mut frame = vec![0; FRAME_MAX_BYTES];
     while !shared.is_over.load(Ordering::Acquire) {
+        let line = line();
+        ways.iter_mut().for_each(|way| way.line = line);
         for (from, way) in ways.iter_mut().enumerate() {
             for _ in 0..AT_A_TIME {
                 let count = match (&devices[from]).read(&mut frame) {
@@ -132,14 +152,17 @@ struct Way {
     /// When everything that was taken will have been put on the line.
     busy_until: Option<Instant>,
     on_the_way: VecDeque<(Instant, Vec<u8>)>,
+    /// Millionths of a packet that should have been lost, and were not yet: a line that loses one of a hundred loses every
+    /// hundredth, so that it is the same one each time.
+    to_be_lost: u64,
 }
 
 impl Way {
     fn new(line: Line) -> Self {
-        Self { line, busy_until: None, on_the_way: VecDeque::new() }
+        Self { line, busy_until: None, on_the_way: VecDeque::new(), to_be_lost: 0 }
     }
 
-    /// False if it was dropped, since too much waits before it.
+    /// False if it was dropped, since too much waits before it, or is lost.
     fn take(&mut self, now: Instant, frame: &[u8], wire_bytes: u64) -> bool {
         let begins = self.busy_until.map_or(now, |until| until.max(now));
         if begins - now > self.time_of(self.line.queue_bytes) {
@@ -147,6 +170,11 @@ impl Way {
         }
         let ends = begins + self.time_of(wire_bytes);
         self.busy_until = Some(ends);
+        self.to_be_lost += self.line.loss_per_million;
+        if self.to_be_lost >= 1_000_000 {
+            self.to_be_lost -= 1_000_000;
+            return false;
+        }
         self.on_the_way.push_back((ends + self.line.delay, frame.to_vec()));
         true
     }
@@ -171,8 +199,12 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
     /// A kilobyte a millisecond.
-    const LINE: Line =
-        Line { bits_per_second: 8_000_000, delay: MS.saturating_mul(40), queue_bytes: 3000 };
+    const LINE: Line = Line {
+        bits_per_second: 8_000_000,
+        delay: MS.saturating_mul(40),
+        queue_bytes: 3000,
+        loss_per_million: 0,
+    };
 
     #[test]
     fn a_frame_arrives_after_its_own_time_on_the_line_and_the_lines_length() {
@@ -202,5 +234,13 @@ mod tests {
         // One that goes out, and three that wait.
         assert_eq!(taken, 4);
         assert!(way.take(now + MS, b"frame", 1000));
+    }
+    #[test]
+    fn one_of_so_many_is_lost_when_it_has_taken_its_time() {
+        let mut way = Way::new(Line { loss_per_million: 250_000, ..LINE });
+        let now = Instant::now();
+        let taken: Vec<_> = (0..8).map(|n| way.take(now + n * MS, b"frame", 1000)).collect();
+        assert_eq!(taken, [true, true, true, false, true, true, true, false]);
+        assert_eq!(way.busy_until, Some(now + 8 * MS));
     }
 }
