@@ -10,6 +10,7 @@
 //! | `pipes` | frames over a link that delays, jitters, clogs, cuts and heals |
 //! | `tcp` | smoltcp's TCP over packets that are lost, reordered, doubled, damaged, cut short |
 //! | `guest` | memory, a dirty log, a program |
+//! | `kept` | what the destination's host has kept of an earlier stay of the guest |
 //! | `table` | what a move costs over links of many kinds, and without each part of the protocol |
 //! | `checker` | what must be true at every moment, and at the end |
 
@@ -18,6 +19,7 @@
 mod checker;
 mod destination_host;
 mod guest;
+mod kept;
 mod network;
 mod pipes;
 mod rng;
@@ -29,6 +31,7 @@ mod tcp;
 mod world;
 
 pub use checker::Violation;
+pub use kept::KeptCounts;
 pub use scenario::{Fault, Scenario, Transport, When};
 pub use table::table;
 pub use world::{Ending, Report, run};

@@ -5,17 +5,18 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use super::guest::Memory;
+use super::kept::KeptStore;
 use super::network::{Network, Side};
 use super::storage::{self, Storage};
 use crate::acp::{Actor, Event, Nonce, PermitState, SessionId, VmId};
 use crate::digest::DigestKey;
-use crate::hde::{Decoder, Held};
+use crate::hde::{Decoder, Held, Tier};
 use crate::ledger::SendNumber;
 use crate::page::{Gfn, Page, PageRun};
 use crate::session::{
     Agreement, DecodedPages, Destination, DestinationEvent, DestinationTimers, GuestPages,
 };
-use crate::wire::{HEADER_BYTES, Kind, StreamId};
+use crate::wire::{HEADER_BYTES, Kind, Message, StreamId};
 
 pub(super) struct DestinationProcess {
     pub(super) nonce: Nonce,
@@ -46,6 +47,7 @@ impl GuestPages for Memory {
 struct Holdings<'a> {
     destination: &'a Destination,
     memory: &'a Memory,
+    kept: Option<&'a KeptStore>,
 }
 
 impl Held for Holdings<'_> {
@@ -56,15 +58,28 @@ impl Held for Holdings<'_> {
         }
         holds
     }
+
+    fn copy_kept(&self, gfn: Gfn, into: &mut Page) -> bool {
+        self.kept.is_some_and(|kept| kept.copy(gfn, into))
+    }
 }
 
 impl DestinationProcess {
-    pub(super) fn new(now: Duration, agreement: &Agreement, nonce: Nonce) -> Self {
+    pub(super) fn new(
+        now: Duration,
+        agreement: &Agreement,
+        nonce: Nonce,
+        kept: Option<&KeptStore>,
+    ) -> Self {
         let timers = DestinationTimers { patience: Duration::from_secs(120) };
+        let mut destination = Destination::new(now, agreement, timers);
+        if let Some(list) = kept.and_then(|kept| kept.open(&agreement.key)) {
+            destination.keep(list);
+        }
         Self {
             nonce,
             session: agreement.session,
-            destination: Destination::new(now, agreement, timers),
+            destination,
             memory: Memory::new(agreement.memory.last().expect("a guest has memory").end()),
             is_running: false,
             state: None,
@@ -77,7 +92,13 @@ impl DestinationProcess {
         }
     }
 
-    pub(super) fn arrived(&mut self, now: Duration, stream: StreamId, frame: &[u8]) {
+    pub(super) fn arrived(
+        &mut self,
+        now: Duration,
+        stream: StreamId,
+        frame: &[u8],
+        kept: Option<&KeptStore>,
+    ) {
         let (bytes, payload) = frame.split_first_chunk::<HEADER_BYTES>().expect("a frame");
         if !self.open.contains(&stream) {
             if self.destination.handle_hello(now, bytes, payload).is_ok() {
@@ -86,13 +107,23 @@ impl DestinationProcess {
             return;
         }
         let Ok(header) = self.destination.handle_header(stream, bytes) else { return };
+        if let (Some(kept), Ok(Some(Message::Recall { from }))) =
+            (kept, Message::parse(header.kind(), payload))
+        {
+            kept.count(|counts| {
+                counts.recalls += 1;
+                counts.resumed += u64::from(from > Gfn(0));
+            });
+        }
         if header.kind() != Kind::Pages {
             self.destination.handle_frame(now, header, payload).expect("a correct peer");
             return;
         }
-        let holdings = Holdings { destination: &self.destination, memory: &self.memory };
+        let holdings = Holdings { destination: &self.destination, memory: &self.memory, kept };
         match self.decoder.decode(&self.key, payload, &holdings) {
             Ok(decoded) => {
+                let found = decoded.tiers.of(Tier::Kept).pages;
+                kept.into_iter().for_each(|kept| kept.count(|counts| counts.pages += found));
                 let pages = DecodedPages::from(decoded);
                 let taken = self.destination.handle_pages(now, header, &pages, &mut self.memory);
                 taken.expect("a correct peer");

@@ -92,6 +92,20 @@ impl Guest {
         }
     }
 
+    /// Has been rewritten since it was last here: so many pages of a thousand. By a program of its own, so that the guest
+    /// does afterwards what it would have done anyway.
+    pub(super) fn rewrite(&mut self, per_mille: u64, seed: u64) {
+        let own = std::mem::replace(&mut self.rng, Rng::new(seed));
+        for run in self.layout.clone() {
+            for gfn in run.frames() {
+                if self.rng.chance(per_mille) {
+                    self.write(gfn);
+                }
+            }
+        }
+        self.rng = own;
+    }
+
     /// The state as it is now.
     pub(super) fn state(&self) -> Vec<u8> {
         self.state.clone()

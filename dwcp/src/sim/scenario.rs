@@ -42,6 +42,10 @@ pub enum Fault {
     Streams(usize),
     /// So many bytes a second may go out from now on; 0 is any number.
     Limit(u64),
+    /// So many pages of a thousand of what is kept are lost, or become others, and its list does not say so.
+    RotKept(u64),
+    /// What is kept cannot be read any more, by a process that has it open or by one that opens it.
+    LoseKept,
 }
 
 /// What a stream is made of.
@@ -98,6 +102,9 @@ pub struct Scenario {
     pub tiers: Tiers,
     /// What the source may keep to make deltas.
     pub shadow_bytes: usize,
+    /// The destination's host has kept the guest's memory as it was before the guest wrote into so many pages of a
+    /// thousand. Without, it has kept nothing.
+    pub kept: Option<u64>,
     /// What goes wrong.
     pub faults: Vec<(When, Fault)>,
 }
@@ -166,8 +173,15 @@ impl Scenario {
             ladder_step: 2,
             tiers: Tiers::ALL,
             shadow_bytes: 64 << 10,
+            kept: None,
             faults: Vec::new(),
         }
+    }
+
+    /// The same of a guest that comes back to where it was, and has written into a fifth of its pages since.
+    #[must_use]
+    pub fn returning(seed: u64) -> Self {
+        Self { kept: Some(200), ..Self::quiet(seed) }
     }
 
     /// The scenario of a seed: any link, any guest, any faults.
@@ -195,6 +209,10 @@ impl Scenario {
             };
             scenario.faults.push((when, random_fault(&mut rng)));
         }
+        // Drawn last: a seed means for the rest what it meant before anything was kept.
+        if rng.chance(400) {
+            scenario.come_back(&mut rng);
+        }
         scenario
     }
 
@@ -209,6 +227,23 @@ impl Scenario {
         scenario.loss_per_million = [0, 1_000, 10_000, 20_000][rng.below(0..4) as usize];
         scenario.damage_per_thousand = [0, 0, 5, 30][rng.below(0..4) as usize];
         scenario
+    }
+
+    /// Something is kept of the guest, and may not be what its list says; something may go wrong while it is told of.
+    fn come_back(&mut self, rng: &mut Rng) {
+        self.kept = Some([0, 50, 250, 900][rng.below(0..4) as usize]);
+        if rng.chance(300) {
+            self.faults.push((When::Frame(rng.below(0..8)), random_fault(rng)));
+        }
+        // Before it is told of, or after.
+        let when = |rng: &mut Rng| When::Frame([0, rng.below(0..60)][rng.below(0..2) as usize]);
+        if rng.chance(400) {
+            let fault = Fault::RotKept([20, 200, 1000][rng.below(0..3) as usize]);
+            self.faults.push((when(rng), fault));
+        }
+        if rng.chance(100) {
+            self.faults.push((when(rng), Fault::LoseKept));
+        }
     }
 
     pub(super) fn link(&self) -> LinkShape {

@@ -11,7 +11,7 @@ use super::scenario::Scenario;
 use super::storage::{self, Storage};
 use crate::acp::{Actor, Event, HostName, Nonce, PermitState, SessionId, Successor, VmId};
 use crate::amst::StreamCount;
-use crate::digest::DigestKey;
+use crate::digest::{DigestKey, ShortDigest};
 use crate::hde::{Base, Encoder, Ladder, LadderStep, Offer, Sending, Shadow};
 use crate::ledger::SendNumber;
 use crate::page::Gfn;
@@ -92,6 +92,11 @@ struct Bases<'a> {
 }
 
 impl Offer for Bases<'_> {
+    fn kept(&self, gfn: Gfn) -> Option<ShortDigest> {
+        let index = self.draft.batch.sends().position(|(of, _)| of == gfn)?;
+        self.draft.kept.get(index).copied().flatten()
+    }
+
     fn base(&self, gfn: Gfn) -> Option<Base<'_>> {
         let index = self.draft.batch.sends().position(|(of, _)| of == gfn)?;
         self.shadow.get(gfn, self.draft.bases[index]?)
@@ -114,14 +119,23 @@ impl SourceProcess {
         attempt.is_none_or(|attempt| attempt.source.waiting_since().is_some())
     }
 
-    /// Begins an attempt, in which everything is owed.
-    pub(super) fn start(&mut self, now: Duration, agreement: &Agreement, scenario: &Scenario) {
+    /// Begins an attempt, in which everything is owed. The destination's host has said whether it has kept anything.
+    pub(super) fn start(
+        &mut self,
+        now: Duration,
+        agreement: &Agreement,
+        scenario: &Scenario,
+        has_kept: bool,
+    ) {
         let timers = SourceTimers {
             patience: Duration::from_secs(60),
             switch_budget: scenario.switch_budget,
             ..SourceTimers::default()
         };
         let mut source = Source::new(now, agreement, timers);
+        if has_kept && scenario.tiers.known {
+            source.recall();
+        }
         let streams = scenario.adapts_streams.then(|| StreamCount::new(scenario.data_streams));
         let first = streams.as_ref().map_or(scenario.data_streams, StreamCount::count);
         source.set_data_streams(first);

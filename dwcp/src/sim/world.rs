@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::checker::{self, Census, Frozen, Violation};
 use super::destination_host::DestinationProcess;
 use super::guest::Guest;
+use super::kept::{KeptCounts, KeptStore};
 use super::network::{NetEvent, Network, Side};
 use super::pipes::Pipes;
 use super::rng::Rng;
@@ -64,6 +65,8 @@ pub struct Report {
     pub counts: SourceCounts,
     /// Rounds that it took while the guest ran.
     pub rounds: u32,
+    /// What came of what the destination's host had kept.
+    pub kept: KeptCounts,
 }
 
 /// Runs a scenario until everything has come to rest.
@@ -108,6 +111,7 @@ struct World<'a, N> {
     /// The machine was started anew on the source's host.
     restarted: bool,
     destination_storage: Storage,
+    kept: Option<KeptStore>,
     destination: Option<DestinationProcess>,
     frozen: Option<Frozen>,
     frozen_at: Duration,
@@ -129,7 +133,12 @@ impl<'a, N: Network> World<'a, N> {
             let made = storage::ensure(&source_storage, vm, keeper, &event, |_| false);
             made.expect("a new machine");
         }
-        let guest = Guest::new(&scenario.memory, scenario.state_bytes, rng.next());
+        let mut guest = Guest::new(&scenario.memory, scenario.state_bytes, rng.next());
+        let kept = scenario.kept.map(|rewritten| {
+            let kept = KeptStore::new(&guest.memory, &scenario.memory);
+            guest.rewrite(rewritten, !scenario.seed);
+            kept
+        });
         let agreement = agreement(&mut rng, scenario);
         let mut world = Self {
             scenario,
@@ -147,6 +156,7 @@ impl<'a, N: Network> World<'a, N> {
             source: Some(SourceProcess::new(guest, nonce)),
             restarted: false,
             destination_storage,
+            kept,
             destination: None,
             frozen: None,
             frozen_at: Duration::ZERO,
@@ -173,6 +183,7 @@ impl<'a, N: Network> World<'a, N> {
             frames: self.net.delivered(),
             counts: self.counts,
             rounds: self.rounds,
+            kept: self.kept.as_ref().map(KeptStore::counts).unwrap_or_default(),
         }
     }
 
@@ -306,8 +317,9 @@ impl<'a, N: Network> World<'a, N> {
         let Some(source) = &mut self.source else { return };
         self.attempts += 1;
         self.net.forget_all();
-        source.start(self.now, &self.agreement, self.scenario);
-        self.destination = Some(DestinationProcess::new(self.now, &self.agreement, runner));
+        source.start(self.now, &self.agreement, self.scenario, self.kept.is_some());
+        let kept = self.kept.as_ref();
+        self.destination = Some(DestinationProcess::new(self.now, &self.agreement, runner, kept));
     }
 
     /// The daemon ends a process that waits for an attempt that is over, and makes sure that it can
@@ -442,6 +454,11 @@ impl<'a, N: Network> World<'a, N> {
                     attempt.source.set_limit(now, NonZeroU64::new(bytes_per_second));
                 }
             }
+            Fault::RotKept(per_mille) => {
+                let rng = &mut self.rng;
+                self.kept.iter_mut().for_each(|kept| kept.rot(per_mille, rng));
+            }
+            Fault::LoseKept => self.kept.iter_mut().for_each(KeptStore::lose),
         }
     }
 
@@ -483,8 +500,9 @@ impl<'a, N: Network> World<'a, N> {
                 attempt.into_iter().for_each(|attempt| attempt.arrived(now, stream, &frame));
             }
             NetEvent::Frame(Side::Destination, stream, frame) => {
+                let kept = self.kept.as_ref();
                 let process = self.destination.as_mut();
-                process.into_iter().for_each(|process| process.arrived(now, stream, &frame));
+                process.into_iter().for_each(|process| process.arrived(now, stream, &frame, kept));
             }
             NetEvent::Written(Side::Source, stream) => {
                 attempt.into_iter().for_each(|attempt| attempt.source.handle_written(now, stream));
