@@ -146,6 +146,22 @@ impl Scenario {
         }
     }
 
+    /// The same guest, which comes back to where it was, if `rewritten` says how many pages of a thousand it has written
+    /// into since; that is used, if `is_used`.
+    #[must_use]
+    pub fn wan_of_returns(
+        seed: u64,
+        loss_per_million: u64,
+        rewritten: Option<u64>,
+        is_used: bool,
+    ) -> Self {
+        Self {
+            kept: rewritten,
+            tiers: Tiers { known: is_used, ..Tiers::ALL },
+            ..Self::wan_of_streams(seed, loss_per_million, 4)
+        }
+    }
+
     /// A small guest on a good link, and nothing goes wrong.
     #[must_use]
     pub fn quiet(seed: u64) -> Self {
