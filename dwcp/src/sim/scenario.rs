@@ -88,6 +88,8 @@ pub struct Scenario {
     pub downtime: Option<Duration>,
     /// Before the guest is stopped, everything sent is acknowledged: no queue is ahead of the burst.
     pub settles_first: bool,
+    /// PBA may decide that; without, it stops the guest behind whatever is on its way.
+    pub may_settle: bool,
     /// The guest is stopped once a round begins with so many dirty pages, or fewer.
     pub pages_at_switch: u64,
     /// How long the guest may stand still before a switch is cancelled.
@@ -182,6 +184,7 @@ impl Scenario {
             damage_per_thousand: 0,
             downtime: None,
             settles_first: false,
+            may_settle: true,
             pages_at_switch: 6,
             switch_budget: Duration::from_secs(2),
             state_bytes: 700,

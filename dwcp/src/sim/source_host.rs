@@ -51,6 +51,7 @@ pub(super) struct Attempt {
     predictor: Option<Predictor>,
     streams: Option<StreamCount>,
     settles_first: bool,
+    may_settle: bool,
     settling: Option<Settling>,
     is_offered: bool,
     wants_switch: bool,
@@ -166,6 +167,7 @@ impl SourceProcess {
             }),
             streams,
             settles_first: scenario.settles_first,
+            may_settle: scenario.may_settle,
             settling: None,
             is_offered: false,
             wants_switch: false,
@@ -365,7 +367,7 @@ impl Attempt {
             Decision::Continue(_) => (outlook.stop(debt), rounds >= HOPEFUL_ROUNDS_MAX),
             Decision::Stuck(_) => (outlook.stop(debt), rounds >= ROUNDS_MAX),
         };
-        self.settles_first = stop.settles_first;
+        self.settles_first = stop.settles_first && self.may_settle;
         is_time
     }
 

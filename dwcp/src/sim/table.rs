@@ -148,10 +148,11 @@ const STREAMS: [(&str, usize, bool); 4] =
 /// A part that is turned off.
 type Ablation = (&'static str, fn(&mut Scenario));
 
-const ABLATIONS: [Ablation; 8] = [
+const ABLATIONS: [Ablation; 9] = [
     ("nothing", |_| {}),
     ("AMST: one stream", |scenario| scenario.data_streams = 0),
     ("PBA: stop at 16 pages or after 12 rounds", |scenario| scenario.downtime = None),
+    ("PBA: it does not settle before it stops", |scenario| scenario.may_settle = false),
     ("ASS: the state goes in the blackout", |scenario| scenario.speculates = false),
     ("HDE: zero pages", |scenario| scenario.tiers.zero = false),
     ("HDE: delta", |scenario| scenario.tiers.delta = false),
