@@ -52,17 +52,16 @@ pub fn table() -> Result<String, Violation> {
         line(&mut text, format_args!("| {writes} | {blackout:.2} | {floor:.2} |"));
     }
     text.push_str(ABLATION_HEAD);
-    for (round_trip, loss) in [(0, 0), (80, 1_000)] {
+    for (link, round_trip, loss, bytes_per_second) in ABLATION_LINKS {
         for (name, change) in ABLATIONS {
-            let round_trip = Duration::from_millis(round_trip);
             let row = median(|seed| {
+                let round_trip = Duration::from_millis(round_trip);
                 let mut scenario = Scenario::wan(seed, round_trip, loss, 5);
+                scenario.bytes_per_second = bytes_per_second;
                 change(&mut scenario);
                 scenario
             })?;
-            let cells = cells(&row);
-            let (loss, rtt) = (percent(loss), round_trip.as_millis());
-            line(&mut text, format_args!("| {name} | {rtt} ms, {loss} | {cells} |"));
+            line(&mut text, format_args!("| {name} | {link} | {} |", cells(&row)));
         }
     }
     text.push_str(STREAMS_HEAD);
@@ -144,6 +143,13 @@ with 4 data streams and doubles them while that delivers a tenth more.
 /// How many data streams there are at most, and whether fewer may do.
 const STREAMS: [(&str, usize, bool); 4] =
     [("none", 0, false), ("4", 4, false), ("16", 16, false), ("adaptive, at most 16", 16, true)];
+
+/// Round trip in milliseconds, packets lost of a million, and bytes a second.
+const ABLATION_LINKS: [(&str, u64, u64, u64); 3] = [
+    ("0 ms, 0 %", 0, 0, 12_500_000),
+    ("80 ms, 0.1 %", 80, 1_000, 12_500_000),
+    ("20 ms, 0 %, 10 Mbit/s", 20, 0, 1_250_000),
+];
 
 /// A part that is turned off.
 type Ablation = (&'static str, fn(&mut Scenario));
