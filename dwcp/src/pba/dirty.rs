@@ -23,7 +23,7 @@ const KEPT: usize = 6;
 /// One estimator for each region of the guest, summed, is no better over short times and worse over longer ones: a region
 /// has few pages to catch twice. Nor does it pay to send those regions last that were written lately: what was written
 /// since the last harvest goes out in the next round, in whichever order this one goes; and with a harvest every 20 ms, such
-/// an order saves 2 % of what is sent again where the link is twice to four times as fast as the guest writes, and costs up
+/// an order saves 1 to 2 % of what is sent again where the link is twice to four times as fast as the guest writes, and costs up
 /// to a tenth where it is not (`regions`, in tests alone: the simpler one ships).
 ///
 /// [chapman]: https://en.wikipedia.org/wiki/Mark_and_recapture#Chapman_estimator
