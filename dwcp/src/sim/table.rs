@@ -98,8 +98,8 @@ const HEAD: &str = "\
 
 Every figure here is **simulated**: virtual time, smoltcp's TCP with CUBIC over a link of 100 Mbit/s, and no
 cost for computing. A guest of 2 MiB, of which two thirds are filled; its writes go to eight hot pages seven
-times of ten, and anywhere otherwise. Its state has 24 KiB that nothing makes shorter. Medians of three seeds. `cargo run -p benches --bin simulated-wan` prints
-this file, and a test compares it.
+times of ten, and anywhere otherwise. Its state has 24 KiB that nothing makes shorter. Medians of three seeds.
+`cargo run -p benches --bin simulated-wan` prints this file, and a test compares it.
 
 *floor* is half a round trip, and the time in which the link carries the pages of the last burst: nothing can be
 there sooner. *payload* is what carried pages in all. smoltcp's TCP begins with a window of 2 KiB, where Linux has
