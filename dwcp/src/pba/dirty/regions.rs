@@ -113,8 +113,11 @@ fn replay(trace: &Trace, pages_per_second: f64, order: Order, harvest: Harvest) 
                 owed.union(&log).unwrap();
                 log.clear();
             }
-            // A positive number, and small.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a positive number, and small"
+            )]
             let most = NonZeroU64::new(room as u64).unwrap();
             let run = match order {
                 Order::Upwards => owed.next_run(Gfn(from), most),
