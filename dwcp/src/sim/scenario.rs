@@ -131,7 +131,7 @@ impl Scenario {
             // However bad the link is, the table says how long it takes.
             switch_budget: Duration::from_mins(1),
             shadow_bytes: 16 << 20,
-            // Four vCPUs, and a console that has filled its history.
+            // A guess at many vCPUs and a console that has filled its history, of text that shrinks to a fourth.
             state_bytes: 24 << 10,
             ..Self::quiet(seed)
         }
